@@ -1,0 +1,109 @@
+//! The plan: what to change and why, and what is left alone and why. Data, no bytes are changed here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::{FileOffset, Vaddr};
+use crate::digest::Sha256;
+use crate::site::{Form, Reach, Verdict};
+use crate::vsyscall::Entry;
+
+/// How a site is rewritten. The names are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// The constant becomes the system call's number and the calls become `syscall`.
+    InPlace,
+    /// The constant becomes the address of a stub, in unused bytes of the file, that makes the system call.
+    Stub,
+}
+
+/// What one edit does. The names are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The instruction that holds the entry's address.
+    Constant,
+    /// A call or jump through that address.
+    Call,
+    /// An 8-byte pointer in data.
+    Pointer,
+    /// The code of a stub, in bytes that were unused.
+    Stub,
+    /// A field of the program header table.
+    Header,
+}
+
+/// One contiguous change: whole instructions (or a pointer, a stub, a header field), same length before and after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// Where in the file.
+    pub offset: FileOffset,
+    /// Its address; nothing for bytes that are not code or data of the program (headers).
+    pub vaddr: Option<Vaddr>,
+    /// The bytes there now.
+    pub before: Vec<u8>,
+    /// The bytes to write; as many.
+    pub after: Vec<u8>,
+    /// What the change does.
+    pub role: Role,
+    /// Entry of the (first) site that needs this edit.
+    pub entry: Entry,
+    /// Form of that site.
+    pub form: Form,
+    /// Strategy of that site.
+    pub strategy: Strategy,
+    /// Function that the site is in, where known.
+    pub function: Option<String>,
+}
+
+/// A site with its verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedSite {
+    /// File offset of the first byte of the instruction, or of the data word, that holds the address.
+    pub offset: FileOffset,
+    /// Its address.
+    pub vaddr: Vaddr,
+    /// Which entry.
+    pub entry: Entry,
+    /// How it is held and used.
+    pub form: Form,
+    /// Function that it is in, where known.
+    pub function: Option<String>,
+    /// When the call is made; nothing where no call is known.
+    pub reach: Option<Reach>,
+    /// What is done about it.
+    pub verdict: Verdict,
+    /// Why, in one sentence without a full stop.
+    pub reason: String,
+    /// How it is rewritten; only with [`Verdict::Patch`].
+    pub strategy: Option<Strategy>,
+    /// Indices into [`Plan::edits`], ascending; an edit may serve several sites.
+    pub edits: Vec<usize>,
+}
+
+/// What to do about one ELF file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Checksum of the bytes that the plan is for.
+    pub original: Sha256,
+    /// Size of those bytes.
+    pub size: u64,
+    /// Every site, sorted by offset.
+    pub sites: Vec<PlannedSite>,
+    /// The changes, sorted by offset and disjoint.
+    pub edits: Vec<Edit>,
+}
+
+impl Plan {
+    /// Whether there is something to write.
+    #[must_use]
+    pub fn has_edits(&self) -> bool {
+        !self.edits.is_empty()
+    }
+
+    /// Number of sites with `verdict`.
+    #[must_use]
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.sites.iter().filter(|site| site.verdict == verdict).count()
+    }
+}

@@ -1,0 +1,70 @@
+//! What a place that holds an entry's address is: the words that scan, plan, record and report share.
+
+use serde::{Deserialize, Serialize};
+
+/// How the code (or data) at a site holds and uses the address. The names are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// `mov $entry,%reg ... call *%reg`: any register, adjacent or not, one or many calls.
+    DirectCall,
+    /// `mov $entry,%reg ... jmp *%reg`.
+    TailJump,
+    /// An IFUNC resolver returns the address when the vDSO has no such function.
+    IfuncFallback,
+    /// The address is kept in memory, mangled or not, for a later call.
+    StoredFallback,
+    /// An 8-byte pointer in initialised data that code loads and calls.
+    DataWord,
+    /// The address goes through a slot of the stack frame (code without optimisation).
+    StackSlot,
+    /// The address is computed from the page's address and an index.
+    Computed,
+    /// `call rel32` or `jmp rel32` straight into the page.
+    DirectBranch,
+    /// Look-alike: compared with.
+    Compare,
+    /// Look-alike until proven otherwise: passed on as an argument.
+    Argument,
+    /// Look-alike until proven otherwise: stored, and no call through the stored value is seen.
+    StoredConstant,
+    /// Look-alike: the bytes are part of some other instruction, or of two.
+    OtherInstruction,
+    /// Look-alike: the bytes are data that is no pointer to an entry.
+    Data,
+}
+
+/// When the program makes the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// Every time the code runs.
+    Always,
+    /// Only where the vDSO (or another value that the program found) does not stand in.
+    Fallback,
+}
+
+/// What the tool does about a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Proven to be a call, and can be rewritten.
+    Patch,
+    /// Proven to be a call, and cannot be rewritten safely.
+    Refused,
+    /// It may become a call; the analysis cannot tell.
+    Unproven,
+    /// Proven not to be a call.
+    Harmless,
+}
+
+macro_rules! display_as_serialized {
+    ($($type:ty),*) => {$(
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.serialize(f)
+            }
+        }
+    )*};
+}
+display_as_serialized!(Form, Reach, Verdict);
