@@ -4,6 +4,7 @@ pub mod addr;
 pub mod digest;
 pub mod elf;
 pub mod error;
+pub mod limits;
 pub mod plan;
 pub mod site;
 pub mod vsyscall;
