@@ -138,6 +138,8 @@ pub struct Image<'a> {
     pub(crate) sections: Vec<Section<'a>>,
     pub(crate) dynamic: Dynamic,
     pub(crate) eh_frame_hdr: Option<VaddrRange>,
+    /// File ranges of the program and section header tables.
+    tables: [(u64, u64); 2],
 }
 
 impl<'a> Image<'a> {
@@ -188,6 +190,20 @@ impl<'a> Image<'a> {
             }
     }
 
+    /// How many bytes from `from` on belong to nothing that the headers name: no segment, no section,
+    /// no header table. Up to the end of the file.
+    pub(crate) fn unused_file_bytes(&self, from: FileOffset) -> u64 {
+        let segments = self.segments.iter().map(|segment| (segment.offset.0, segment.file_end().0));
+        let sections = self
+            .sections
+            .iter()
+            .map(|section| (section.file.0, section.file.0.saturating_add(section.file.1)));
+        let used =
+            segments.chain(sections).chain(self.tables).filter(|&(start, end)| start < end && end > from.0);
+        let next = used.map(|(start, _)| start.max(from.0)).min().unwrap_or(u64::MAX);
+        next.min(self.bytes.len() as u64).saturating_sub(from.0)
+    }
+
     /// The allocated section that holds `at`, where section headers tell.
     pub(crate) fn section_at(&self, at: Vaddr) -> Option<&Section<'a>> {
         self.sections.iter().find(|section| section.allocated && section.range.contains(at))
@@ -209,8 +225,13 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
         return Ok(Parsed::Foreign(foreign));
     }
     let program_headers = program_headers(bytes, header)?;
-    if program_headers.iter().any(|(_, p)| p.p_type.get(Le) == elf::PT_LOAD && p.p_vaddr.get(Le) >= KERNEL_HALF) {
-        return Ok(Parsed::Foreign("a kernel image (segments in the kernel's half of the address space)".into()));
+    if program_headers
+        .iter()
+        .any(|(_, p)| p.p_type.get(Le) == elf::PT_LOAD && p.p_vaddr.get(Le) >= KERNEL_HALF)
+    {
+        return Ok(Parsed::Foreign(
+            "a kernel image (segments in the kernel's half of the address space)".into(),
+        ));
     }
     let sections = sections(bytes, header);
     if is_debug_companion(bytes, header) {
@@ -233,15 +254,23 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
         sections,
         dynamic: Dynamic::default(),
         eh_frame_hdr: None,
+        tables: [
+            table(header.e_phoff.get(Le), header.e_phnum.get(Le), header.e_phentsize.get(Le)),
+            table(header.e_shoff.get(Le), header.e_shnum.get(Le), header.e_shentsize.get(Le)),
+        ],
     };
     for (_, program_header) in &program_headers {
         read_program_header(&mut image, program_header);
     }
     let program = image.identity.file_type == FileType::Exec || image.dynamic.is_pie;
-    image.identity.is_static =
-        program && image.identity.interp.is_none() && !image.dynamic.needs_libraries;
+    image.identity.is_static = program && image.identity.interp.is_none() && !image.dynamic.needs_libraries;
     image.identity.soname = image.dynamic.soname.and_then(|name| dynamic_string(&image, name));
     Ok(Parsed::Image(image))
+}
+
+/// File range of a header table.
+fn table(offset: u64, count: u16, size: u16) -> (u64, u64) {
+    (offset, offset.saturating_add(u64::from(count) * u64::from(size)))
 }
 
 /// Checks magic, class and byte order; says what a file of another kind is.
@@ -288,7 +317,10 @@ fn foreign_by_type(header: &elf::FileHeader64<Le>) -> Result<Option<String>> {
         elf::ET_EXEC | elf::ET_DYN => Ok(None),
         elf::ET_REL => Ok(Some("a relocatable object: not handled".into())),
         elf::ET_CORE => Ok(Some("a core file: not a program".into())),
-        _ => Err(Error::malformed(field::E_TYPE, format!("file type {:#x} is none of an ELF file", file_type.0))),
+        _ => Err(Error::malformed(
+            field::E_TYPE,
+            format!("file type {:#x} is none of an ELF file", file_type.0),
+        )),
     }
 }
 
@@ -319,9 +351,14 @@ fn program_headers<'a>(
     let count = header.e_phnum.get(Le);
     let size = size_of::<ProgramHeader>() as u64;
     match count {
-        0 => return Err(Error::malformed(field::E_PHNUM, "no program headers: nothing that could be loaded")),
+        0 => {
+            return Err(Error::malformed(field::E_PHNUM, "no program headers: nothing that could be loaded"));
+        }
         0xffff => {
-            return Err(Error::malformed(field::E_PHNUM, "program header count 0xffff: the kernel loads no such file"));
+            return Err(Error::malformed(
+                field::E_PHNUM,
+                "program header count 0xffff: the kernel loads no such file",
+            ));
         }
         _ => {}
     }
@@ -335,7 +372,10 @@ fn program_headers<'a>(
     let table: &[ProgramHeader] = bytes.read_slice_at(offset, usize::from(count)).map_err(|()| {
         Error::malformed(
             field::E_PHOFF,
-            format!("{count} program headers at {offset:#x} reach beyond the file's {:#x} bytes", bytes.len()),
+            format!(
+                "{count} program headers at {offset:#x} reach beyond the file's {:#x} bytes",
+                bytes.len()
+            ),
         )
     })?;
     Ok(table.iter().enumerate().map(|(i, p)| (FileOffset(offset + i as u64 * size), p)).collect())
@@ -351,7 +391,10 @@ fn segments(bytes: &[u8], program_headers: &[(FileOffset, &ProgramHeader)]) -> R
         }
         let segment = segment(bytes, at, p)?;
         let Some(memory) = VaddrRange::new(segment.range.start, segment.mem_size) else {
-            return Err(Error::malformed(at.0 + field::P_VADDR, "the segment wraps around the address space"));
+            return Err(Error::malformed(
+                at.0 + field::P_VADDR,
+                "the segment wraps around the address space",
+            ));
         };
         loaded.push((memory, at));
         if !segment.range.is_empty() {
@@ -359,7 +402,10 @@ fn segments(bytes: &[u8], program_headers: &[(FileOffset, &ProgramHeader)]) -> R
         }
     }
     if loaded.is_empty() {
-        return Err(Error::malformed(field::E_PHNUM, "no PT_LOAD program header: nothing that could be loaded"));
+        return Err(Error::malformed(
+            field::E_PHNUM,
+            "no PT_LOAD program header: nothing that could be loaded",
+        ));
     }
     loaded.sort_unstable();
     if let Some(pair) = loaded.windows(2).find(|pair| pair[0].0.end > pair[1].0.start) {
