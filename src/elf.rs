@@ -33,7 +33,7 @@ mod field {
 #[derive(Debug)]
 pub enum Parsed<'a> {
     /// An x86-64 ELF64 little-endian program or shared object.
-    Image(Image<'a>),
+    Image(Box<Image<'a>>),
     /// An ELF file that vsyscall calls cannot be in, or that is not handled: what it is, in words.
     Foreign(String),
 }
@@ -299,7 +299,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
     let program = image.identity.file_type == FileType::Exec || image.dynamic.is_pie;
     image.identity.is_static = program && image.identity.interp.is_none() && !image.dynamic.needs_libraries;
     image.identity.soname = image.dynamic.soname.and_then(|name| dynamic_string(&image, name));
-    Ok(Parsed::Image(image))
+    Ok(Parsed::Image(Box::new(image)))
 }
 
 /// File range of a header table.
@@ -586,7 +586,7 @@ fn dynamic(entries: &[elf::Dyn64<Le>]) -> Dynamic {
             elf::DT_PLTRELSZ => plt_size = value,
             elf::DT_SONAME => dynamic.soname = Some(value),
             elf::DT_NEEDED => dynamic.needs_libraries = true,
-            elf::DT_FLAGS_1 => dynamic.is_pie = value & u64::from(elf::DF_1_PIE.0) != 0,
+            elf::DT_FLAGS_1 => dynamic.is_pie = value & elf::DF_1_PIE.0 != 0,
             _ => {}
         }
     }
