@@ -76,7 +76,7 @@ pub(crate) struct Function<'a> {
 }
 
 impl<'a> Function<'a> {
-    /// Decodes the function that holds `at`.
+    /// Decodes the function that holds `at`, without its out-of-line parts.
     pub(crate) fn decode(image: &Image<'_>, functions: &Functions<'a>, at: Vaddr) -> Result<Self, Doubt> {
         let extent = functions
             .extent(image, at)
@@ -86,15 +86,20 @@ impl<'a> Function<'a> {
             .ok_or(Doubt::NoBoundary)?;
         let mut function = Self { extent, parts: vec![extent.range], instructions: Vec::new() };
         function.instructions = sweep(image, extent.range);
-        function.add_parts(image, functions)?;
-        function.check_branches()?;
         Ok(function)
+    }
+
+    /// Adds the out-of-line parts, and checks that all branches fit the decoding.
+    pub(crate) fn complete(mut self, image: &Image<'_>, functions: &Functions<'a>) -> Result<Self, Doubt> {
+        self.add_parts(image, functions)?;
+        self.check_branches()?;
+        Ok(self)
     }
 
     /// Follows jumps that leave the function for a place that is no function of its own.
     fn add_parts(&mut self, image: &Image<'_>, functions: &Functions<'a>) -> Result<(), Doubt> {
         let mut next = 0;
-        while next < self.parts.len() {
+        while self.extent.is_bounded && next < self.parts.len() {
             let part = self.parts[next];
             next += 1;
             let first = self.instructions.partition_point(|instruction| instruction.ip() < part.start.0);
@@ -380,7 +385,7 @@ fn unbounded_extent<'a>(image: &Image<'_>, functions: &Functions<'a>, at: Vaddr)
         range,
         nominal_end: end,
         name: None,
-        has_unwind_info: false,
+        is_bounded: false,
         is_resolver: false,
         lsda: None,
     })

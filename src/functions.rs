@@ -54,8 +54,8 @@ pub struct Extent<'a> {
     pub nominal_end: Vaddr,
     /// Its name, where a symbol tells.
     pub name: Option<&'a str>,
-    /// Unwind information tells where it begins and ends.
-    pub has_unwind_info: bool,
+    /// Something tells where it begins; else it is only a stretch of code around some place.
+    pub is_bounded: bool,
     /// An IFUNC resolver: what it returns is called.
     pub is_resolver: bool,
     /// Its exception table (`.gcc_except_table` entry).
@@ -134,7 +134,7 @@ impl<'a> Functions<'a> {
             range: VaddrRange { start: Vaddr(start.at), end: Vaddr(end) },
             nominal_end: Vaddr(start.end.min(end)),
             name: start.name.and_then(|(_, name)| std::str::from_utf8(name).ok()),
-            has_unwind_info: start.source == Source::UnwindInfo,
+            is_bounded: true,
             is_resolver: start.resolver,
             lsda: start.lsda.map(Vaddr),
         })

@@ -135,6 +135,8 @@ struct Candidate {
     constant: Constant,
     /// In initialised data, not stored by code.
     initialised: bool,
+    /// Code stores it in the stead of another value.
+    joined: bool,
 }
 
 /// An instruction whose value is to be followed.
@@ -156,7 +158,7 @@ impl<'a> Scanner<'a> {
         }
         for (function, subjects) in functions.into_values() {
             if !subjects.is_empty() {
-                self.follow(&function, &subjects);
+                self.follow(function, &subjects);
             }
         }
         self.read_cells();
@@ -184,6 +186,7 @@ impl<'a> Scanner<'a> {
             function: None,
             constant: Constant::Word,
             initialised: true,
+            joined: false,
         });
     }
 
@@ -353,24 +356,27 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn follow(&mut self, function: &Function<'a>, subjects: &[Subject]) {
-        let query = Subjects {
-            instructions: subjects.iter().map(|subject| Vaddr(subject.instruction.ip())).collect(),
-            cells: Vec::new(),
-        };
-        let flow = match flow::analyse(self.image, &self.functions, function, &query) {
-            Ok(flow) => flow,
+    fn follow(&mut self, function: Function<'a>, subjects: &[Subject]) {
+        let name = function.extent.name;
+        let instructions = subjects.iter().map(|subject| Vaddr(subject.instruction.ip())).collect();
+        let query = Subjects { instructions, ..Subjects::default() };
+        let analysed = function.complete(self.image, &self.functions).and_then(|function| {
+            let flow = flow::analyse(self.image, &self.functions, &function, &query)?;
+            Ok((function, flow))
+        });
+        match analysed {
+            Ok((function, flow)) => {
+                for (number, subject) in subjects.iter().enumerate() {
+                    self.classify(&function, &flow, &query, number, subject);
+                }
+            }
             Err(doubt) => {
                 for subject in subjects {
                     let (span, entry) = (self.span(&subject.instruction), self.nominal_entry(subject));
                     let finding = Finding::Unproven(doubt.reason().into());
-                    self.push(span, entry, Form::DirectCall, function.extent.name, finding);
+                    self.push(span, entry, Form::DirectCall, name, finding);
                 }
-                return;
             }
-        };
-        for (number, subject) in subjects.iter().enumerate() {
-            self.classify(function, &flow, &query, number, subject);
         }
     }
 
@@ -396,11 +402,16 @@ impl<'a> Scanner<'a> {
         let entry = uses.entry.unwrap_or_else(|| self.nominal_entry(subject));
         let name = function.extent.name.map(str::to_owned);
         let calls = self.calls(function, flow, query, number);
+        let only_arithmetic = uses.entry.is_none() && uses.uses.iter().all(|used| *used == Use::Computed);
+        if computed && only_arithmetic {
+            let reason = "a number that is computed with, never called";
+            return self.push(span, entry, Form::OtherInstruction, function.extent.name, Finding::Harmless(reason.into()));
+        }
         let judged = judge(uses, !calls.is_empty(), function.extent.is_resolver);
         let (form, reach, finding) = match judged {
-            Judged::Cell(at) => {
+            Judged::Cell { at, joined } => {
                 let (constant, function) = (subject.constant, name);
-                self.cells.push(Candidate { at, span, entry, function, constant, initialised: false });
+                self.cells.push(Candidate { at, span, entry, function, constant, initialised: false, joined });
                 return;
             }
             Judged::Not(form, finding) => (form, None, finding),
@@ -430,7 +441,7 @@ impl<'a> Scanner<'a> {
                 .iter()
                 .filter(|call| call.index == index)
                 .flat_map(|call| call.sites.iter())
-                .map(|site| query.address(site))
+                .filter_map(|site| query.address(site))
                 .collect();
             calls.push(Call { span: self.span(&function.instructions[index]), jump, exact, through, sites });
         }
@@ -532,7 +543,8 @@ impl<'a> Scanner<'a> {
             if !self.image.may_be_code(place) || functions.iter().any(|function| function.contains(place)) {
                 continue;
             }
-            if let Ok(function) = Function::decode(self.image, &self.functions, place) {
+            let decoded = Function::decode(self.image, &self.functions, place);
+            if let Ok(function) = decoded.and_then(|function| function.complete(self.image, &self.functions)) {
                 functions.push(function);
             }
         }
@@ -586,7 +598,7 @@ impl<'a> Scanner<'a> {
     fn note_readers(&self, function: &Function<'a>, addresses: &[Vaddr], found: &mut [CellUses]) {
         let cells =
             addresses.iter().zip(found.iter()).map(|(&at, uses)| Cell { at, may_change: uses.may_change() });
-        let mut query = Subjects { instructions: Vec::new(), cells: Vec::new() };
+        let mut query = Subjects::default();
         let cells: Vec<Cell> = cells.collect();
         for (chunk, cells) in cells.chunks(limits::SITES_PER_FUNCTION).enumerate() {
             query.cells = cells.to_vec();
@@ -650,7 +662,11 @@ impl<'a> Scanner<'a> {
             };
             (form, Some(reach), Finding::Call(evidence))
         } else {
-            let form = if candidate.initialised { Form::DataWord } else { Form::StoredConstant };
+            let form = match candidate {
+                Candidate { initialised: true, .. } => Form::DataWord,
+                Candidate { joined: true, .. } => Form::StoredFallback,
+                _ => Form::StoredConstant,
+            };
             let reason = if uses.doubtful {
                 "the code that reads the word could not be analysed"
             } else if uses.loads.is_empty() {
@@ -695,7 +711,7 @@ enum Judged {
     /// Called; the form where it is not the kind of the calls that tells.
     Call(Option<Form>),
     /// Stored in a word of memory: whether it is called is for the readers of the word to tell.
-    Cell(Vaddr),
+    Cell { at: Vaddr, joined: bool },
     Not(Form, Finding),
 }
 
@@ -703,7 +719,7 @@ fn judge(uses: &SiteUses, called: bool, in_resolver: bool) -> Judged {
     let has = |wanted: fn(&Use) -> bool| uses.uses.iter().any(wanted);
     let unproven = |form, reason: &str| Judged::Not(form, Finding::Unproven(reason.into()));
     let stored_to = uses.uses.iter().find_map(|used| match used {
-        Use::StoredTo(at) => Some(*at),
+        Use::StoredTo { at, joined } => Some((*at, *joined)),
         _ => None,
     });
     if called || has(|used| matches!(used, Use::IndexedCall { .. })) {
@@ -712,8 +728,8 @@ fn judge(uses: &SiteUses, called: bool, in_resolver: bool) -> Judged {
         Judged::Call(Some(Form::IfuncFallback))
     } else if has(|used| *used == Use::StoredMangled) {
         Judged::Call(Some(Form::StoredFallback))
-    } else if let Some(at) = stored_to {
-        Judged::Cell(at)
+    } else if let Some((at, joined)) = stored_to {
+        Judged::Cell { at, joined }
     } else if has(|used| *used == Use::Returned) {
         unproven(Form::StoredConstant, "returned to callers that are not known")
     } else if has(|used| *used == Use::Stored) {
