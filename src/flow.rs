@@ -1168,7 +1168,9 @@ fn place(instruction: &Instruction, state: &State) -> Place {
         (Known::Constant(base), Some(index)) => {
             Place::Word(base.wrapping_add(displacement).wrapping_add(index))
         }
-        (Known::Constant(base), None) if scale == 8 || base != 0 => Place::Table(base.wrapping_add(displacement)),
+        (Known::Constant(base), None) if scale == 8 || base != 0 => {
+            Place::Table(base.wrapping_add(displacement))
+        }
         (Known::Nothing, Some(index)) if index != 0 => Place::Table(index.wrapping_add(displacement)),
         _ => Place::Elsewhere,
     }
@@ -1274,6 +1276,29 @@ fn registers_written(image: &Image<'_>, entry: Vaddr) -> u16 {
 /// code never does, since a callee may change them.
 pub(crate) fn expects_preserved(function: &Function<'_>, image: &Image<'_>, index: usize) -> bool {
     [RCX, R11].into_iter().any(|register| is_live_behind(function, image, index, register))
+}
+
+/// Whether nothing behind instruction number `index` reads `r11`, or the flags that the instruction sets,
+/// before they are written again.
+pub(crate) fn scratch_is_free(function: &Function<'_>, image: &Image<'_>, index: usize) -> bool {
+    let sets_flags = function.instructions[index].rflags_modified() != 0;
+    !is_live_behind(function, image, index, R11) && !(sets_flags && flags_are_live_behind(function, index))
+}
+
+/// Whether the flags may be read behind instruction number `index`; looks at straight code only.
+fn flags_are_live_behind(function: &Function<'_>, index: usize) -> bool {
+    let mut at = index;
+    while let Some(next) = function.fall_through(at) {
+        let instruction = &function.instructions[next];
+        if instruction.rflags_read() != 0 || code::jump_target(instruction).is_some() {
+            return true;
+        }
+        if instruction.rflags_modified() != 0 || instruction.mnemonic() == Mnemonic::Call {
+            return false;
+        }
+        at = next;
+    }
+    !matches!(function.instructions[at].mnemonic(), Mnemonic::Ret | Mnemonic::Jmp)
 }
 
 fn is_live_behind(function: &Function<'_>, image: &Image<'_>, index: usize, register: Gpr) -> bool {
