@@ -1282,7 +1282,8 @@ pub(crate) fn expects_preserved(function: &Function<'_>, image: &Image<'_>, inde
 /// before they are written again.
 pub(crate) fn scratch_is_free(function: &Function<'_>, image: &Image<'_>, index: usize) -> bool {
     let sets_flags = function.instructions[index].rflags_modified() != 0;
-    !is_live_behind(function, image, index, R11) && !(sets_flags && flags_are_live_behind(function, index))
+    let flags_are_read = sets_flags && flags_are_live_behind(function, index);
+    !(flags_are_read || is_live_behind(function, image, index, R11))
 }
 
 /// Whether the flags may be read behind instruction number `index`; looks at straight code only.
