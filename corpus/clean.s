@@ -10,5 +10,5 @@ begin
 finish
 .data
 .balign 8
-.quad 0xffffffffff600c00, 0xffffffffff601000, 0xff600400
+.quad 0xffffffffff600c00, 0xffffffffff601000
 no_exec_stack

@@ -39,12 +39,16 @@ func reads_rcx_next_round
     sub $8, %rsp
     .cfi_def_cfa_offset 16
     mov $3, %ecx
-1:
+    xor %r9d, %r9d
+1:  inc %r9d
 site loop
     mov $0xffffffffff600400, %rax
     call *%rax
     loop 1b
-    add $8, %rsp
+    cmp $3, %r9d
+    je 2f
+    xor %eax, %eax
+2:  add $8, %rsp
     .cfi_def_cfa_offset 8
     ret
 endfunc reads_rcx_next_round
