@@ -1,5 +1,5 @@
-#@ The constant is in the register of the first argument when it is called: the kernel gets the page's own
-#@ address as the pointer, and faults. Whatever is decided, it must not be hidden.
+# The constant is in the register of the first argument when it is called: the kernel gets the page's own
+# address as the pointer, and faults. Whatever is decided, it must not be hidden.
 #@ expect: rdi entry=time form=direct-call verdict=patch|refused|unproven
 .include "common.inc"
 .text

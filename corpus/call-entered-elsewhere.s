@@ -1,4 +1,4 @@
-#@ The call is also entered by a branch with another function in rax: the call instruction must stay a call.
+# The call is also entered by a branch with another function in rax: the call instruction must stay a call.
 #@ expect: shared entry=time form=direct-call verdict=patch strategy=stub reach=always|fallback function=page_or_own
 #@ run: 0
 .include "common.inc"

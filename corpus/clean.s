@@ -1,4 +1,4 @@
-#@ No site at all: a file that is clean stays as it is.
+# No site at all: a file that is clean stays as it is.
 #@ expect-none
 .include "common.inc"
 .text

@@ -1,4 +1,4 @@
-#@ clang -O2's code for a table of entries: the index is known only at run time.
+# clang -O2's code for a table of entries: the index is known only at run time.
 #@ later: run-time index needs a table of the page's layout
 #@ expect(exec): index entry=gettimeofday form=computed verdict=patch|refused
 #@ expect(pie,static-pie,dso): index entry=gettimeofday form=computed verdict=refused

@@ -1,4 +1,4 @@
-#@ The entry is computed from the page's address and an index that the data flow knows.
+# The entry is computed from the page's address and an index that the data flow knows.
 #@ expect: or entry=time form=computed verdict=patch reach=always function=time_or
 #@ expect: add entry=time form=computed verdict=patch reach=always function=time_add
 #@ run: 0

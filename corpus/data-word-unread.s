@@ -1,4 +1,4 @@
-#@ A word with the address that no code is seen to call through: it may be read by address arithmetic.
+# A word with the address that no code is seen to call through: it may be read by address arithmetic.
 #@ expect: word entry=time form=data-word|data verdict=unproven
 .include "common.inc"
 .text

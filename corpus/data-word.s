@@ -1,5 +1,5 @@
-#@ A pointer to an entry in initialised data of a fixed-address program, loaded and called: RIP-relative,
-#@ by absolute address, and through another register with instructions between.
+# A pointer to an entry in initialised data of a fixed-address program, loaded and called: RIP-relative,
+# by absolute address, and through another register with instructions between.
 #@ link: exec
 #@ expect: rip entry=time form=data-word verdict=patch strategy=stub
 #@ expect: abs entry=gettimeofday form=data-word verdict=patch strategy=stub

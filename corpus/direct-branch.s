@@ -1,4 +1,4 @@
-#@ call and jmp rel32 straight into the page, from a program linked below 2 GiB.
+# call and jmp rel32 straight into the page, from a program linked below 2 GiB.
 #@ link: exec
 #@ later: branches with the page as their target
 #@ expect: call entry=time form=direct-branch verdict=patch reach=always function=time_call

@@ -1,4 +1,4 @@
-#@ Instructions between the constant and the call: argument set-up, stores, a branch, and four as in libjvm.
+# Instructions between the constant and the call: argument set-up, stores, a branch, and four as in libjvm.
 #@ expect: args entry=gettimeofday form=direct-call verdict=patch reach=always function=with_arguments
 #@ expect: branch entry=time form=direct-call verdict=patch reach=always function=with_branch
 #@ expect: jvm entry=getcpu form=direct-call verdict=patch reach=always function=as_libjvm

@@ -1,4 +1,4 @@
-#@ The wrappers of glibc 2.5 to 2.13: constant and call side by side in rax.
+# The wrappers of glibc 2.5 to 2.13: constant and call side by side in rax.
 #@ expect: gtod entry=gettimeofday form=direct-call verdict=patch strategy=in-place reach=always function=old_gettimeofday
 #@ expect: time entry=time form=direct-call verdict=patch strategy=in-place reach=always function=old_time
 #@ expect: cpu entry=getcpu form=direct-call verdict=patch strategy=in-place reach=always function=old_getcpu

@@ -1,5 +1,5 @@
-#@ Every register but rsp (which cannot) holds the constant of a direct call; those that a callee must keep are
-#@ saved around. rdi holds the first argument, so code with it is in argument-register.s.
+# Every register but rsp (which cannot) holds the constant of a direct call; those that a callee must keep are
+# saved around. rdi holds the first argument, so code with it is in argument-register.s.
 #@ expect: rax entry=time form=direct-call verdict=patch reach=always function=time_rax
 #@ expect: rcx entry=time form=direct-call verdict=patch reach=always function=time_rcx
 #@ expect: rdx entry=time form=direct-call verdict=patch reach=always function=time_rdx

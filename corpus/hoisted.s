@@ -1,5 +1,5 @@
-#@ One constant out of a loop, as compilers do it: in a callee-saved register, many calls; and two constants
-#@ in two registers with their calls mixed.
+# One constant out of a loop, as compilers do it: in a callee-saved register, many calls; and two constants
+# in two registers with their calls mixed.
 #@ expect: loop entry=time form=direct-call verdict=patch strategy=stub reach=always function=time_in_loop
 #@ expect: first entry=gettimeofday form=direct-call verdict=patch strategy=stub reach=always function=two_hoisted
 #@ expect: second entry=time form=direct-call verdict=patch strategy=stub reach=always function=two_hoisted

@@ -1,4 +1,4 @@
-#@ A file with the IBT property: stubs are reached by indirect calls and must begin with endbr64.
+# A file with the IBT property: stubs are reached by indirect calls and must begin with endbr64.
 #@ expect: hoisted entry=time form=direct-call verdict=patch strategy=stub reach=always function=time_twice
 #@ stub-prefix: f30f1efa
 #@ run: 0

@@ -1,5 +1,6 @@
-#@ The resolvers of glibc 2.15 to 2.21: the vDSO's function, else the page's.
+# The resolvers of glibc 2.15 to 2.21: the vDSO's function, else the page's.
 #@ link: pie dso
+#@ ldflags: -z now
 #@ expect: time entry=time form=ifunc-fallback verdict=patch strategy=stub reach=fallback function=time_ifunc
 #@ expect: gtod entry=gettimeofday form=ifunc-fallback verdict=patch strategy=stub reach=fallback function=gettimeofday_ifunc
 #@ run(pie,symbols): 0

@@ -1,4 +1,4 @@
-#@ A jump table's target lies between the constant and the call, so the call is also reached without it.
+# A jump table's target lies between the constant and the call, so the call is also reached without it.
 #@ expect: table entry=time form=direct-call verdict=patch|refused|unproven function=dispatch
 #@ run: 0
 .include "common.inc"

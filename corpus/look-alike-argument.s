@@ -1,4 +1,4 @@
-#@ The address is handed to other code: a hint for mmap, a key, a value to print. Nothing here calls it.
+# The address is handed to other code: a hint for mmap, a key, a value to print. Nothing here calls it.
 #@ expect: rdi entry=gettimeofday form=argument verdict=unproven|harmless function=gives_first
 #@ expect: rcx entry=time form=argument verdict=unproven|harmless function=gives_fourth
 #@ expect: tail entry=time form=argument verdict=unproven|harmless function=gives_by_jump

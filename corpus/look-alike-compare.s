@@ -1,4 +1,4 @@
-#@ As in valgrind and qemu-user: an address is compared with the page's.
+# As in valgrind and qemu-user: an address is compared with the page's.
 #@ expect: reg entry=gettimeofday form=compare verdict=harmless function=is_page
 #@ expect: mem entry=time form=compare verdict=harmless function=is_time
 #@ expect: sub entry=getcpu form=compare verdict=harmless|unproven function=is_getcpu

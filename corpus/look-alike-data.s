@@ -1,4 +1,4 @@
-#@ The bytes in data: unaligned, in strings, in a jump table and in a literal pool inside .text.
+# The bytes in data: unaligned, in strings, in a jump table and in a literal pool inside .text.
 #@ may: unaligned entry=time form=data verdict=harmless|unproven
 #@ may: string entry=gettimeofday form=data verdict=harmless|unproven
 #@ may: table entry=gettimeofday form=data|other-instruction verdict=harmless|unproven

@@ -1,4 +1,4 @@
-#@ The bytes of an entry's address, or of a whole constant-and-call, as part of other instructions.
+# The bytes of an entry's address, or of a whole constant-and-call, as part of other instructions.
 #@ may: tail entry=gettimeofday form=other-instruction verdict=harmless|unproven
 #@ may: displacement entry=time form=other-instruction verdict=harmless|unproven
 #@ may: mask entry=gettimeofday form=other-instruction verdict=harmless|unproven

@@ -1,4 +1,4 @@
-#@ As in valgrind's redirection table: the address is stored as a key beside a value, and never loaded to be called.
+# As in valgrind's redirection table: the address is stored as a key beside a value, and never loaded to be called.
 #@ expect: key entry=gettimeofday form=stored-constant verdict=unproven|harmless function=fill_table
 #@ expect: direct entry=time form=stored-constant verdict=unproven|harmless function=fill_table
 #@ expect: heap entry=getcpu form=stored-constant verdict=unproven|harmless function=fill_heap

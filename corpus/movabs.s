@@ -1,4 +1,4 @@
-#@ The 10-byte movabs (-mcmodel=large, hand-written code), called and jumped through.
+# The 10-byte movabs (-mcmodel=large, hand-written code), called and jumped through.
 #@ expect: call entry=time form=direct-call verdict=patch reach=always function=time_movabs
 #@ expect: hoisted entry=gettimeofday form=direct-call verdict=patch strategy=stub reach=always function=gettimeofday_movabs
 #@ expect: jump entry=getcpu form=tail-jump verdict=patch reach=always function=getcpu_movabs

@@ -1,4 +1,4 @@
-#@ The executable segment has no padding and fills its last page: nowhere to put a stub.
+# The executable segment has no padding and fills its last page: nowhere to put a stub.
 #@ link: exec static-pie
 #@ linker: bfd lld
 #@ ldflags: -z separate-code

@@ -1,4 +1,4 @@
-#@ Code without a symbol and without an FDE, between functions that have both; only a call reaches it.
+# Code without a symbol and without an FDE, between functions that have both; only a call reaches it.
 #@ expect: bare entry=time form=direct-call verdict=patch|unproven reach=always
 #@ run: 0
 .include "common.inc"

@@ -1,5 +1,5 @@
-#@ As in the rwlock assembly of old glibc: the symbol's size ends before the cold code that it branches to,
-#@ and no FDE covers that code.
+# As in the rwlock assembly of old glibc: the symbol's size ends before the cold code that it branches to,
+# and no FDE covers that code.
 #@ expect: cold entry=gettimeofday form=direct-call verdict=patch reach=always
 #@ run: 0
 .include "common.inc"

@@ -1,5 +1,5 @@
-#@ The emulated call kept rcx and r11; the system call does not. Code that reads them behind the call must
-#@ still work if it is patched.
+# The emulated call kept rcx and r11; the system call does not. Code that reads them behind the call must
+# still work if it is patched.
 #@ expect: rcx entry=time form=direct-call verdict=patch|refused function=reads_rcx
 #@ expect: r11 entry=time form=direct-call verdict=patch|refused function=reads_r11
 #@ expect: loop entry=time form=direct-call verdict=patch|refused function=reads_rcx_next_round

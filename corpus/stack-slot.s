@@ -1,5 +1,5 @@
-#@ Code without optimisation: the constant goes through a slot of the frame; the second function joins it with
-#@ another value there.
+# Code without optimisation: the constant goes through a slot of the frame; the second function joins it with
+# another value there.
 #@ expect: slot entry=time form=stack-slot verdict=patch strategy=stub reach=always function=time_o0
 #@ expect: joined entry=gettimeofday form=stack-slot verdict=patch strategy=stub reach=fallback|always function=gettimeofday_o0
 #@ run: 0

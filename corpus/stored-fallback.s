@@ -1,4 +1,4 @@
-#@ glibc 2.7 to 2.21: an init function keeps the vDSO's function, else the page's, mangled; and the plain store.
+# glibc 2.7 to 2.21: an init function keeps the vDSO's function, else the page's, mangled; and the plain store.
 #@ expect: mangled entry=gettimeofday form=stored-fallback verdict=patch strategy=stub reach=fallback function=init
 #@ expect: plain entry=time form=stored-fallback verdict=patch strategy=stub reach=fallback|always function=init
 #@ run: 0

@@ -1,4 +1,4 @@
-#@ Tail calls: padding behind, the next function right behind, and the 3-byte jump through r8.
+# Tail calls: padding behind, the next function right behind, and the 3-byte jump through r8.
 #@ expect: padded entry=time form=tail-jump verdict=patch reach=always function=time_padded
 #@ expect: tight entry=gettimeofday form=tail-jump verdict=patch reach=always function=gettimeofday_tight
 #@ expect: long entry=time form=tail-jump verdict=patch reach=always function=time_r8

@@ -1,4 +1,4 @@
-#@ Two constants meet at one call by a branch.
+# Two constants meet at one call by a branch.
 #@ expect: left entry=gettimeofday form=direct-call verdict=patch reach=always function=either
 #@ expect: right entry=time form=direct-call verdict=patch reach=always function=either
 #@ run: 0

@@ -1,4 +1,4 @@
-#@ Two constants meet at one call by cmov; and a pointer from memory (the vDSO's) or the constant.
+# Two constants meet at one call by cmov; and a pointer from memory (the vDSO's) or the constant.
 #@ expect: left entry=gettimeofday form=direct-call verdict=patch function=either
 #@ expect: right entry=time form=direct-call verdict=patch function=either
 #@ expect: fallback entry=time form=direct-call verdict=patch strategy=stub reach=fallback|always function=vdso_or_page
