@@ -1,10 +1,14 @@
 //! vsyspatch: skeleton, the architecture note comes with the phases.
 
 pub mod addr;
+pub mod cli;
+pub mod demo;
+pub mod deny;
 pub mod digest;
 pub mod elf;
 pub mod error;
 pub mod plan;
+pub mod report;
 pub mod site;
 pub mod vsyscall;
 
