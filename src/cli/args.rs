@@ -174,9 +174,7 @@ impl Args {
     /// clap's own, ready to print; `--help` and `--version` come this way too.
     pub fn parse_from_os(argv: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let args = Self::try_parse_from(argv)?;
-        args.validate().map_err(|message| {
-            Self::command().error(ErrorKind::ArgumentConflict, message)
-        })?;
+        args.validate().map_err(|message| Self::command().error(ErrorKind::ArgumentConflict, message))?;
         Ok(args)
     }
 
@@ -218,11 +216,10 @@ mod tests {
 
     #[test]
     fn a_destination_is_needed_once() {
-        let accepted = |words: &str| {
-            Args::parse_from_os(words.split(' ').map(OsString::from)).is_ok()
-        };
+        let accepted = |words: &str| Args::parse_from_os(words.split(' ').map(OsString::from)).is_ok();
         for command in ["patch", "revert"] {
-            for good in ["A B", "A -o B", "--output=B A", "-i A", "A --in-place", "-n A", "-n A B", "-n -i A"] {
+            for good in ["A B", "A -o B", "--output=B A", "-i A", "A --in-place", "-n A", "-n A B", "-n -i A"]
+            {
                 assert!(accepted(&format!("vsyspatch {command} {good}")), "{command} {good}");
             }
             for bad in ["A", "A B C", "A B -o C", "A B -i", "A -o B -i", "-o B", "--record R A"] {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::outcome::{self, Action, Direction, Kind, Status, Unchanged, Written};
 use super::summary::Summary;
 use super::table::assembly;
+use crate::demo::Story;
 use crate::digest::Sha256;
 use crate::elf::{FileType, Identity};
 use crate::error::{Error, ErrorKind};
@@ -43,6 +44,8 @@ pub struct Document {
     status: u8,
     targets: Vec<Target>,
     summary: Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    demo: Option<Story>,
 }
 
 #[derive(Debug, Serialize)]
@@ -157,14 +160,33 @@ impl Document {
             summary.add(Summary::of(target));
         }
         let status = targets.iter().map(|target| target.status(options.strict)).max().unwrap_or_default();
+        let targets = targets.iter().map(|target| Target::new(options, target)).collect();
+        Self { targets, summary, ..Self::empty(options.command, status) }
+    }
+
+    /// The document of `demo`.
+    #[must_use]
+    pub fn of_demo(story: Story, status: Status) -> Self {
+        Self { demo: Some(story), ..Self::empty("demo", status) }
+    }
+
+    fn empty(command: &'static str, status: Status) -> Self {
         Self {
             schema: SCHEMA,
             tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
-            command: options.command,
+            command,
             status: status.code(),
-            targets: targets.iter().map(|target| Target::new(options, target)).collect(),
-            summary,
+            targets: vec![],
+            summary: Summary::default(),
+            demo: None,
         }
+    }
+
+    /// The document as text, for people to read too, with a final newline.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let text = serde_json::to_string_pretty(self).expect("strings, numbers and lists only");
+        text + "\n"
     }
 }
 
@@ -189,9 +211,11 @@ impl Target {
 
 impl Failure {
     fn new(error: &Error) -> Self {
+        let text = error.to_string();
+        let place = error.offset().map(|offset| format!("offset {offset}: ")).unwrap_or_default();
         Self {
             kind: error_kind(error.kind()),
-            message: error.to_string(),
+            message: text.strip_prefix(&place).unwrap_or(&text).to_owned(),
             offset: error.offset().map(|offset| offset.0),
         }
     }
@@ -204,7 +228,7 @@ impl File {
             let listed = |site: &&PlannedSite| options.all || site.verdict != Verdict::Harmless;
             plan.sites.iter().filter(listed).map(|site| Site::new(plan, site)).collect()
         });
-        if sites.is_empty() && file.action == Action::Scanned && !options.all {
+        if sites.is_empty() && file.is_uneventful() && !options.all {
             return None;
         }
         let (path, path_bytes) = name_of(&file.path);

@@ -139,6 +139,12 @@ impl File {
         self.plan.as_ref().map_or(0, |plan| plan.count(verdict))
     }
 
+    /// Whether only its sites, if there are any, are worth a word: a file that `scan` can handle.
+    #[must_use]
+    pub fn is_uneventful(&self) -> bool {
+        self.action == Action::Scanned && matches!(self.kind, Kind::Elf(_))
+    }
+
     /// What this file means for the exit status; with `strict`, doubt counts as much as a refusal.
     #[must_use]
     pub fn status(&self, strict: bool) -> Status {

@@ -12,6 +12,8 @@ pub struct Summary {
     pub files: usize,
     /// Those with a site that is not harmless.
     pub files_with_sites: usize,
+    /// Sites that are not harmless.
+    pub sites: usize,
     /// Sites to patch, or patched by this run.
     pub patch: usize,
     /// Sites that cannot be rewritten safely.
@@ -38,14 +40,15 @@ impl Summary {
         let [patch, refused, unproven, harmless] =
             [Verdict::Patch, Verdict::Refused, Verdict::Unproven, Verdict::Harmless]
                 .map(|verdict| file.count(verdict));
-        let files_with_sites = usize::from(patch + refused + unproven > 0);
-        Self { files: 1, files_with_sites, patch, refused, unproven, harmless, errors: 0 }
+        let sites = patch + refused + unproven;
+        Self { files: 1, files_with_sites: usize::from(sites > 0), sites, patch, refused, unproven, harmless, errors: 0 }
     }
 
     /// This and one more.
     pub fn add(&mut self, other: Self) {
         self.files += other.files;
         self.files_with_sites += other.files_with_sites;
+        self.sites += other.sites;
         self.patch += other.patch;
         self.refused += other.refused;
         self.unproven += other.unproven;
@@ -54,19 +57,22 @@ impl Summary {
     }
 }
 
-/// `3 files, 1 with sites: 2 patch, 1 unproven; 1 error`
+/// `3 files, 1 with sites; 3 sites: 2 patch, 1 unproven; 5 harmless; 1 error`
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = |count: usize| if count == 1 { "" } else { "s" };
         write!(f, "{} file{}, {} with sites", self.files, plural(self.files), self.files_with_sites)?;
-        let counts = [
-            (self.patch, Verdict::Patch),
-            (self.refused, Verdict::Refused),
-            (self.unproven, Verdict::Unproven),
-            (self.harmless, Verdict::Harmless),
-        ];
-        for (index, (count, verdict)) in counts.into_iter().filter(|(count, _)| *count > 0).enumerate() {
-            write!(f, "{} {count} {verdict}", if index == 0 { ":" } else { "," })?;
+        let counts = [(self.patch, "patch"), (self.refused, "refused"), (self.unproven, "unproven")];
+        let counts: Vec<String> = counts
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, verdict)| format!("{count} {verdict}"))
+            .collect();
+        if self.sites > 0 {
+            write!(f, "; {} site{}: {}", self.sites, plural(self.sites), counts.join(", "))?;
+        }
+        if self.harmless > 0 {
+            write!(f, "; {} harmless", self.harmless)?;
         }
         if self.errors > 0 {
             write!(f, "; {} error{}", self.errors, plural(self.errors))?;

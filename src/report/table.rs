@@ -43,7 +43,7 @@ impl<'a> Row<'a> {
     }
 
     fn write(&self, out: &mut String, widths: &[usize; COLUMNS]) -> fmt::Result {
-        out.push_str(" ");
+        out.push(' ');
         for (cell, &width) in self.cells.iter().zip(widths) {
             write!(out, " {cell:width$} ")?;
         }

@@ -46,7 +46,12 @@ pub fn warning_lines(target: &Target) -> Vec<String> {
     warnings.iter().map(line).collect()
 }
 
-/// A message of the program itself, on one line.
+/// `vsyspatch: message`: an error of the run, not of a target.
+#[must_use]
+pub fn message(message: &str) -> String {
+    line_of(paint::BAD, &Escaped::text(message).to_string())
+}
+
 fn line_of(style: anstyle::Style, message: &str) -> String {
     format!("{style}vsyspatch:{style:#} {message}")
 }
@@ -55,8 +60,7 @@ fn write_file(out: &mut String, file: &File, detail: Detail) -> fmt::Result {
     let listed = |verdict| detail.verbose || verdict != Verdict::Harmless;
     let rows = file.plan.as_ref().map_or(&[][..], |plan| &plan.sites);
     let rows = || rows.iter().filter(|site| listed(site.verdict));
-    let is_scan = file.action == Action::Scanned;
-    if is_scan && rows().next().is_none() && !detail.all {
+    if rows().next().is_none() && file.is_uneventful() && !detail.all {
         return Ok(());
     }
     painted(out, paint::NAME, &Escaped::path(&file.path))?;
