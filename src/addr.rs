@@ -35,6 +35,12 @@ impl From<usize> for FileOffset {
     }
 }
 
+impl From<u64> for FileOffset {
+    fn from(offset: u64) -> Self {
+        Self(offset)
+    }
+}
+
 impl fmt::Display for Vaddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#x}", self.0)

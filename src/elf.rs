@@ -1,7 +1,33 @@
-//! bytes -> [`Image`]: what kind of file, its segments, address <-> offset, functions.
-//! The only user of `object`.
+//! bytes -> [`Image`]: what kind of file, its segments, its tables, address <-> offset.
+//! The only user of `object`, together with [`crate::functions`], which reads the symbols.
+//!
+//! Only the ELF header and the program headers must be sound, as for the kernel. Section headers are
+//! used where they make sense and ignored where they do not: many real files have damaged ones.
 
-use crate::error::Result;
+use object::LittleEndian as Le;
+use object::elf;
+use object::read::ReadRef as _;
+use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _};
+
+use crate::addr::{FileOffset, Vaddr, VaddrRange};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Pages are this big on x86-64; the kernel maps whole ones.
+pub const PAGE_SIZE: u64 = 0x1000;
+
+/// Where the kernel's half of the address space starts.
+const KERNEL_HALF: u64 = 0x8000_0000_0000_0000;
+
+/// Offsets of fields in the ELF64 header and in a program header, for error messages.
+mod field {
+    pub const E_TYPE: u64 = 16;
+    pub const E_PHOFF: u64 = 32;
+    pub const E_PHENTSIZE: u64 = 54;
+    pub const E_PHNUM: u64 = 56;
+    pub const P_OFFSET: u64 = 8;
+    pub const P_VADDR: u64 = 16;
+    pub const P_FILESZ: u64 = 32;
+}
 
 /// What the first bytes turned out to be.
 #[derive(Debug)]
@@ -26,7 +52,7 @@ pub enum FileType {
 pub struct Identity {
     /// Program with fixed addresses or not.
     pub file_type: FileType,
-    /// No program interpreter and no needed libraries.
+    /// A program without interpreter and needed libraries.
     pub is_static: bool,
     /// No symbol table (`.symtab`).
     pub stripped: bool,
@@ -38,6 +64,64 @@ pub struct Identity {
     pub build_id: Option<String>,
 }
 
+/// A loaded part of the file (`PT_LOAD` with bytes in the file).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Addresses of the bytes that come from the file.
+    pub range: VaddrRange,
+    /// Offset of the first of them.
+    pub offset: FileOffset,
+    /// Bytes in memory, zeros behind those of the file included.
+    pub mem_size: u64,
+    /// `PF_X`.
+    pub executable: bool,
+    /// `PF_W`.
+    pub writable: bool,
+    /// File offset of its program header.
+    pub header: FileOffset,
+}
+
+impl Segment {
+    /// File offset behind the last byte.
+    #[must_use]
+    pub fn file_end(&self) -> FileOffset {
+        FileOffset(self.offset.0 + self.range.len())
+    }
+
+    /// Where `at`, which lies inside, is in the file.
+    fn offset_of(&self, at: Vaddr) -> FileOffset {
+        FileOffset(self.offset.0 + (at.0 - self.range.start.0))
+    }
+}
+
+/// One entry of the section header table, as far as it is of use here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Section<'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) range: VaddrRange,
+    pub(crate) file: (u64, u64),
+    pub(crate) executable: bool,
+    pub(crate) allocated: bool,
+}
+
+/// The entries of the dynamic table that the analysis uses; addresses unless said otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Dynamic {
+    pub(crate) symtab: Option<u64>,
+    pub(crate) strtab: Option<u64>,
+    pub(crate) strtab_size: u64,
+    pub(crate) hash: Option<u64>,
+    pub(crate) gnu_hash: Option<u64>,
+    pub(crate) init: Option<u64>,
+    pub(crate) fini: Option<u64>,
+    /// Address and size in bytes.
+    pub(crate) rela: Option<(u64, u64)>,
+    pub(crate) plt_rela: Option<(u64, u64)>,
+    pub(crate) soname: Option<u64>,
+    pub(crate) needs_libraries: bool,
+    pub(crate) is_pie: bool,
+}
+
 /// One ELF file that can be scanned.
 #[derive(Debug)]
 pub struct Image<'a> {
@@ -45,6 +129,85 @@ pub struct Image<'a> {
     pub bytes: &'a [u8],
     /// What it says of itself.
     pub identity: Identity,
+    /// Its segments, by address, disjoint.
+    pub segments: Vec<Segment>,
+    /// Address of the first instruction, where there is one.
+    pub entry_point: Option<Vaddr>,
+    /// Indirect branch tracking is on: what is called must start with `endbr64`.
+    pub ibt: bool,
+    pub(crate) sections: Vec<Section<'a>>,
+    pub(crate) dynamic: Dynamic,
+    pub(crate) eh_frame_hdr: Option<VaddrRange>,
+    /// File ranges of the program and section header tables.
+    tables: [(u64, u64); 2],
+}
+
+impl<'a> Image<'a> {
+    /// The segment whose bytes in the file hold `at`.
+    #[must_use]
+    pub fn segment_at(&self, at: Vaddr) -> Option<&Segment> {
+        self.segments.iter().find(|segment| segment.range.contains(at))
+    }
+
+    /// Where the byte at address `at` is in the file.
+    #[must_use]
+    pub fn offset_at(&self, at: Vaddr) -> Option<FileOffset> {
+        Some(self.segment_at(at)?.offset_of(at))
+    }
+
+    /// The bytes from `at` to the end of what its segment has in the file.
+    #[must_use]
+    pub fn bytes_at(&self, at: Vaddr) -> Option<&'a [u8]> {
+        let segment = self.segment_at(at)?;
+        self.bytes.get(segment.offset_of(at).index()..segment.file_end().index())
+    }
+
+    /// The `N` bytes at address `at`.
+    #[must_use]
+    pub fn array_at<const N: usize>(&self, at: Vaddr) -> Option<[u8; N]> {
+        self.bytes_at(at)?.first_chunk().copied()
+    }
+
+    /// The bytes of `segment`.
+    #[must_use]
+    pub fn segment_bytes(&self, segment: &Segment) -> &'a [u8] {
+        self.bytes.get(segment.offset.index()..segment.file_end().index()).unwrap_or_default()
+    }
+
+    /// Whether `at` is in an executable segment.
+    #[must_use]
+    pub fn is_executable(&self, at: Vaddr) -> bool {
+        self.segment_at(at).is_some_and(|segment| segment.executable)
+    }
+
+    /// Whether `at` is code as far as the section headers, where there are any, can tell.
+    #[must_use]
+    pub(crate) fn may_be_code(&self, at: Vaddr) -> bool {
+        self.is_executable(at)
+            && match self.section_at(at) {
+                Some(section) => section.executable,
+                None => true,
+            }
+    }
+
+    /// How many bytes from `from` on belong to nothing that the headers name: no segment, no section,
+    /// no header table. Up to the end of the file.
+    pub(crate) fn unused_file_bytes(&self, from: FileOffset) -> u64 {
+        let segments = self.segments.iter().map(|segment| (segment.offset.0, segment.file_end().0));
+        let sections = self
+            .sections
+            .iter()
+            .map(|section| (section.file.0, section.file.0.saturating_add(section.file.1)));
+        let used =
+            segments.chain(sections).chain(self.tables).filter(|&(start, end)| start < end && end > from.0);
+        let next = used.map(|(start, _)| start.max(from.0)).min().unwrap_or(u64::MAX);
+        next.min(self.bytes.len() as u64).saturating_sub(from.0)
+    }
+
+    /// The allocated section that holds `at`, where section headers tell.
+    pub(crate) fn section_at(&self, at: Vaddr) -> Option<&Section<'a>> {
+        self.sections.iter().find(|section| section.allocated && section.range.contains(at))
+    }
 }
 
 /// Reads the headers of `bytes`.
@@ -52,6 +215,358 @@ pub struct Image<'a> {
 /// # Errors
 /// `NotElf` where the magic is missing, `Malformed` with the offset of the header field that lies.
 pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
-    let _ = bytes;
-    Ok(Parsed::Foreign("not implemented".into()))
+    if let Some(foreign) = foreign_by_ident(bytes)? {
+        return Ok(Parsed::Foreign(foreign));
+    }
+    let header: &elf::FileHeader64<Le> = bytes
+        .read_at(0)
+        .map_err(|()| Error::malformed(bytes.len(), "the file ends inside the ELF header of 64 bytes"))?;
+    if let Some(foreign) = foreign_by_type(header)? {
+        return Ok(Parsed::Foreign(foreign));
+    }
+    let program_headers = program_headers(bytes, header)?;
+    if program_headers
+        .iter()
+        .any(|(_, p)| p.p_type.get(Le) == elf::PT_LOAD && p.p_vaddr.get(Le) >= KERNEL_HALF)
+    {
+        return Ok(Parsed::Foreign(
+            "a kernel image (segments in the kernel's half of the address space)".into(),
+        ));
+    }
+    let sections = sections(bytes, header);
+    if is_debug_companion(bytes, header) {
+        return Ok(Parsed::Foreign("separate debug information (no code in the file)".into()));
+    }
+    let segments = segments(bytes, &program_headers)?;
+    let mut image = Image {
+        bytes,
+        identity: Identity {
+            file_type: if header.e_type.get(Le) == elf::ET_EXEC { FileType::Exec } else { FileType::Dyn },
+            is_static: false,
+            stripped: !has_symbol_table(bytes, header),
+            interp: None,
+            soname: None,
+            build_id: None,
+        },
+        segments,
+        entry_point: Some(Vaddr(header.e_entry.get(Le))).filter(|entry| entry.0 != 0),
+        ibt: false,
+        sections,
+        dynamic: Dynamic::default(),
+        eh_frame_hdr: None,
+        tables: [
+            table(header.e_phoff.get(Le), header.e_phnum.get(Le), header.e_phentsize.get(Le)),
+            table(header.e_shoff.get(Le), header.e_shnum.get(Le), header.e_shentsize.get(Le)),
+        ],
+    };
+    for (_, program_header) in &program_headers {
+        read_program_header(&mut image, program_header);
+    }
+    let program = image.identity.file_type == FileType::Exec || image.dynamic.is_pie;
+    image.identity.is_static = program && image.identity.interp.is_none() && !image.dynamic.needs_libraries;
+    image.identity.soname = image.dynamic.soname.and_then(|name| dynamic_string(&image, name));
+    Ok(Parsed::Image(image))
+}
+
+/// File range of a header table.
+fn table(offset: u64, count: u16, size: u16) -> (u64, u64) {
+    (offset, offset.saturating_add(u64::from(count) * u64::from(size)))
+}
+
+/// Checks magic, class and byte order; says what a file of another kind is.
+fn foreign_by_ident(bytes: &[u8]) -> Result<Option<String>> {
+    if bytes.is_empty() {
+        return Err(Error::new(ErrorKind::NotElf, "the file is empty").at(0_usize));
+    }
+    if !bytes.starts_with(b"\x7fELF") {
+        return Err(Error::new(ErrorKind::NotElf, "not an ELF file (no magic)").at(0_usize));
+    }
+    let Some([class, data]) = bytes.get(4..6) else {
+        return Err(Error::malformed(bytes.len(), "the file ends inside the ELF identification"));
+    };
+    let machine = |big_endian: bool| -> String {
+        match bytes.get(18..20) {
+            Some(&[low, high]) if big_endian => machine_name(u16::from_be_bytes([low, high])),
+            Some(&[low, high]) => machine_name(u16::from_le_bytes([low, high])),
+            _ => "an unknown machine".into(),
+        }
+    };
+    match (*class, *data) {
+        (2, 1) => Ok(None),
+        (1, 1) if bytes.get(18..20) == Some(&[62, 0]) => {
+            Ok(Some("an x32 program (32-bit pointers on x86-64): not handled".into()))
+        }
+        (class @ (1 | 2), data @ (1 | 2)) => Ok(Some(format!(
+            "a {}-bit {}-endian ELF file for {}: no vsyscall page there",
+            u32::from(class) * 32,
+            if data == 2 { "big" } else { "little" },
+            machine(data == 2),
+        ))),
+        (1 | 2, data) => Err(Error::malformed(5_u64, format!("byte order {data} is neither 1 nor 2"))),
+        (class, _) => Err(Error::malformed(4_u64, format!("class {class} is neither 1 nor 2"))),
+    }
+}
+
+fn foreign_by_type(header: &elf::FileHeader64<Le>) -> Result<Option<String>> {
+    let machine = header.e_machine.get(Le);
+    if machine != elf::EM_X86_64 {
+        return Ok(Some(format!("an ELF file for {}: no vsyscall page there", machine_name(machine.0))));
+    }
+    let file_type = header.e_type.get(Le);
+    match file_type {
+        elf::ET_EXEC | elf::ET_DYN => Ok(None),
+        elf::ET_REL => Ok(Some("a relocatable object: not handled".into())),
+        elf::ET_CORE => Ok(Some("a core file: not a program".into())),
+        _ => Err(Error::malformed(
+            field::E_TYPE,
+            format!("file type {:#x} is none of an ELF file", file_type.0),
+        )),
+    }
+}
+
+fn machine_name(machine: u16) -> String {
+    let name = match machine {
+        3 => "i386",
+        8 => "MIPS",
+        20 => "PowerPC",
+        21 => "PowerPC64",
+        22 => "S/390",
+        40 => "ARM",
+        62 => "x86-64",
+        183 => "AArch64",
+        243 => "RISC-V",
+        247 => "BPF",
+        other => return format!("machine number {other}"),
+    };
+    name.into()
+}
+
+type ProgramHeader = elf::ProgramHeader64<Le>;
+
+/// The program headers with their file offsets.
+fn program_headers<'a>(
+    bytes: &'a [u8],
+    header: &elf::FileHeader64<Le>,
+) -> Result<Vec<(FileOffset, &'a ProgramHeader)>> {
+    let count = header.e_phnum.get(Le);
+    let size = size_of::<ProgramHeader>() as u64;
+    match count {
+        0 => {
+            return Err(Error::malformed(field::E_PHNUM, "no program headers: nothing that could be loaded"));
+        }
+        0xffff => {
+            return Err(Error::malformed(
+                field::E_PHNUM,
+                "program header count 0xffff: the kernel loads no such file",
+            ));
+        }
+        _ => {}
+    }
+    if u64::from(header.e_phentsize.get(Le)) != size {
+        return Err(Error::malformed(
+            field::E_PHENTSIZE,
+            format!("program header size is {}, not {size}", header.e_phentsize.get(Le)),
+        ));
+    }
+    let offset = header.e_phoff.get(Le);
+    let table: &[ProgramHeader] = bytes.read_slice_at(offset, usize::from(count)).map_err(|()| {
+        Error::malformed(
+            field::E_PHOFF,
+            format!(
+                "{count} program headers at {offset:#x} reach beyond the file's {:#x} bytes",
+                bytes.len()
+            ),
+        )
+    })?;
+    Ok(table.iter().enumerate().map(|(i, p)| (FileOffset(offset + i as u64 * size), p)).collect())
+}
+
+/// The checked `PT_LOAD` entries with bytes in the file.
+fn segments(bytes: &[u8], program_headers: &[(FileOffset, &ProgramHeader)]) -> Result<Vec<Segment>> {
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut loaded: Vec<(VaddrRange, FileOffset)> = Vec::new();
+    for &(at, p) in program_headers {
+        if p.p_type.get(Le) != elf::PT_LOAD || p.p_memsz.get(Le) == 0 {
+            continue;
+        }
+        let segment = segment(bytes, at, p)?;
+        let Some(memory) = VaddrRange::new(segment.range.start, segment.mem_size) else {
+            return Err(Error::malformed(
+                at.0 + field::P_VADDR,
+                "the segment wraps around the address space",
+            ));
+        };
+        loaded.push((memory, at));
+        if !segment.range.is_empty() {
+            segments.push(segment);
+        }
+    }
+    if loaded.is_empty() {
+        return Err(Error::malformed(
+            field::E_PHNUM,
+            "no PT_LOAD program header: nothing that could be loaded",
+        ));
+    }
+    loaded.sort_unstable();
+    if let Some(pair) = loaded.windows(2).find(|pair| pair[0].0.end > pair[1].0.start) {
+        return Err(Error::malformed(
+            pair[1].1.0 + field::P_VADDR,
+            format!("the segment at {} overlaps the one before it", pair[1].0.start),
+        ));
+    }
+    segments.sort_unstable_by_key(|segment| segment.range);
+    Ok(segments)
+}
+
+fn segment(bytes: &[u8], at: FileOffset, p: &ProgramHeader) -> Result<Segment> {
+    let (offset, vaddr) = (p.p_offset.get(Le), p.p_vaddr.get(Le));
+    let (file_size, mem_size) = (p.p_filesz.get(Le), p.p_memsz.get(Le));
+    if offset.checked_add(file_size).is_none_or(|end| end > bytes.len() as u64) {
+        return Err(Error::malformed(
+            at.0 + field::P_OFFSET,
+            format!(
+                "the segment's {file_size:#x} bytes at {offset:#x} reach beyond the file's {:#x} bytes",
+                bytes.len()
+            ),
+        ));
+    }
+    if file_size > mem_size {
+        return Err(Error::malformed(
+            at.0 + field::P_FILESZ,
+            format!("the segment has {file_size:#x} bytes in the file but only {mem_size:#x} in memory"),
+        ));
+    }
+    if file_size > 0 && offset % PAGE_SIZE != vaddr % PAGE_SIZE {
+        return Err(Error::malformed(
+            at.0 + field::P_OFFSET,
+            format!("offset {offset:#x} and address {vaddr:#x} of the segment differ within the page"),
+        ));
+    }
+    let Some(range) = VaddrRange::new(Vaddr(vaddr), file_size) else {
+        return Err(Error::malformed(at.0 + field::P_VADDR, "the segment wraps around the address space"));
+    };
+    let flags = p.p_flags.get(Le).0;
+    Ok(Segment {
+        range,
+        offset: FileOffset(offset),
+        mem_size,
+        executable: flags & elf::PF_X.0 != 0,
+        writable: flags & elf::PF_W.0 != 0,
+        header: at,
+    })
+}
+
+/// The section headers, or none where they are missing or lie.
+fn sections<'a>(bytes: &'a [u8], header: &elf::FileHeader64<Le>) -> Vec<Section<'a>> {
+    let Ok(table) = header.sections(Le, bytes) else { return Vec::new() };
+    table
+        .iter()
+        .filter_map(|section| {
+            let allocated = section.sh_flags.get(Le).0 & elf::SHF_ALLOC.0 != 0;
+            let size = section.sh_size.get(Le);
+            Some(Section {
+                name: table.section_name(Le, section).unwrap_or_default(),
+                range: VaddrRange::new(Vaddr(section.sh_addr.get(Le)), size)?,
+                file: section.file_range(Le).unwrap_or((section.sh_offset.get(Le), 0)),
+                executable: section.sh_flags.get(Le).0 & elf::SHF_EXECINSTR.0 != 0,
+                allocated: allocated && section.sh_type.get(Le) != elf::SHT_NULL,
+            })
+        })
+        .collect()
+}
+
+fn has_symbol_table(bytes: &[u8], header: &elf::FileHeader64<Le>) -> bool {
+    header
+        .sections(Le, bytes)
+        .is_ok_and(|table| table.iter().any(|section| section.sh_type.get(Le) == elf::SHT_SYMTAB))
+}
+
+/// `objcopy --only-keep-debug` keeps the headers and drops the bytes: code sections are `NOBITS`.
+fn is_debug_companion(bytes: &[u8], header: &elf::FileHeader64<Le>) -> bool {
+    header.sections(Le, bytes).is_ok_and(|table| {
+        table.iter().any(|section| {
+            section.sh_type.get(Le) == elf::SHT_NOBITS
+                && section.sh_flags.get(Le).0 & elf::SHF_EXECINSTR.0 != 0
+                && section.sh_size.get(Le) > 0
+                && table.section_name(Le, section) == Ok(b".text")
+        })
+    })
+}
+
+/// Takes what `p` tells into `image`. Nothing here is needed to scan, so what lies is left out.
+fn read_program_header(image: &mut Image<'_>, p: &ProgramHeader) {
+    if let Ok(Some(interp)) = p.interpreter(Le, image.bytes) {
+        image.identity.interp = Some(String::from_utf8_lossy(interp).into_owned());
+    } else if let Ok(Some(entries)) = p.dynamic(Le, image.bytes) {
+        image.dynamic = dynamic(entries);
+    } else if p.p_type.get(Le) == elf::PT_GNU_EH_FRAME {
+        image.eh_frame_hdr = VaddrRange::new(Vaddr(p.p_vaddr.get(Le)), p.p_memsz.get(Le));
+    } else if let Ok(Some(mut notes)) = p.notes(Le, image.bytes) {
+        while let Ok(Some(note)) = notes.next() {
+            if note.name() != elf::ELF_NOTE_GNU {
+                continue;
+            }
+            if note.n_type(Le) == elf::NT_GNU_BUILD_ID {
+                image.identity.build_id = Some(hex::encode(note.desc()));
+            }
+            image.ibt |= note_has_ibt(note.desc(), note.n_type(Le).0);
+        }
+    }
+}
+
+/// Whether a `NT_GNU_PROPERTY_TYPE_0` note carries `GNU_PROPERTY_X86_FEATURE_1_IBT`.
+fn note_has_ibt(mut properties: &[u8], note_type: u32) -> bool {
+    const NT_GNU_PROPERTY_TYPE_0: u32 = 5;
+    const GNU_PROPERTY_X86_FEATURE_1_AND: u32 = 0xc000_0002;
+    const IBT: u32 = 1;
+    if note_type != NT_GNU_PROPERTY_TYPE_0 {
+        return false;
+    }
+    while let Some((head, rest)) = properties.split_first_chunk::<8>() {
+        let kind = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        let size = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        if kind == GNU_PROPERTY_X86_FEATURE_1_AND {
+            return rest.first_chunk::<4>().is_some_and(|flags| u32::from_le_bytes(*flags) & IBT != 0);
+        }
+        properties = rest.get(size.next_multiple_of(8)..).unwrap_or_default();
+    }
+    false
+}
+
+fn dynamic(entries: &[elf::Dyn64<Le>]) -> Dynamic {
+    let mut dynamic = Dynamic::default();
+    let (mut rela_size, mut plt_size) = (0, 0);
+    for entry in entries {
+        let value = entry.d_val.get(Le);
+        match entry.tag(Le) {
+            elf::DT_NULL => break,
+            elf::DT_SYMTAB => dynamic.symtab = Some(value),
+            elf::DT_STRTAB => dynamic.strtab = Some(value),
+            elf::DT_STRSZ => dynamic.strtab_size = value,
+            elf::DT_HASH => dynamic.hash = Some(value),
+            elf::DT_GNU_HASH => dynamic.gnu_hash = Some(value),
+            elf::DT_INIT => dynamic.init = Some(value),
+            elf::DT_FINI => dynamic.fini = Some(value),
+            elf::DT_RELA => dynamic.rela = Some((value, 0)),
+            elf::DT_RELASZ => rela_size = value,
+            elf::DT_JMPREL => dynamic.plt_rela = Some((value, 0)),
+            elf::DT_PLTRELSZ => plt_size = value,
+            elf::DT_SONAME => dynamic.soname = Some(value),
+            elf::DT_NEEDED => dynamic.needs_libraries = true,
+            elf::DT_FLAGS_1 => dynamic.is_pie = value & u64::from(elf::DF_1_PIE.0) != 0,
+            _ => {}
+        }
+    }
+    dynamic.rela = dynamic.rela.map(|(at, _)| (at, rela_size));
+    dynamic.plt_rela = dynamic.plt_rela.map(|(at, _)| (at, plt_size));
+    dynamic
+}
+
+/// The string at `offset` of the dynamic string table.
+pub(crate) fn dynamic_string(image: &Image<'_>, offset: u64) -> Option<String> {
+    let table = image.bytes_at(Vaddr(image.dynamic.strtab?))?;
+    let table = &table[..table.len().min(usize::try_from(image.dynamic.strtab_size).ok()?)];
+    let string = table.get(usize::try_from(offset).ok()?..)?;
+    let end = memchr::memchr(0, string)?;
+    Some(String::from_utf8_lossy(&string[..end]).into_owned())
 }

@@ -1,0 +1,376 @@
+//! [`Image`] -> decoded functions: instruction boundaries and control flow.
+//! The only user of iced-x86's decoder.
+
+use iced_x86::{
+    Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Formatter as _, GasFormatter, Instruction,
+    OpKind, Register,
+};
+
+use crate::addr::{Vaddr, VaddrRange};
+use crate::elf::Image;
+use crate::functions::{Extent, Functions};
+use crate::limits;
+
+/// The assembly of `bytes`, which stand at `at`, in AT&T syntax, an instruction a line.
+/// Bytes that are no instruction show as `(bad)`.
+#[must_use]
+pub fn assembly(bytes: &[u8], at: Vaddr) -> Vec<String> {
+    let mut formatter = GasFormatter::new();
+    formatter.options_mut().set_space_after_operand_separator(false);
+    formatter.options_mut().set_uppercase_hex(false);
+    let mut decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
+    let mut lines = Vec::new();
+    while decoder.can_decode() {
+        let instruction = decoder.decode();
+        let mut line = String::new();
+        formatter.format(&instruction, &mut line);
+        lines.push(line);
+    }
+    lines
+}
+
+/// Why a piece of code could not be taken as evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// There is nothing that says where instructions begin.
+    NoBoundary,
+    /// A branch leads into the middle of an instruction.
+    Overlap,
+    /// A bound of [`limits`] was reached.
+    Limit,
+}
+
+impl Doubt {
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::NoBoundary => "nothing proves where instructions begin here",
+            Self::Overlap => "a branch leads into the middle of an instruction",
+            Self::Limit => "analysis limit",
+        }
+    }
+}
+
+/// A function and its out-of-line parts, decoded.
+#[derive(Debug)]
+pub(crate) struct Function<'a> {
+    /// What is known of the part that was asked for.
+    pub(crate) extent: Extent<'a>,
+    /// The parts, the one that was asked for first.
+    pub(crate) parts: Vec<VaddrRange>,
+    /// All instructions, by address, disjoint.
+    pub(crate) instructions: Vec<Instruction>,
+}
+
+impl<'a> Function<'a> {
+    /// Decodes the function that holds `at`.
+    pub(crate) fn decode(image: &Image<'_>, functions: &Functions<'a>, at: Vaddr) -> Result<Self, Doubt> {
+        let extent = functions
+            .extent(image, at)
+            .filter(|extent| extent.range.contains(at) && extent.range.len() <= limits::FUNCTION_BYTES)
+            .filter(|extent| at < extent.nominal_end || converges(image, at, extent.range.start))
+            .or_else(|| unbounded_extent(image, functions, at))
+            .ok_or(Doubt::NoBoundary)?;
+        let mut function = Self { extent, parts: vec![extent.range], instructions: Vec::new() };
+        function.instructions = sweep(image, extent.range);
+        function.add_parts(image, functions)?;
+        function.check_branches()?;
+        Ok(function)
+    }
+
+    /// Follows jumps that leave the function for a place that is no function of its own.
+    fn add_parts(&mut self, image: &Image<'_>, functions: &Functions<'a>) -> Result<(), Doubt> {
+        let mut next = 0;
+        while next < self.parts.len() {
+            let part = self.parts[next];
+            next += 1;
+            let first = self.instructions.partition_point(|instruction| instruction.ip() < part.start.0);
+            let outside: Vec<Vaddr> = self.instructions[first..]
+                .iter()
+                .take_while(|instruction| instruction.ip() < part.end.0)
+                .filter_map(jump_target)
+                .filter(|&target| !self.contains(target))
+                .collect();
+            for target in outside {
+                if self.contains(target) {
+                    continue;
+                }
+                let Some(extent) =
+                    functions.extent(image, target).filter(|extent| is_part(functions, *extent, target))
+                else {
+                    continue;
+                };
+                let bytes: u64 = self.parts.iter().map(|part| part.len()).sum();
+                if self.parts.len() == limits::FUNCTION_PARTS
+                    || bytes + extent.range.len() > limits::FUNCTION_BYTES
+                {
+                    return Err(Doubt::Limit);
+                }
+                self.parts.push(extent.range);
+                let at =
+                    self.instructions.partition_point(|instruction| instruction.ip() < extent.range.start.0);
+                let decoded = sweep(image, extent.range);
+                self.instructions.splice(at..at, decoded);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every branch inside must land on an instruction, or skip a `lock` prefix as glibc's atomics do.
+    fn check_branches(&self) -> Result<(), Doubt> {
+        let lands = |instruction: &Instruction| {
+            jump_target(instruction).is_none_or(|target| {
+                !self.contains(target) || self.landing(target).is_some() || self.is_behind(target)
+            })
+        };
+        if self.instructions.iter().all(lands) { Ok(()) } else { Err(Doubt::Overlap) }
+    }
+
+    /// Whether `at` lies where decoding stopped before.
+    fn is_behind(&self, at: Vaddr) -> bool {
+        let before = self.instructions.partition_point(|instruction| instruction.ip() <= at.0);
+        before.checked_sub(1).is_none_or(|before| self.instructions[before].next_ip() <= at.0)
+    }
+
+    /// Whether `at` lies in one of the parts.
+    pub(crate) fn contains(&self, at: Vaddr) -> bool {
+        self.parts.iter().any(|part| part.contains(at))
+    }
+
+    /// Index of the instruction that begins at `at`.
+    pub(crate) fn index_of(&self, at: Vaddr) -> Option<usize> {
+        self.instructions.binary_search_by_key(&at.0, Instruction::ip).ok()
+    }
+
+    /// Index of the instruction that a branch to `at` executes first.
+    pub(crate) fn landing(&self, at: Vaddr) -> Option<usize> {
+        self.index_of(at).or_else(|| {
+            let locked = self.index_of(Vaddr(at.0.wrapping_sub(1)))?;
+            self.instructions[locked].has_lock_prefix().then_some(locked)
+        })
+    }
+
+    /// Index of the instruction that covers `at`.
+    pub(crate) fn covering(&self, at: Vaddr) -> Option<usize> {
+        let index =
+            self.instructions.partition_point(|instruction| instruction.ip() <= at.0).checked_sub(1)?;
+        (at.0 < self.instructions[index].next_ip()).then_some(index)
+    }
+
+    /// Index of the instruction behind number `index`, where control falls through to it.
+    pub(crate) fn fall_through(&self, index: usize) -> Option<usize> {
+        let instruction = &self.instructions[index];
+        let next = self.instructions.get(index + 1)?;
+        (next.ip() == instruction.next_ip() && !ends_flow(instruction)).then_some(index + 1)
+    }
+
+    /// Where the indirect jump number `index` may lead, where jump tables tell; else nothing.
+    pub(crate) fn jump_table_targets(&self, image: &Image<'_>, index: usize) -> Vec<usize> {
+        let jump = &self.instructions[index];
+        let first = index.saturating_sub(JUMP_TABLE_LOOK_BACK);
+        let mut targets = Vec::new();
+        for load in self.instructions[first..=index].iter().rev() {
+            if load.memory_index() == Register::None && load.memory_base() == Register::None {
+                continue;
+            }
+            match (load.code(), load.memory_index_scale()) {
+                (Code::Jmp_rm64 | Code::Mov_r64_rm64, 8) if load.op_count() > 0 => {
+                    let table = Vaddr(load.memory_displacement64());
+                    if load.memory_base() == Register::None {
+                        self.read_table(image, table, TableKind::Absolute, &mut targets);
+                    }
+                }
+                (Code::Movsxd_r64_rm32 | Code::Mov_r32_rm32 | Code::Add_r32_rm32, 4) => {
+                    for table in self.addresses_taken() {
+                        self.read_table(image, table, TableKind::Relative, &mut targets);
+                    }
+                }
+                _ => continue,
+            }
+            if load.ip() == jump.ip() || !targets.is_empty() {
+                break;
+            }
+        }
+        targets.sort_unstable();
+        targets.dedup();
+        targets
+    }
+
+    /// What `lea rel32(%rip)` in this function points to.
+    fn addresses_taken(&self) -> impl Iterator<Item = Vaddr> {
+        self.instructions
+            .iter()
+            .filter(|instruction| {
+                instruction.code() == Code::Lea_r64_m && instruction.is_ip_rel_memory_operand()
+            })
+            .map(|instruction| Vaddr(instruction.ip_rel_memory_address()))
+    }
+
+    fn read_table(&self, image: &Image<'_>, table: Vaddr, kind: TableKind, targets: &mut Vec<usize>) {
+        let Some(bytes) = image.bytes_at(table) else { return };
+        let limit = limits::JUMP_TABLE_ENTRIES;
+        match kind {
+            TableKind::Absolute => {
+                let entries = bytes.as_chunks::<8>().0.iter().map(|entry| Vaddr(u64::from_le_bytes(*entry)));
+                self.take_targets(entries.take(limit), targets);
+            }
+            TableKind::Relative => {
+                let entries =
+                    bytes.as_chunks::<4>().0.iter().map(|entry| {
+                        Vaddr(table.0.wrapping_add_signed(i64::from(i32::from_le_bytes(*entry))))
+                    });
+                self.take_targets(entries.take(limit), targets);
+            }
+        }
+    }
+
+    /// Takes entries of a table as long as they lead into this function.
+    fn take_targets(&self, entries: impl Iterator<Item = Vaddr>, targets: &mut Vec<usize>) {
+        targets.extend(entries.map_while(|entry| self.landing(entry)));
+    }
+}
+
+/// Instructions before an indirect jump among which its table is looked for.
+const JUMP_TABLE_LOOK_BACK: usize = 24;
+
+#[derive(Clone, Copy)]
+enum TableKind {
+    /// 8-byte addresses.
+    Absolute,
+    /// 4-byte distances from the table's own address.
+    Relative,
+}
+
+/// Whether a jump to `target` stays in the same function: into the middle of a piece of code, or to a
+/// piece that the compiler split off.
+fn is_part(functions: &Functions<'_>, extent: Extent<'_>, target: Vaddr) -> bool {
+    !functions.begins_at(target) || extent.name.is_none_or(|name| name.contains(".cold"))
+}
+
+/// Where the jump `instruction` leads, if it is a direct one (calls are none).
+pub(crate) fn jump_target(instruction: &Instruction) -> Option<Vaddr> {
+    match instruction.flow_control() {
+        FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch | FlowControl::XbeginXabortXend
+            if matches!(
+                instruction.op0_kind(),
+                OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
+            ) =>
+        {
+            Some(Vaddr(instruction.near_branch_target()))
+        }
+        _ => None,
+    }
+}
+
+/// Whether control never goes on behind `instruction`.
+pub(crate) fn ends_flow(instruction: &Instruction) -> bool {
+    match instruction.flow_control() {
+        FlowControl::UnconditionalBranch | FlowControl::IndirectBranch | FlowControl::Return => true,
+        FlowControl::Exception => true,
+        _ => instruction.code() == Code::Hlt,
+    }
+}
+
+/// Whether `instruction` does nothing: the filling between functions.
+pub(crate) fn is_padding(instruction: &Instruction) -> bool {
+    matches!(
+        instruction.code(),
+        Code::Int3 | Code::Nopw | Code::Nopd | Code::Nopq | Code::Nop_rm16 | Code::Nop_rm32 | Code::Nop_rm64
+    ) || (matches!(instruction.code(), Code::Xchg_r64_RAX | Code::Xchg_r16_AX)
+        && instruction.op0_register() == instruction.op1_register())
+        || (matches!(instruction.code(), Code::Lea_r64_m)
+            && instruction.memory_base() == instruction.op0_register()
+            && instruction.memory_index() == Register::None
+            && instruction.memory_displacement64() == 0)
+}
+
+/// Decodes `range` from its first byte until something that is no instruction.
+pub(crate) fn sweep(image: &Image<'_>, range: VaddrRange) -> Vec<Instruction> {
+    let Some(bytes) = image.bytes_at(range.start) else { return Vec::new() };
+    let bytes = &bytes[..bytes.len().min(range.len() as usize)];
+    let mut decoder = Decoder::with_ip(64, bytes, range.start.0, DecoderOptions::NONE);
+    let mut instructions = Vec::with_capacity(bytes.len() / 4);
+    while decoder.can_decode() {
+        let instruction = decoder.decode();
+        if instruction.is_invalid() {
+            break;
+        }
+        instructions.push(instruction);
+    }
+    instructions
+}
+
+/// The instruction at `at`.
+pub(crate) fn instruction_at(image: &Image<'_>, at: Vaddr) -> Option<Instruction> {
+    let bytes = image.bytes_at(at).filter(|_| image.is_executable(at))?;
+    let instruction = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE).decode();
+    (!instruction.is_invalid()).then_some(instruction)
+}
+
+/// Where in `instruction`, which stands in `image`, its immediate and displacement are.
+pub(crate) fn constant_offsets(image: &Image<'_>, instruction: &Instruction) -> ConstantOffsets {
+    let bytes = image.bytes_at(Vaddr(instruction.ip())).unwrap_or_default();
+    let mut decoder = Decoder::with_ip(64, bytes, instruction.ip(), DecoderOptions::NONE);
+    let again = decoder.decode();
+    decoder.get_constant_offsets(&again)
+}
+
+/// Bytes within which decodes that start at different places may still disagree.
+const CONVERGENCE_DISTANCE: u64 = 64;
+
+/// Where decodes that start at many places before `at` all have an instruction boundary: the highest
+/// such boundary at or below `at`, or nothing where they do not meet.
+fn convergence(image: &Image<'_>, at: Vaddr, floor: Vaddr) -> Option<Vaddr> {
+    let from = at.0.saturating_sub(limits::CONVERGENCE_WINDOW).max(floor.0);
+    let starts = (from..at.0).take_while(|start| at.0 - start >= CONVERGENCE_DISTANCE);
+    let mut decodes = 0;
+    let mut meeting: Option<Vec<u64>> = None;
+    for start in starts {
+        let range = VaddrRange { start: Vaddr(start), end: at.plus(15) };
+        let boundaries: Vec<u64> =
+            sweep(image, range).iter().map(Instruction::ip).filter(|&ip| ip <= at.0).collect();
+        let reached = boundaries.last().is_some_and(|&last| last + 15 > at.0);
+        if !reached {
+            continue;
+        }
+        decodes += 1;
+        meeting = Some(match meeting {
+            None => boundaries,
+            Some(mut meeting) => {
+                meeting.retain(|ip| boundaries.binary_search(ip).is_ok());
+                meeting
+            }
+        });
+        if meeting.as_ref().is_some_and(Vec::is_empty) {
+            return None;
+        }
+    }
+    (decodes >= limits::CONVERGING_DECODES).then(|| meeting?.last().copied().map(Vaddr)).flatten()
+}
+
+/// Whether a decode from `start` agrees at `at` with decodes from everywhere before.
+fn converges(image: &Image<'_>, at: Vaddr, start: Vaddr) -> bool {
+    let Some(meeting) = convergence(image, at, start) else { return false };
+    sweep(image, VaddrRange { start, end: at.plus(15) })
+        .iter()
+        .any(|instruction| instruction.ip() == meeting.0)
+}
+
+/// The code around `at` where nothing says where functions begin: from where decodes converge.
+fn unbounded_extent<'a>(image: &Image<'_>, functions: &Functions<'a>, at: Vaddr) -> Option<Extent<'a>> {
+    let segment = image.segment_at(at)?;
+    let next = functions.extent(image, at).map_or(segment.range.end, |extent| extent.range.end);
+    let start = convergence(image, at, segment.range.start)?;
+    let end = Vaddr(next.0.min(start.0 + UNBOUNDED_BYTES));
+    let range = VaddrRange { start, end };
+    Some(Extent {
+        range,
+        nominal_end: end,
+        name: None,
+        has_unwind_info: false,
+        is_resolver: false,
+        lsda: None,
+    })
+}
+
+/// Bytes behind a place without function bounds that are read as the same function.
+const UNBOUNDED_BYTES: u64 = 4096;

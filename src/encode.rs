@@ -1,0 +1,118 @@
+//! Replacement bytes: what an instruction becomes. Each function documents `before -> after` and gives
+//! nothing where the bytes do not have the shape or the room.
+
+use crate::addr::Vaddr;
+use crate::flow::Gpr;
+
+/// `nop`, to fill what an instruction leaves over.
+const NOP: u8 = 0x90;
+
+/// Puts `number` into the immediate of an instruction that sets a whole register or word:
+/// ```text
+/// mov $entry,%reg      ->  mov $number,%reg
+/// movq $entry,mem      ->  movq $number,mem
+/// movabs $entry,%reg   ->  movabs $number,%reg
+/// ```
+/// `at` is the distance of the immediate into the instruction.
+pub(crate) fn immediate(before: &[u8], at: usize, number: u32) -> Option<Vec<u8>> {
+    let mut after = before.to_vec();
+    let field = after.get_mut(at..)?;
+    field.fill(0);
+    field.first_chunk_mut::<4>()?.copy_from_slice(&number.to_le_bytes());
+    Some(after)
+}
+
+/// `mov $entry,%reg -> mov $number,%rax`, seven bytes.
+pub(crate) fn number_to_rax(before: &[u8], number: u32) -> Option<Vec<u8>> {
+    if before.len() != 7 {
+        return None;
+    }
+    let mut after = vec![0x48, 0xc7, 0xc0]; // mov $imm32,%rax
+    after.extend(number.to_le_bytes());
+    Some(after)
+}
+
+/// `call *%reg -> syscall`, filled with `nop`; two bytes or more.
+pub(crate) fn syscall(before: &[u8]) -> Option<Vec<u8>> {
+    filled(&[0x0f, 0x05], before.len())
+}
+
+/// `jmp *%reg -> syscall; ret`, filled with `nop`; three bytes or more.
+pub(crate) fn syscall_and_return(before: &[u8]) -> Option<Vec<u8>> {
+    filled(&[0x0f, 0x05, 0xc3], before.len())
+}
+
+/// `mov $entry,%reg; jmp *%reg -> mov $number,%eax; syscall; ret`, filled with `nop`; eight bytes or more.
+pub(crate) fn tail_call(before: &[u8], number: u32) -> Option<Vec<u8>> {
+    let mut code = vec![0xb8]; // mov $imm32,%eax
+    code.extend(number.to_le_bytes());
+    code.extend([0x0f, 0x05, 0xc3]); // syscall; ret
+    filled(&code, before.len())
+}
+
+/// `mov $entry,%reg -> lea target(%rip),%reg`, filled with `nop`; seven bytes or more.
+pub(crate) fn load_address(before: &[u8], at: Vaddr, register: Gpr, target: Vaddr) -> Option<Vec<u8>> {
+    let rex = if register < 8 { 0x48 } else { 0x4c }; // REX.W, and REX.R for r8 to r15
+    let modrm = 0x05 | (register as u8 & 7) << 3; // mod 00, rm 101: rel32(%rip)
+    let mut code = vec![rex, 0x8d, modrm];
+    code.extend(relative(at, 7, target)?);
+    filled(&code, before.len())
+}
+
+/// `call rel32` and `jmp rel32` to another target; five bytes or more, the displacement last.
+pub(crate) fn branch(before: &[u8], at: Vaddr, target: Vaddr) -> Option<Vec<u8>> {
+    let mut after = before.to_vec();
+    let displacement = relative(at, before.len() as u64, target)?;
+    after.last_chunk_mut::<4>()?.copy_from_slice(&displacement);
+    Some(after)
+}
+
+/// `push $entry; ret -> jmp target`, filled with `nop`; five bytes or more.
+pub(crate) fn jump(before: &[u8], at: Vaddr, target: Vaddr) -> Option<Vec<u8>> {
+    let mut code = vec![0xe9]; // jmp rel32
+    code.extend(relative(at, 5, target)?);
+    filled(&code, before.len())
+}
+
+/// Distance from the end of an instruction of `len` bytes at `at`, where 32 bits hold it.
+fn relative(at: Vaddr, len: u64, target: Vaddr) -> Option<[u8; 4]> {
+    let distance = target.0.wrapping_sub(at.0.wrapping_add(len)).cast_signed();
+    Some(i32::try_from(distance).ok()?.to_le_bytes())
+}
+
+fn filled(code: &[u8], len: usize) -> Option<Vec<u8>> {
+    if code.len() > len {
+        return None;
+    }
+    let mut after = code.to_vec();
+    after.resize(len, NOP);
+    Some(after)
+}
+
+/// A stub that does what the entry does, for callers that call it as a function:
+/// ```text
+/// [endbr64]
+/// [push %rcx; push %r11]
+/// mov $number,%eax
+/// syscall
+/// [pop %r11; pop %rcx]
+/// ret
+/// ```
+/// `preserving`: the caller expects `rcx` and `r11` unchanged, as the emulated page leaves them.
+pub(crate) fn stub(number: u32, preserving: bool, ibt: bool) -> Vec<u8> {
+    let mut code = Vec::with_capacity(18);
+    if ibt {
+        code.extend([0xf3, 0x0f, 0x1e, 0xfa]); // endbr64
+    }
+    if preserving {
+        code.extend([0x51, 0x41, 0x53]); // push %rcx; push %r11
+    }
+    code.push(0xb8); // mov $imm32,%eax
+    code.extend(number.to_le_bytes());
+    code.extend([0x0f, 0x05]); // syscall
+    if preserving {
+        code.extend([0x41, 0x5b, 0x59]); // pop %r11; pop %rcx
+    }
+    code.push(0xc3); // ret
+    code
+}

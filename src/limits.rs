@@ -1,0 +1,43 @@
+//! Every bound on work and memory, with its reason. Behind a bound a site is `unproven`, never guessed.
+
+/// Longest stretch of code that is decoded as one function: real functions of megabytes exist
+/// (generated parsers), ten times as long is hostile or no function.
+pub const FUNCTION_BYTES: u64 = 4 << 20;
+
+/// Rounds of the data-flow analysis per block before it is given up: real functions settle in under
+/// twenty, since a value can only lose knowledge.
+pub const FLOW_ROUNDS_PER_BLOCK: usize = 400;
+
+/// Sites of one function that the analysis can tell apart (bits of a word).
+pub const SITES_PER_FUNCTION: usize = 64;
+
+/// Stack slots of one function that are followed; compilers spill far fewer pointers.
+pub const STACK_SLOTS: usize = 64;
+
+/// Entries of a jump table that are read; the largest switch seen in real code has about 4,000.
+pub const JUMP_TABLE_ENTRIES: usize = 16 << 10;
+
+/// Code parts (a function and its out-of-line pieces) that are analysed as one.
+pub const FUNCTION_PARTS: usize = 8;
+
+/// Bytes before a place without function bounds from which decoding starts to see whether decodes
+/// converge: real code converges within 64.
+pub const CONVERGENCE_WINDOW: u64 = 256;
+
+/// Fewest independent decodes that must meet at an instruction for it to count as a boundary.
+pub const CONVERGING_DECODES: usize = 16;
+
+/// Functions whose code is searched for readers of one memory cell.
+pub const CELL_READERS: usize = 256;
+
+/// Words before a data word that may belong to the same table.
+pub const TABLE_WORDS: u64 = 64;
+
+/// Gaps between functions that are tried as room for a stub before the segment's tail is.
+pub const STUB_GAPS: usize = 512;
+
+/// Instructions of a called function that are read to see which registers it leaves alone.
+pub const CALLEE_INSTRUCTIONS: usize = 512;
+
+/// Sites in one file that are analysed; a file with more is no program of any known kind.
+pub const SITES_PER_FILE: usize = 1 << 16;

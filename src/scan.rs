@@ -1,0 +1,762 @@
+//! search -> decode -> flow -> classify: every place that holds an entry's address, with what is known of it.
+
+use std::collections::BTreeMap;
+
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
+
+use crate::addr::{FileOffset, Vaddr, VaddrRange};
+use crate::code::{self, Function};
+use crate::elf::Image;
+use crate::flow::{self, Cell, Flow, Gpr, SiteUses, Subjects, Through, Use};
+use crate::functions::Functions;
+use crate::limits;
+use crate::search::{self, Hit};
+use crate::site::{Form, Reach};
+use crate::vsyscall::Entry;
+
+/// Where an instruction, or a data word, is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span {
+    pub(crate) vaddr: Vaddr,
+    pub(crate) offset: FileOffset,
+    pub(crate) len: usize,
+}
+
+/// What holds the address, as far as that matters for changing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Constant {
+    /// `mov $entry,%reg`
+    Register(Gpr),
+    /// An immediate of 32 bits at this distance into the instruction: `movq $entry,mem`, `push $entry`.
+    Immediate { at: usize },
+    /// Part of a computation whose result in this register is the entry's address.
+    Computed(Gpr),
+    /// The page's address plus an index that is not known.
+    Indexed,
+    /// A pointer in data.
+    Word,
+    /// `call rel32` or `jmp rel32`.
+    Branch,
+}
+
+/// A call or jump through the address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) span: Span,
+    pub(crate) jump: bool,
+    /// The target is nothing but sites' entries.
+    pub(crate) exact: bool,
+    pub(crate) through: Through,
+    /// All sites that the call may go through.
+    pub(crate) sites: Vec<Vaddr>,
+}
+
+/// A load of a data word into a register, or a call through it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) span: Span,
+    /// The register; nothing for a call or jump through memory.
+    pub(crate) register: Option<Gpr>,
+}
+
+/// Why a site is a call, and what must change with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Evidence {
+    pub(crate) constant: Constant,
+    pub(crate) calls: Vec<Call>,
+    /// Loads of a data word.
+    pub(crate) loads: Vec<Load>,
+    /// The value reaches nothing but exact calls, so it may become another value.
+    pub(crate) only_called: bool,
+    /// Nothing lies between the constant and its single call.
+    pub(crate) adjacent: bool,
+    /// Code behind a call reads `rcx` or `r11`.
+    pub(crate) expects_preserved: bool,
+    /// What else is done with the value, which a rewrite would change.
+    pub(crate) conflict: Option<&'static str>,
+}
+
+/// What is known of a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Finding {
+    Call(Evidence),
+    Unproven(String),
+    Harmless(String),
+}
+
+/// A place that holds an entry's address, or looks so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Site {
+    pub(crate) span: Span,
+    pub(crate) entry: Entry,
+    pub(crate) form: Form,
+    pub(crate) function: Option<String>,
+    pub(crate) reach: Option<Reach>,
+    pub(crate) finding: Finding,
+}
+
+/// What a scan found; `functions` is there where something had to be decoded.
+#[derive(Debug)]
+pub(crate) struct Scan<'a> {
+    /// By offset.
+    pub(crate) sites: Vec<Site>,
+    pub(crate) functions: Option<Functions<'a>>,
+}
+
+/// Finds every site of `image`. A file without an entry's address is searched, never decoded.
+pub(crate) fn scan<'a>(image: &'a Image<'a>) -> Scan<'a> {
+    let hits = search::hits(image);
+    if hits.is_empty() {
+        return Scan { sites: Vec::new(), functions: None };
+    }
+    let mut scanner =
+        Scanner { image, functions: Functions::of(image), sites: Vec::new(), cells: Vec::new() };
+    scanner.scan(&hits);
+    let Scanner { mut sites, functions, .. } = scanner;
+    sites.sort_by_key(|site| site.span.offset);
+    sites.dedup_by_key(|site| site.span.offset);
+    Scan { sites, functions: Some(functions) }
+}
+
+struct Scanner<'a> {
+    image: &'a Image<'a>,
+    functions: Functions<'a>,
+    sites: Vec<Site>,
+    /// Words of memory to find readers of.
+    cells: Vec<Candidate>,
+}
+
+/// A word of memory that holds an entry's address, or gets it from code.
+struct Candidate {
+    at: Vaddr,
+    span: Span,
+    entry: Entry,
+    function: Option<String>,
+    constant: Constant,
+    /// In initialised data, not stored by code.
+    initialised: bool,
+}
+
+/// An instruction whose value is to be followed.
+struct Subject {
+    instruction: Instruction,
+    constant: Constant,
+}
+
+impl<'a> Scanner<'a> {
+    fn scan(&mut self, hits: &[Hit]) {
+        // Functions by their first byte, so that each is decoded once for all its sites.
+        let mut functions: BTreeMap<Vaddr, (Function<'a>, Vec<Subject>)> = BTreeMap::new();
+        for hit in hits.iter().take(limits::SITES_PER_FILE) {
+            match *hit {
+                Hit::Word(offset, vaddr, entry) => self.word(Span { vaddr, offset, len: 8 }, entry),
+                Hit::Branch(offset, vaddr) => self.branch(offset, vaddr, &mut functions),
+                Hit::Immediate(offset, vaddr) => self.immediate(offset, vaddr, &mut functions),
+            }
+        }
+        for (function, subjects) in functions.into_values() {
+            if !subjects.is_empty() {
+                self.follow(&function, &subjects);
+            }
+        }
+        self.read_cells();
+    }
+
+    fn span(&self, instruction: &Instruction) -> Span {
+        let vaddr = Vaddr(instruction.ip());
+        Span { vaddr, offset: self.image.offset_at(vaddr).unwrap_or(FileOffset(0)), len: instruction.len() }
+    }
+
+    fn push(&mut self, span: Span, entry: Entry, form: Form, function: Option<&str>, finding: Finding) {
+        let function = function.map(str::to_owned);
+        self.sites.push(Site { span, entry, form, function, reach: None, finding });
+    }
+
+    fn word(&mut self, span: Span, entry: Entry) {
+        if self.functions.is_relocated(span.vaddr) {
+            let reason = "a relocation replaces the word when the file is loaded";
+            return self.push(span, entry, Form::Data, None, Finding::Harmless(reason.into()));
+        }
+        self.cells.push(Candidate {
+            at: span.vaddr,
+            span,
+            entry,
+            function: None,
+            constant: Constant::Word,
+            initialised: true,
+        });
+    }
+
+    /// The decoded function that holds `at`, from `functions` if it is there.
+    fn function_at<'f>(
+        &self,
+        at: Vaddr,
+        functions: &'f mut BTreeMap<Vaddr, (Function<'a>, Vec<Subject>)>,
+    ) -> Result<&'f mut (Function<'a>, Vec<Subject>), code::Doubt> {
+        let known =
+            functions.iter().find(|(_, (function, _))| function.contains(at)).map(|(&start, _)| start);
+        let start = match known {
+            Some(start) => start,
+            None => {
+                let function = Function::decode(self.image, &self.functions, at)?;
+                let start = function.extent.range.start;
+                functions.insert(start, (function, Vec::new()));
+                start
+            }
+        };
+        functions.get_mut(&start).ok_or(code::Doubt::NoBoundary)
+    }
+
+    /// `at` is the displacement of what may be a branch straight into the page.
+    fn branch(
+        &mut self,
+        _offset: FileOffset,
+        at: Vaddr,
+        functions: &mut BTreeMap<Vaddr, (Function<'a>, Vec<Subject>)>,
+    ) {
+        let opcode = Vaddr(at.0.wrapping_sub(1));
+        if !self.image.may_be_code(opcode) {
+            return;
+        }
+        let Ok((function, _)) = self.function_at(opcode, functions) else { return };
+        let Some(index) = function.covering(opcode) else { return };
+        let instruction = function.instructions[index];
+        let branches =
+            matches!(instruction.flow_control(), FlowControl::Call | FlowControl::UnconditionalBranch);
+        let Some(entry) = Entry::at(instruction.near_branch_target()).filter(|_| branches) else { return };
+        let evidence = Evidence {
+            constant: Constant::Branch,
+            calls: Vec::new(),
+            loads: Vec::new(),
+            only_called: false,
+            adjacent: false,
+            expects_preserved: flow::expects_preserved(function, self.image, index),
+            conflict: None,
+        };
+        let name = function.extent.name;
+        let span = self.span(&instruction);
+        self.push(span, entry, Form::DirectBranch, name, Finding::Call(evidence));
+        if let Some(site) = self.sites.last_mut() {
+            site.reach = Some(Reach::Always);
+        }
+    }
+
+    /// `at` is where four bytes in an executable segment look like an entry's address.
+    fn immediate(
+        &mut self,
+        offset: FileOffset,
+        at: Vaddr,
+        functions: &mut BTreeMap<Vaddr, (Function<'a>, Vec<Subject>)>,
+    ) {
+        let bytes = self.image.array_at::<4>(at).unwrap_or_default();
+        let Some(entry) = Entry::from_imm32(u32::from_le_bytes(bytes)) else { return };
+        let span = Span { vaddr: at, offset, len: 4 };
+        if !self.image.may_be_code(at) {
+            return self.in_data(span, entry);
+        }
+        let found = match self.function_at(at, functions) {
+            Ok((function, subjects)) => {
+                let name = function.extent.name;
+                function
+                    .covering(at)
+                    .map(|index| (function.instructions[index], subjects, name))
+                    .ok_or(code::Doubt::NoBoundary)
+            }
+            Err(doubt) => Err(doubt),
+        };
+        let (instruction, subjects, name) = match found {
+            Ok(found) => found,
+            Err(doubt) => return self.undecoded(span, entry, doubt),
+        };
+        match self.role(&instruction, at) {
+            Role::Followed(constant) => subjects.push(Subject { instruction, constant }),
+            Role::Compared => {
+                let reason = "compared with, never called";
+                let span = self.span(&instruction);
+                self.push(span, entry, Form::Compare, name, Finding::Harmless(reason.into()));
+            }
+            Role::Other(reason) => {
+                self.push(span, entry, Form::OtherInstruction, name, Finding::Harmless(reason.into()));
+            }
+        }
+    }
+
+    /// Four bytes in an executable segment, but in a section that is no code.
+    fn in_data(&mut self, span: Span, entry: Entry) {
+        let whole = self.image.array_at::<8>(span.vaddr).map(u64::from_le_bytes);
+        if span.vaddr.0.is_multiple_of(8) && whole.and_then(Entry::at).is_some() {
+            return self.word(Span { len: 8, ..span }, entry);
+        }
+        self.push(
+            span,
+            entry,
+            Form::Data,
+            None,
+            Finding::Harmless("bytes of data, no pointer to an entry".into()),
+        );
+    }
+
+    /// Nothing proves where instructions begin at `span`; what may be there all the same?
+    fn undecoded(&mut self, span: Span, entry: Entry, doubt: code::Doubt) {
+        let holder = (1..=11).find_map(|back| {
+            let start = Vaddr(span.vaddr.0.checked_sub(back)?);
+            let instruction = code::instruction_at(self.image, start)?;
+            matches!(self.role(&instruction, span.vaddr), Role::Followed(_)).then_some(instruction)
+        });
+        match holder {
+            Some(instruction) => {
+                let span = self.span(&instruction);
+                let finding = Finding::Unproven(doubt.reason().into());
+                self.push(span, entry, Form::DirectCall, None, finding);
+            }
+            None => {
+                let reason = "no instruction that could end here holds the address";
+                self.push(span, entry, Form::Data, None, Finding::Harmless(reason.into()));
+            }
+        }
+    }
+
+    /// What `instruction` does with the bytes at `at`, which it covers.
+    fn role(&self, instruction: &Instruction, at: Vaddr) -> Role {
+        let offsets = code::constant_offsets(self.image, instruction);
+        let distance = at.0.wrapping_sub(instruction.ip()) as usize;
+        let is_immediate = offsets.has_immediate()
+            && offsets.immediate_offset() == distance
+            && offsets.immediate_size() >= 4;
+        let is_displacement = offsets.has_displacement() && offsets.displacement_offset() == distance;
+        let operand =
+            (0..instruction.op_count()).rev().find_map(|operand| instruction.try_immediate(operand).ok());
+        if is_displacement && instruction.code() == Code::Lea_r64_m && !instruction.is_ip_rel_memory_operand()
+        {
+            return match flow::gpr(instruction.op0_register()) {
+                Some(register) => Role::Followed(Constant::Computed(register)),
+                None => Role::Other("bytes of a displacement"),
+            };
+        }
+        if !is_immediate {
+            return Role::Other("bytes inside another instruction");
+        }
+        if operand.and_then(Entry::at).is_none() {
+            return Role::Other("a number that is not the address");
+        }
+        let register = (instruction.op0_kind() == OpKind::Register)
+            .then(|| flow::gpr(instruction.op0_register()))
+            .flatten();
+        match (instruction.code(), register) {
+            (Code::Mov_rm64_imm32 | Code::Mov_r64_imm64, Some(register)) => {
+                Role::Followed(Constant::Register(register))
+            }
+            (Code::Mov_rm64_imm32 | Code::Pushq_imm32, None) => {
+                Role::Followed(Constant::Immediate { at: distance })
+            }
+            (
+                Code::Add_RAX_imm32 | Code::Add_rm64_imm32 | Code::Or_RAX_imm32 | Code::Or_rm64_imm32,
+                Some(register),
+            ) => Role::Followed(Constant::Computed(register)),
+            _ if matches!(instruction.mnemonic(), Mnemonic::Cmp) => Role::Compared,
+            _ => Role::Other("an operand that is never called"),
+        }
+    }
+
+    fn follow(&mut self, function: &Function<'a>, subjects: &[Subject]) {
+        let query = Subjects {
+            instructions: subjects.iter().map(|subject| Vaddr(subject.instruction.ip())).collect(),
+            cells: Vec::new(),
+        };
+        let flow = match flow::analyse(self.image, &self.functions, function, &query) {
+            Ok(flow) => flow,
+            Err(doubt) => {
+                for subject in subjects {
+                    let (span, entry) = (self.span(&subject.instruction), self.nominal_entry(subject));
+                    let finding = Finding::Unproven(doubt.reason().into());
+                    self.push(span, entry, Form::DirectCall, function.extent.name, finding);
+                }
+                return;
+            }
+        };
+        for (number, subject) in subjects.iter().enumerate() {
+            self.classify(function, &flow, &query, number, subject);
+        }
+    }
+
+    /// The entry that the bytes alone name.
+    fn nominal_entry(&self, subject: &Subject) -> Entry {
+        let instruction = &subject.instruction;
+        (0..instruction.op_count())
+            .find_map(|operand| instruction.try_immediate(operand).ok().and_then(Entry::at))
+            .unwrap_or(Entry::Gettimeofday)
+    }
+
+    fn classify(
+        &mut self,
+        function: &Function<'a>,
+        flow: &Flow,
+        query: &Subjects,
+        number: usize,
+        subject: &Subject,
+    ) {
+        let uses = &flow.sites[number];
+        let span = self.span(&subject.instruction);
+        let computed = matches!(subject.constant, Constant::Computed(_));
+        let entry = uses.entry.unwrap_or_else(|| self.nominal_entry(subject));
+        let name = function.extent.name.map(str::to_owned);
+        let calls = self.calls(function, flow, query, number);
+        let judged = judge(uses, !calls.is_empty(), function.extent.is_resolver);
+        let (form, reach, finding) = match judged {
+            Judged::Cell(at) => {
+                let (constant, function) = (subject.constant, name);
+                self.cells.push(Candidate { at, span, entry, function, constant, initialised: false });
+                return;
+            }
+            Judged::Not(form, finding) => (form, None, finding),
+            Judged::Call(kept) => {
+                let form = match kept {
+                    Some(form) => form,
+                    None => called_form(subject.constant, uses, &calls),
+                };
+                let exact = calls.iter().any(|call| call.exact);
+                let constant = if uses.entry.is_none() { Constant::Indexed } else { subject.constant };
+                let evidence = self.evidence(function, subject, constant, uses, calls, flow);
+                let reach =
+                    if exact || constant == Constant::Indexed { Reach::Always } else { Reach::Fallback };
+                (form, Some(reach), Finding::Call(evidence))
+            }
+        };
+        let form = if computed { Form::Computed } else { form };
+        self.sites.push(Site { span, entry, form, function: name, reach, finding });
+    }
+
+    fn calls(&self, function: &Function<'a>, flow: &Flow, query: &Subjects, number: usize) -> Vec<Call> {
+        let mut calls = Vec::new();
+        for used in &flow.sites[number].uses {
+            let Use::Call { index, jump, exact, through, .. } = *used else { continue };
+            let sites = flow
+                .calls
+                .iter()
+                .filter(|call| call.index == index)
+                .flat_map(|call| call.sites.iter())
+                .map(|site| query.address(site))
+                .collect();
+            calls.push(Call { span: self.span(&function.instructions[index]), jump, exact, through, sites });
+        }
+        calls
+    }
+
+    fn evidence(
+        &self,
+        function: &Function<'a>,
+        subject: &Subject,
+        constant: Constant,
+        uses: &SiteUses,
+        calls: Vec<Call>,
+        flow: &Flow,
+    ) -> Evidence {
+        let expects_preserved = calls
+            .iter()
+            .filter_map(|call| function.index_of(call.span.vaddr))
+            .any(|index| flow::expects_preserved(function, self.image, index));
+        let conflict = uses.uses.iter().find_map(|used| match used {
+            Use::Compared => Some("the address is also compared with something"),
+            Use::Computed => Some("the address is also computed with"),
+            _ => None,
+        });
+        let only_called = !calls.is_empty()
+            && uses.uses.iter().all(|used| matches!(used, Use::Call { exact: true, .. }))
+            && !self.entered_from_outside(function, subject, &calls);
+        let adjacent = match calls.as_slice() {
+            [call] => {
+                let index = function.index_of(call.span.vaddr);
+                call.span.vaddr.0 == subject.instruction.next_ip()
+                    && index.is_some_and(|index| !flow.block_starts[index])
+            }
+            _ => false,
+        };
+        Evidence { constant, calls, loads: Vec::new(), only_called, adjacent, expects_preserved, conflict }
+    }
+
+    /// Whether a branch from outside of the function may lead between the constant and its last call.
+    fn entered_from_outside(&self, function: &Function<'a>, subject: &Subject, calls: &[Call]) -> bool {
+        let start = Vaddr(subject.instruction.next_ip());
+        let first = calls.iter().map(|call| call.span.vaddr).min().unwrap_or(start).min(start);
+        let last = calls.iter().map(|call| call.span.vaddr).max().unwrap_or(start).max(start);
+        let mut entered = false;
+        let between = VaddrRange { start: first, end: last.plus(1) };
+        search::relative_references(self.image, between, |at| {
+            entered |= !function.contains(at) && self.is_branch_operand(at);
+        });
+        entered
+    }
+
+    /// Whether the bytes before the displacement at `at` are the opcode of a branch.
+    fn is_branch_operand(&self, at: Vaddr) -> bool {
+        let before =
+            |distance: u64| self.image.array_at::<1>(Vaddr(at.0.wrapping_sub(distance))).map(|[byte]| byte);
+        matches!(before(1), Some(0xe8 | 0xe9))
+            || (before(2) == Some(0x0f) && matches!(before(1), Some(0x80..=0x8f)))
+    }
+
+    // Words of memory.
+
+    /// Finds out which of the collected words are called through.
+    fn read_cells(&mut self) {
+        let candidates = std::mem::take(&mut self.cells);
+        if candidates.is_empty() {
+            return;
+        }
+        let mut addresses: Vec<Vaddr> = candidates.iter().map(|candidate| candidate.at).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let readers = self.readers(&addresses);
+        for candidate in &candidates {
+            let reader = addresses.binary_search(&candidate.at).ok().and_then(|index| readers.get(index));
+            if let Some(reader) = reader {
+                self.classify_cell(candidate, reader);
+            }
+        }
+    }
+
+    /// What code does with the words at `addresses`.
+    fn readers(&self, addresses: &[Vaddr]) -> Vec<CellUses> {
+        let mut found: Vec<CellUses> = addresses.iter().map(|_| CellUses::default()).collect();
+        let mut places: Vec<Vaddr> = Vec::new();
+        for (number, &address) in addresses.iter().enumerate() {
+            let range = VaddrRange { start: self.table_start(address), end: address.plus(1) };
+            let mut near = |at: Vaddr| {
+                if places.len() < limits::CELL_READERS {
+                    places.push(at);
+                }
+            };
+            search::relative_references(self.image, range, &mut near);
+            search::absolute_references(self.image, range, &mut near);
+            found[number].pointed_to = self.is_pointed_to(address);
+        }
+        places.sort_unstable();
+        places.dedup();
+        let mut functions: Vec<Function<'a>> = Vec::new();
+        for &place in &places {
+            if !self.image.may_be_code(place) || functions.iter().any(|function| function.contains(place)) {
+                continue;
+            }
+            if let Ok(function) = Function::decode(self.image, &self.functions, place) {
+                functions.push(function);
+            }
+        }
+        for function in &functions {
+            self.note_writers(function, addresses, &mut found);
+        }
+        for function in &functions {
+            self.note_readers(function, addresses, &mut found);
+        }
+        found
+    }
+
+    /// The first word of the table that the word at `at` may belong to: pointers to code, or nothing,
+    /// stand before it.
+    fn table_start(&self, at: Vaddr) -> Vaddr {
+        let mut start = at;
+        for _ in 0..limits::TABLE_WORDS {
+            let before = Vaddr(start.0.wrapping_sub(8));
+            let Some(word) = self.image.array_at::<8>(before).map(u64::from_le_bytes) else { break };
+            let is_function = Entry::at(word).is_some() || self.image.is_executable(Vaddr(word)) || word == 0;
+            if !is_function && !self.functions.is_relocated(before) {
+                break;
+            }
+            start = before;
+        }
+        start
+    }
+
+    /// Whether data holds the address of the word at `at`, so that code unseen may write there.
+    fn is_pointed_to(&self, at: Vaddr) -> bool {
+        let mut found = false;
+        search::absolute_references(self.image, VaddrRange { start: at, end: at.plus(1) }, |place| {
+            found |= !self.image.may_be_code(place);
+        });
+        found
+    }
+
+    fn note_writers(&self, function: &Function<'a>, addresses: &[Vaddr], found: &mut [CellUses]) {
+        for instruction in &function.instructions {
+            let Some(target) = memory_address(instruction) else { continue };
+            let Ok(number) = addresses.binary_search(&target) else { continue };
+            let reads_only = match instruction.mnemonic() {
+                Mnemonic::Mov => instruction.op0_kind() == OpKind::Register,
+                Mnemonic::Call | Mnemonic::Jmp | Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push => true,
+                _ => false,
+            };
+            found[number].written |= !reads_only;
+        }
+    }
+
+    fn note_readers(&self, function: &Function<'a>, addresses: &[Vaddr], found: &mut [CellUses]) {
+        let cells =
+            addresses.iter().zip(found.iter()).map(|(&at, uses)| Cell { at, may_change: uses.may_change() });
+        let mut query = Subjects { instructions: Vec::new(), cells: Vec::new() };
+        let cells: Vec<Cell> = cells.collect();
+        for (chunk, cells) in cells.chunks(limits::SITES_PER_FUNCTION).enumerate() {
+            query.cells = cells.to_vec();
+            let first = chunk * limits::SITES_PER_FUNCTION;
+            let Ok(flow) = flow::analyse(self.image, &self.functions, function, &query) else {
+                for uses in &mut found[first..first + cells.len()] {
+                    uses.doubtful = true;
+                }
+                continue;
+            };
+            for (number, uses) in flow.sites.iter().enumerate() {
+                self.note_uses(function, &flow, &query, number, uses, &mut found[first + number]);
+            }
+        }
+    }
+
+    fn note_uses(
+        &self,
+        function: &Function<'a>,
+        flow: &Flow,
+        query: &Subjects,
+        number: usize,
+        uses: &SiteUses,
+        found: &mut CellUses,
+    ) {
+        found.calls.extend(self.calls(function, flow, query, number));
+        for used in &uses.uses {
+            match *used {
+                Use::Loaded { index } => {
+                    let instruction = &function.instructions[index];
+                    let register = (instruction.mnemonic() == Mnemonic::Mov)
+                        .then(|| flow::gpr(instruction.op0_register()))
+                        .flatten();
+                    found.loads.push(Load { span: self.span(instruction), register });
+                }
+                Use::Call { index, .. } => {
+                    found.expects_preserved |= flow::expects_preserved(function, self.image, index);
+                }
+                Use::Compared => found.conflict = Some("the pointer is also compared with something"),
+                Use::Computed => found.conflict = Some("the pointer is also computed with"),
+                Use::Returned if function.extent.is_resolver => found.returned = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn classify_cell(&mut self, candidate: &Candidate, uses: &CellUses) {
+        let called = !uses.calls.is_empty() || uses.returned;
+        let (form, reach, finding) = if called {
+            let form = if candidate.initialised { Form::DataWord } else { Form::StoredFallback };
+            let always = candidate.initialised && !uses.may_change();
+            let reach = if always { Reach::Always } else { Reach::Fallback };
+            let evidence = Evidence {
+                constant: candidate.constant,
+                calls: uses.calls.clone(),
+                loads: uses.loads.clone(),
+                only_called: false,
+                adjacent: false,
+                expects_preserved: uses.expects_preserved,
+                conflict: uses.conflict,
+            };
+            (form, Some(reach), Finding::Call(evidence))
+        } else {
+            let form = if candidate.initialised { Form::DataWord } else { Form::StoredConstant };
+            let reason = if uses.doubtful {
+                "the code that reads the word could not be analysed"
+            } else if uses.loads.is_empty() {
+                "no code is seen that reads the word"
+            } else {
+                "no code is seen that calls through the word"
+            };
+            (form, None, Finding::Unproven(reason.into()))
+        };
+        let (span, entry, function) = (candidate.span, candidate.entry, candidate.function.clone());
+        self.sites.push(Site { span, entry, form, function, reach, finding });
+    }
+}
+
+/// What is known of the code that uses a word of memory.
+#[derive(Clone, Debug, Default)]
+struct CellUses {
+    calls: Vec<Call>,
+    loads: Vec<Load>,
+    written: bool,
+    pointed_to: bool,
+    returned: bool,
+    doubtful: bool,
+    expects_preserved: bool,
+    conflict: Option<&'static str>,
+}
+
+impl CellUses {
+    fn may_change(&self) -> bool {
+        self.written || self.pointed_to
+    }
+}
+
+/// What an instruction does with an immediate that is an entry's address.
+enum Role {
+    Followed(Constant),
+    Compared,
+    Other(&'static str),
+}
+
+enum Judged {
+    /// Called; the form where it is not the kind of the calls that tells.
+    Call(Option<Form>),
+    /// Stored in a word of memory: whether it is called is for the readers of the word to tell.
+    Cell(Vaddr),
+    Not(Form, Finding),
+}
+
+fn judge(uses: &SiteUses, called: bool, in_resolver: bool) -> Judged {
+    let has = |wanted: fn(&Use) -> bool| uses.uses.iter().any(wanted);
+    let unproven = |form, reason: &str| Judged::Not(form, Finding::Unproven(reason.into()));
+    let stored_to = uses.uses.iter().find_map(|used| match used {
+        Use::StoredTo(at) => Some(*at),
+        _ => None,
+    });
+    if called || has(|used| matches!(used, Use::IndexedCall { .. })) {
+        Judged::Call(None)
+    } else if has(|used| *used == Use::Returned) && in_resolver {
+        Judged::Call(Some(Form::IfuncFallback))
+    } else if has(|used| *used == Use::StoredMangled) {
+        Judged::Call(Some(Form::StoredFallback))
+    } else if let Some(at) = stored_to {
+        Judged::Cell(at)
+    } else if has(|used| *used == Use::Returned) {
+        unproven(Form::StoredConstant, "returned to callers that are not known")
+    } else if has(|used| *used == Use::Stored) {
+        unproven(Form::StoredConstant, "stored in memory that is not followed")
+    } else if has(|used| matches!(used, Use::Argument { .. })) {
+        unproven(Form::Argument, "passed on as an argument")
+    } else if has(|used| *used == Use::Computed) {
+        unproven(Form::Computed, "computed with, and the result is not followed")
+    } else if has(|used| *used == Use::Compared) {
+        Judged::Not(Form::Compare, Finding::Harmless("compared with, never called".into()))
+    } else {
+        unproven(Form::OtherInstruction, "no use of the value is seen")
+    }
+}
+
+fn called_form(constant: Constant, uses: &SiteUses, calls: &[Call]) -> Form {
+    let through_slot = uses.uses.iter().any(|used| matches!(used, Use::Call { through_slot: true, .. }));
+    if matches!(constant, Constant::Computed(_)) {
+        Form::Computed
+    } else if through_slot {
+        Form::StackSlot
+    } else if calls.iter().all(|call| call.jump) {
+        Form::TailJump
+    } else {
+        Form::DirectCall
+    }
+}
+
+/// The fixed address that a memory operand of `instruction` names.
+fn memory_address(instruction: &Instruction) -> Option<Vaddr> {
+    let has_memory =
+        (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
+    if !has_memory || matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
+        return None;
+    }
+    if instruction.is_ip_rel_memory_operand() {
+        return Some(Vaddr(instruction.ip_rel_memory_address()));
+    }
+    let fixed = instruction.memory_base() == Register::None && instruction.memory_index() == Register::None;
+    fixed.then(|| Vaddr(instruction.memory_displacement64()))
+}

@@ -1,0 +1,199 @@
+//! Byte searches over whole segments. They decide whether a file is worth decoding, and find what may
+//! refer to an address; nothing here decides what the bytes mean.
+
+use memchr::memmem;
+
+use crate::addr::{FileOffset, Vaddr, VaddrRange};
+use crate::elf::{FileType, Image};
+use crate::vsyscall::{ENTRY_STRIDE, Entry, PAGE};
+
+/// The bytes that every address of the page ends in, as an immediate: `.. 0X 60 ff`.
+const PAGE_TAIL: [u8; 2] = [0x60, 0xff];
+
+/// The 10 MiB that a compiler subtracts instead of adding the page's address: `-0xa00000 == PAGE`.
+pub(crate) const PAGE_NEGATED: u32 = 0x00a0_0000;
+
+/// Bytes searched at a time: they stay in the first-level cache over the four passes of a search.
+const BLOCK: usize = 16 << 10;
+
+/// Something that looks like an entry's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hit {
+    /// Four bytes in an executable segment: perhaps an immediate or displacement.
+    Immediate(FileOffset, Vaddr),
+    /// Eight aligned bytes outside of executable segments: a pointer to the entry.
+    Word(FileOffset, Vaddr, Entry),
+    /// The displacement of what may be a `call` or `jmp` straight into the page.
+    Branch(FileOffset, Vaddr),
+}
+
+/// Every place of `image` that looks like an entry's address, by offset.
+#[must_use]
+pub fn hits(image: &Image<'_>) -> Vec<Hit> {
+    let mut hits = Vec::new();
+    for segment in &image.segments {
+        let bytes = image.segment_bytes(segment);
+        let place =
+            |at: usize| (FileOffset(segment.offset.0 + at as u64), segment.range.start.plus(at as u64));
+        if segment.executable {
+            immediates(bytes, |at| {
+                let (offset, vaddr) = place(at);
+                hits.push(Hit::Immediate(offset, vaddr));
+            });
+            if image.identity.file_type == FileType::Exec {
+                branches_to_page(bytes, segment.range.start, |at| {
+                    let (offset, vaddr) = place(at);
+                    hits.push(Hit::Branch(offset, vaddr));
+                });
+            }
+        } else {
+            words(bytes, |at, entry| {
+                let (offset, vaddr) = place(at);
+                if vaddr.0.is_multiple_of(8) {
+                    hits.push(Hit::Word(offset, vaddr, entry));
+                }
+            });
+        }
+    }
+    hits
+}
+
+/// Whether `bytes`, part of some file, may hold an entry's address as an immediate or a pointer.
+/// A cheap test for bytes that stream by; give it three bytes of the block before.
+#[must_use]
+pub fn may_hold_entry(bytes: &[u8]) -> bool {
+    let mut found = false;
+    immediates(bytes, |_| found = true);
+    found
+}
+
+/// Calls `found` with each index where `00 {00,04,08} 60 ff` starts, or an instruction's `00 00 a0 00`
+/// that stands for the page's address subtracted.
+fn immediates(bytes: &[u8], mut found: impl FnMut(usize)) {
+    for tail in memmem::find_iter(bytes, &PAGE_TAIL) {
+        if let Some(at) = tail.checked_sub(2)
+            && bytes[at] == 0
+            && bytes[at + 1] & !0x0c == 0
+            && bytes[at + 1] != 0x0c
+        {
+            found(at);
+        }
+    }
+}
+
+/// Calls `found` with each index where the eight bytes of an entry's address start.
+fn words(bytes: &[u8], mut found: impl FnMut(usize, Entry)) {
+    immediates(bytes, |at| {
+        if let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>)
+            && let Some(entry) = Entry::at(u64::from_le_bytes(*word))
+        {
+            found(at, entry);
+        }
+    });
+}
+
+/// Calls `found` with the index of each displacement that leads to an entry, read as `call rel32`.
+fn branches_to_page(bytes: &[u8], start: Vaddr, mut found: impl FnMut(usize)) {
+    if start.0 > u64::from(u32::MAX) {
+        return;
+    }
+    relative(bytes, start, PAGE, ENTRY_STRIDE * 2 + 1, |at| {
+        let opcode = at.checked_sub(1).map(|before| bytes[before]);
+        if matches!(opcode, Some(0xe8 | 0xe9)) && Entry::at(relative_target(bytes, start, at)).is_some() {
+            found(at);
+        }
+    });
+}
+
+/// Where the displacement at index `at` leads when the instruction ends behind it.
+fn relative_target(bytes: &[u8], start: Vaddr, at: usize) -> u64 {
+    let displacement = bytes[at..].first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes));
+    start.0.wrapping_add(at as u64 + 4).wrapping_add_signed(i64::from(displacement))
+}
+
+/// Calls `found` with the address of each 32-bit displacement in executable segments that leads into
+/// `targets` when the instruction ends right behind it.
+pub fn relative_references(image: &Image<'_>, targets: VaddrRange, mut found: impl FnMut(Vaddr)) {
+    for segment in image.segments.iter().filter(|segment| segment.executable) {
+        let bytes = image.segment_bytes(segment);
+        relative(bytes, segment.range.start, targets.start.0, targets.len(), |at| {
+            if targets.contains(Vaddr(relative_target(bytes, segment.range.start, at))) {
+                found(segment.range.start.plus(at as u64));
+            }
+        });
+    }
+}
+
+/// Calls `found` with the address of each 32-bit number in any segment that, sign-extended, is an
+/// address in `targets`.
+pub fn absolute_references(image: &Image<'_>, targets: VaddrRange, mut found: impl FnMut(Vaddr)) {
+    for segment in &image.segments {
+        let bytes = image.segment_bytes(segment);
+        numbers(bytes, 0, targets.start.0, targets.len(), |at| {
+            let number = bytes[at..].first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes));
+            if targets.contains(Vaddr(i64::from(number).cast_unsigned())) {
+                found(segment.range.start.plus(at as u64));
+            }
+        });
+    }
+}
+
+fn relative(bytes: &[u8], start: Vaddr, target: u64, len: u64, found: impl FnMut(usize)) {
+    numbers(bytes, 1, target.wrapping_sub(start.0.wrapping_add(4)), len, found);
+}
+
+/// Calls `found` with each index `i` where `number(i) + step * i` lies in `first .. first + len`,
+/// all modulo 2^32, where `number(i)` is the little-endian 32-bit number at `i`.
+///
+/// Four passes over a block, one per alignment, so that each pass is one run of vector loads.
+fn numbers(bytes: &[u8], step: u32, first: u64, len: u64, mut found: impl FnMut(usize)) {
+    let (first, len) = (first as u32, u32::try_from(len).unwrap_or(u32::MAX));
+    let in_range = |number: u32, index: usize| {
+        number.wrapping_add(step.wrapping_mul(index as u32)).wrapping_sub(first) < len
+    };
+    let mut block_start = 0;
+    while block_start < bytes.len() {
+        let block = &bytes[block_start..bytes.len().min(block_start + BLOCK + 3)];
+        for phase in 0..block.len().min(4) {
+            let lanes = block[phase..].as_chunks::<4>().0;
+            let index = |lane: usize| block_start + phase + lane * 4;
+            let any = lanes
+                .iter()
+                .enumerate()
+                .fold(false, |any, (lane, bytes)| any | in_range(u32::from_le_bytes(*bytes), index(lane)));
+            if any {
+                for (lane, bytes) in lanes.iter().enumerate() {
+                    if in_range(u32::from_le_bytes(*bytes), index(lane)) && phase + lane * 4 < BLOCK {
+                        found(index(lane));
+                    }
+                }
+            }
+        }
+        block_start += BLOCK;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_of_a_number_is_found_once() {
+        for at in [0, 1, 2, 3, BLOCK - 4, BLOCK - 3, BLOCK - 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 5] {
+            let mut bytes = vec![0x11; 2 * BLOCK + 9];
+            bytes[at..at + 4].copy_from_slice(&0x1234_5678_u32.to_le_bytes());
+            let mut found = Vec::new();
+            numbers(&bytes, 0, 0x1234_5678, 1, |at| found.push(at));
+            assert_eq!(found, [at]);
+        }
+    }
+
+    #[test]
+    fn a_displacement_counts_from_the_end_of_its_instruction() {
+        let mut bytes = vec![0; 64];
+        bytes[10..14].copy_from_slice(&(-14_i32).to_le_bytes());
+        let mut found = Vec::new();
+        relative(&bytes, Vaddr(0x40_0000), 0x40_0000, 1, |at| found.push(at));
+        assert_eq!(found, [10]);
+    }
+}

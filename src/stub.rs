@@ -1,0 +1,159 @@
+//! Where stubs may live: bytes of executable segments that the program never uses. Nothing moves.
+//!
+//! First the padding between two functions (it is part of a section, so tools that rewrite the file keep
+//! it), then the unused rest of the segment's last page, which the kernel maps anyway; there the
+//! segment's size grows, so that every loader and tool knows of the code.
+
+use iced_x86::Instruction;
+
+use crate::addr::{FileOffset, Vaddr, VaddrRange};
+use crate::code;
+use crate::elf::{Image, PAGE_SIZE, Segment};
+use crate::functions::{Extent, Functions};
+use crate::limits;
+use crate::search;
+
+/// Room that was given away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) vaddr: Vaddr,
+    pub(crate) offset: FileOffset,
+}
+
+/// A segment that grew within its last page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Growth {
+    /// File offset of `p_filesz`, which `p_memsz` follows.
+    pub(crate) field: FileOffset,
+    pub(crate) size: u64,
+}
+
+/// Gives away room for stubs, each byte once.
+#[derive(Debug)]
+pub(crate) struct Allocator<'a> {
+    image: &'a Image<'a>,
+    functions: &'a Functions<'a>,
+    taken: Vec<VaddrRange>,
+    /// Segment that was grown, and the first byte behind what was given away there.
+    tail: Option<(Segment, Vaddr)>,
+}
+
+impl<'a> Allocator<'a> {
+    pub(crate) fn new(image: &'a Image<'a>, functions: &'a Functions<'a>) -> Self {
+        Self { image, functions, taken: Vec::new(), tail: None }
+    }
+
+    /// Room for `len` bytes of code, as near to `near` as it goes.
+    pub(crate) fn allocate(&mut self, len: usize, near: Vaddr) -> Option<Room> {
+        let len = len as u64;
+        let vaddr = self.in_padding(len, near).or_else(|| self.in_tail(len))?;
+        self.taken.push(VaddrRange::new(vaddr, len)?);
+        let offset = match self.image.offset_at(vaddr) {
+            Some(offset) => offset,
+            None => {
+                let (segment, _) = self.tail?;
+                FileOffset(segment.offset.0 + (vaddr.0 - segment.range.start.0))
+            }
+        };
+        Some(Room { vaddr, offset })
+    }
+
+    /// The segment that had to grow for what was given away.
+    pub(crate) fn growth(&self) -> Option<Growth> {
+        const P_FILESZ: u64 = 32;
+        let (segment, end) = self.tail?;
+        Some(Growth { field: FileOffset(segment.header.0 + P_FILESZ), size: end.0 - segment.range.start.0 })
+    }
+
+    fn in_padding(&self, len: u64, near: Vaddr) -> Option<Vaddr> {
+        self.functions
+            .around(self.image, near)
+            .take(limits::STUB_GAPS)
+            .filter_map(|extent| self.padding_behind(extent))
+            .filter_map(|gap| self.free_part(gap, len))
+            .find(|&room| self.is_unreferenced(room))
+            .map(|room| room.start)
+    }
+
+    /// The bytes behind a function, if they are padding that nothing can fall into.
+    fn padding_behind(&self, extent: Extent<'_>) -> Option<VaddrRange> {
+        let gap = VaddrRange { start: extent.nominal_end, end: extent.range.end };
+        let is_known_end = extent.nominal_end > extent.range.start && gap.len() >= SHORTEST_STUB;
+        if !is_known_end || !self.image.may_be_code(gap.start) {
+            return None;
+        }
+        let padding = &self.image.bytes_at(gap.start)?.get(..gap.len() as usize)?;
+        let is_padding = padding.iter().all(|&byte| byte == 0)
+            || code::sweep(self.image, gap).iter().try_fold(gap.start.0, padding_up_to) == Some(gap.end.0);
+        let code = code::sweep(self.image, VaddrRange { start: extent.range.start, end: extent.nominal_end });
+        let last = code.last().filter(|last| last.next_ip() == gap.start.0)?;
+        (is_padding && code::ends_flow(last)).then_some(gap)
+    }
+
+    /// The first `len` bytes of `gap` that were not given away yet.
+    fn free_part(&self, gap: VaddrRange, len: u64) -> Option<VaddrRange> {
+        let start = self
+            .taken
+            .iter()
+            .filter(|taken| gap.contains(taken.start))
+            .map(|taken| taken.end)
+            .max()
+            .unwrap_or(gap.start);
+        VaddrRange::new(start, len).filter(|room| room.end <= gap.end)
+    }
+
+    /// Whether no displacement in code and no number in the file leads into `room`.
+    fn is_unreferenced(&self, room: VaddrRange) -> bool {
+        let mut referenced = false;
+        search::relative_references(self.image, room, |_| referenced = true);
+        if !referenced {
+            search::absolute_references(self.image, room, |_| referenced = true);
+        }
+        !referenced
+    }
+
+    fn in_tail(&mut self, len: u64) -> Option<Vaddr> {
+        let grown = self.tail.into_iter();
+        let fresh = self.image.segments.iter().map(|segment| (*segment, segment.range.end));
+        let candidates: Vec<(Segment, Vaddr)> =
+            if self.tail.is_some() { grown.collect() } else { fresh.collect() };
+        let (segment, start, end) = candidates.into_iter().find_map(|(segment, from)| {
+            let start = Vaddr(from.0.next_multiple_of(STUB_ALIGNMENT));
+            let end = start.plus(len);
+            (end.0 <= self.tail_end(&segment)?.0).then_some((segment, start, end))
+        })?;
+        self.tail = Some((segment, end));
+        Some(start)
+    }
+
+    /// Where the unused zero bytes behind an executable segment end.
+    fn tail_end(&self, segment: &Segment) -> Option<Vaddr> {
+        let has_tail = segment.executable && !segment.writable && segment.mem_size == segment.range.len();
+        let page_end = segment.range.end.0.checked_next_multiple_of(PAGE_SIZE)?;
+        let next_is_apart = self
+            .image
+            .segments
+            .iter()
+            .filter(|other| other.range.start >= segment.range.end)
+            .all(|other| other.range.start.0 & !(PAGE_SIZE - 1) >= page_end);
+        if !has_tail || !next_is_apart {
+            return None;
+        }
+        let file_end = segment.file_end().0;
+        let unused = self.image.unused_file_bytes(segment.file_end()).min(page_end - segment.range.end.0);
+        let bytes = self.image.bytes.get(file_end as usize..(file_end + unused) as usize)?;
+        let zeros = bytes.iter().take_while(|&&byte| byte == 0).count() as u64;
+        Some(segment.range.end.plus(zeros))
+    }
+}
+
+/// Bytes of the shortest stub.
+const SHORTEST_STUB: u64 = 8;
+
+/// Stubs in a segment's tail start at multiples of this, as functions do.
+const STUB_ALIGNMENT: u64 = 16;
+
+/// The address behind `instruction` if it is padding right at `at`.
+fn padding_up_to(at: u64, instruction: &Instruction) -> Option<u64> {
+    (instruction.ip() == at && code::is_padding(instruction)).then(|| instruction.next_ip())
+}
