@@ -1,9 +1,9 @@
 # The bytes in data: unaligned, in strings, in a jump table and in a literal pool inside .text.
 #@ may: unaligned entry=time form=data verdict=harmless|unproven
 #@ may: string entry=gettimeofday form=data verdict=harmless|unproven
-#@ may: table entry=gettimeofday form=data|other-instruction verdict=harmless|unproven
-#@ may: pool entry=time form=data|data-word|other-instruction verdict=harmless|unproven
-#@ may: text entry=time form=data|other-instruction verdict=harmless|unproven
+#@ may: table entry=gettimeofday form=data|data-word|other-instruction|direct-call verdict=harmless|unproven
+#@ may: pool entry=time form=data|data-word|other-instruction|direct-call verdict=harmless|unproven
+#@ may: text entry=time form=data|data-word|other-instruction|direct-call verdict=harmless|unproven
 .include "common.inc"
 .text
 func dispatch

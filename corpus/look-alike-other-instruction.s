@@ -4,6 +4,7 @@
 #@ may: mask entry=gettimeofday form=other-instruction verdict=harmless|unproven
 #@ may: movabs entry=gettimeofday form=other-instruction verdict=harmless|unproven
 #@ may: whole entry=time form=other-instruction verdict=harmless|unproven
+#@ may: whole2 entry=time form=other-instruction verdict=harmless|unproven
 #@ may: zero entry=gettimeofday form=other-instruction|argument|data|compare verdict=harmless|unproven
 .include "common.inc"
 .text
@@ -37,6 +38,7 @@ endfunc bit_set
 func whole_form
 site whole
     movabs $0xd0ffff600400c0c7, %r8             # 49 b8 | c7 c0 00 04 60 ff ff d0
+site whole2
     movabs $0xff600400c0c74890, %r9             # 49 b9 90 | 48 c7 c0 00 04 60 ff
     call 1f
 1:  add $8, %rsp

@@ -1,6 +1,7 @@
 # As in the rwlock assembly of old glibc: the symbol's size ends before the cold code that it branches to,
-# and no FDE covers that code.
-#@ expect: cold entry=gettimeofday form=direct-call verdict=patch reach=always
+# and no FDE covers that code. Without the symbol only a call from _start leads there.
+#@ expect(symbols): cold entry=gettimeofday form=direct-call verdict=patch reach=always
+#@ expect(stripped,headerless): cold entry=gettimeofday form=direct-call verdict=patch|unproven reach=always
 #@ run: 0
 .include "common.inc"
 .text
