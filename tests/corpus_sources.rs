@@ -199,6 +199,7 @@ sources! {
     data_word: "data-word",
     direct_branch: "direct-branch",
     direct_call_between: "direct-call-between",
+    forms: "forms",
     direct_call_rax: "direct-call-rax",
     direct_call_registers: "direct-call-registers",
     hoisted: "hoisted",
