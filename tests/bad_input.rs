@@ -1,13 +1,13 @@
 //! Files that lie about themselves: one wrong field each. An error in one line with status 2, or accepted
 //! where loaders accept it too; never a panic, a hang, or memory for what a header claims.
 
-mod common;
+mod harness;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Ran, is_root, read, root, skip, temp_dir, tool};
+use harness::{Ran, is_root, read, root, skip, temp_dir, tool};
 
 /// What the tool does with a file.
 #[derive(Clone, Copy, Debug)]
@@ -178,7 +178,7 @@ fn check(name: &str, file: &Path, outcome: Outcome, sound: &[(u64, String, Strin
         Accept | AcceptWithoutSections | AcceptAny => {
             let ran = scan_with_little_memory(file, true);
             assert!(ran.status == 0 || ran.status == 1, "{name}: {ran}");
-            let trip = common::round_trip(file, dir);
+            let trip = harness::round_trip(file, dir);
             let mut found = summary(&trip.sites);
             if matches!(outcome, AcceptWithoutSections) {
                 assert_eq!(found.len(), sound.len(), "{name}: the sites of the sound file");
@@ -197,7 +197,7 @@ fn check(name: &str, file: &Path, outcome: Outcome, sound: &[(u64, String, Strin
     }
 }
 
-fn summary(sites: &[common::Site]) -> Vec<(u64, String, String)> {
+fn summary(sites: &[harness::Site]) -> Vec<(u64, String, String)> {
     sites.iter().map(|site| (site.offset, site.entry.clone(), site.verdict.clone())).collect()
 }
 
@@ -206,7 +206,7 @@ fn one_wrong_field() {
     let dir = temp_dir();
     let file = dir.path().join("file");
     fs::write(&file, sound()).expect("written");
-    let expected = summary(&common::scan(&file));
+    let expected = summary(&harness::scan(&file));
     assert!(
         expected.iter().any(|(_, _, verdict)| verdict == "patch"),
         "the sound file has something to patch"
@@ -229,8 +229,8 @@ fn one_wrong_field() {
 #[test]
 fn the_sound_file_has_the_fields_where_the_table_says() {
     let sound = sound();
-    assert_eq!(common::elf::u64_at(&sound, 0x20), PHDR as u64);
-    let segments = common::elf::segments(&sound);
+    assert_eq!(harness::elf::u64_at(&sound, 0x20), PHDR as u64);
+    let segments = harness::elf::segments(&sound);
     assert_eq!((segments[0].kind, segments[0].flags, segments[0].vaddr), (1, 5, 0x40_0000));
     assert_eq!((segments[1].kind, segments[1].flags, segments[1].vaddr), (1, 6, 0x40_1000));
     assert_eq!(segments[2].kind, 0x6474_e550);
@@ -242,7 +242,7 @@ fn cut_short_anywhere_in_what_is_loaded() {
     let file = dir.path().join("file");
     let sound = sound();
     let loaded_end = {
-        let segments = common::elf::segments(&sound);
+        let segments = harness::elf::segments(&sound);
         segments.iter().map(|segment| segment.offset + segment.file_size).max().expect("segments") as usize
     };
     for len in (0..0x40 + 4 * 56).chain([0x200, 0xfff, 0x1000, 0x1001, loaded_end - 1]) {

@@ -1,14 +1,14 @@
 //! Every source of the corpus in every link variant: what is found, what is written, and that it runs.
 
-mod common;
+mod harness;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use common::source::{Dress, Expect, Source, Variant};
-use common::{
+use harness::source::{Dress, Expect, Source, Variant};
+use harness::{
     KILLED, RoundTrip, Site, denied, elf, host_emulates, later, need, read, round_trip, scan, temp_dir,
 };
 
@@ -86,7 +86,7 @@ fn differences(source: &Source, variant: Variant, labels: &[(&Expect, u64)], sit
 /// The program is killed before, and does what it should after; both with vsyscalls denied.
 fn run_both(file: &Path, trip: &RoundTrip, status: i32) -> Vec<String> {
     let mut wrong = vec![];
-    let unfiltered = common::Ran::of(&mut std::process::Command::new(file));
+    let unfiltered = harness::Ran::of(&mut std::process::Command::new(file));
     if unfiltered.status != status {
         wrong.push(format!("the source itself does not work: {unfiltered}"));
     }
@@ -155,14 +155,14 @@ fn check(name: &str) {
             wrong.extend(here.into_iter().map(|line| format!("{variant}: {line}")));
         }
         // What follows the ELF file in one variant is as good as in all.
-        let with_trailer = common::with_suffix(&linked.files[0], ".trailer");
+        let with_trailer = harness::with_suffix(&linked.files[0], ".trailer");
         fs::write(&with_trailer, [read(&linked.files[0]), trailer()].concat()).expect("written");
         let trip = round_trip(&with_trailer, dir.path());
         assert!(trip.patched_bytes.ends_with(&trailer()), "the trailer did not survive");
         assert_eq!(offsets(&trip.sites), offsets(&scan(&linked.files[0])), "a trailer changes no site");
     }
     if !source.variants().is_empty() && ran == 0 && !host_emulates() {
-        common::skip("this host does not emulate vsyscalls: nothing was run");
+        harness::skip("this host does not emulate vsyscalls: nothing was run");
     }
     match &source.later {
         None => assert!(wrong.is_empty(), "{name}: {} differences\n{}", wrong.len(), wrong.join("\n")),
@@ -227,7 +227,7 @@ sources! {
 
 #[test]
 fn every_source_has_a_test() {
-    let files = fs::read_dir(common::source::dir()).expect("the corpus directory");
+    let files = fs::read_dir(harness::source::dir()).expect("the corpus directory");
     // The demo's sample has no directives; tests/demo.rs is for it.
     let sources: BTreeSet<String> = files
         .map(|entry| entry.expect("an entry").path())
@@ -275,7 +275,7 @@ fn the_sources_say_what_is_true() {
                 if let Some(status) = source.run(variant)
                     && host_emulates()
                 {
-                    common::Ran::of(&mut std::process::Command::new(file)).expect(status);
+                    harness::Ran::of(&mut std::process::Command::new(file)).expect(status);
                 }
             }
         }

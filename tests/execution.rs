@@ -1,13 +1,13 @@
 //! Real programs with vsyscalls denied: killed before patching, and as they always were after.
 
-mod common;
+mod harness;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use common::{
+use harness::{
     KILLED, Ran, denied, host_emulates, is_root, need, real_corpus, rootfs, skip, source, temp_dir, tool,
     vsyspatch,
 };
@@ -138,7 +138,7 @@ fn program_on_glibc_2_5() {
             .arg(source::dir())
             .arg("-o")
             .arg(&object)
-            .arg(common::root().join("tests/fixtures/old-glibc.s")),
+            .arg(harness::root().join("tests/fixtures/old-glibc.s")),
     )
     .expect(0);
     Ran::of(
@@ -156,7 +156,7 @@ fn program_on_glibc_2_5() {
         fs::create_dir_all(tree.join("lib64")).expect("a directory");
         for file in ["ld-linux-x86-64.so.2", "libc.so.6", "libpthread.so.0"] {
             let copy = tree.join("lib64").join(file);
-            fs::write(&copy, common::read(&glibc.join(file))).expect("a copy");
+            fs::write(&copy, harness::read(&glibc.join(file))).expect("a copy");
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("its mode");
         }
         fs::copy(&program, tree.join("old-glibc")).expect("a copy");

@@ -1,12 +1,12 @@
 //! The real binaries of `VSYSPATCH_CORPUS` against their truth table.
 
-mod common;
+mod harness;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Site, read, real_corpus, rootfs, round_trip, sha256, skip, temp_dir};
+use harness::{Site, read, real_corpus, rootfs, round_trip, sha256, skip, temp_dir};
 
 /// A look-alike of the table is named by the first of its bytes; the tool may name the instruction around them.
 const MAX_INSTRUCTION: u64 = 15;

@@ -1,14 +1,14 @@
 //! The real thing: Debian's kernel (vsyscall=none by its config) in an emulated machine, with the glibc 2.13
 //! tree as its initramfs, as delivered and patched.
 
-mod common;
+mod harness;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{Ran, cache, need, real_corpus, rootfs, skip, temp_dir};
+use harness::{Ran, cache, need, real_corpus, rootfs, skip, temp_dir};
 
 /// Longer than a boot takes on a slow host (about 4 s here), shorter than anyone waits.
 const BOOT_LIMIT_SECONDS: &str = "180";
@@ -56,9 +56,9 @@ fn boot(kernel: &Path, tree: &Path, arguments: &str) -> Boot {
     fs::create_dir_all(&own).expect("a directory");
     fs::copy("/bin/busybox", own.join("busybox")).expect("the static busybox");
     let init = tree.join("init");
-    fs::copy(common::root().join("tests/vm/init"), &init).expect("the script");
+    fs::copy(harness::root().join("tests/vm/init"), &init).expect("the script");
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).expect("its mode");
-    let initrd = common::with_suffix(tree, ".cpio");
+    let initrd = harness::with_suffix(tree, ".cpio");
     let pack = "find . | cpio --quiet -o -H newc -R 0:0 > \"$1\"";
     Ran::of(Command::new("sh").args(["-c", pack, "sh"]).arg(&initrd).current_dir(tree)).expect(0);
 
