@@ -41,7 +41,16 @@ impl Summary {
             [Verdict::Patch, Verdict::Refused, Verdict::Unproven, Verdict::Harmless]
                 .map(|verdict| file.count(verdict));
         let sites = patch + refused + unproven;
-        Self { files: 1, files_with_sites: usize::from(sites > 0), sites, patch, refused, unproven, harmless, errors: 0 }
+        Self {
+            files: 1,
+            files_with_sites: usize::from(sites > 0),
+            sites,
+            patch,
+            refused,
+            unproven,
+            harmless,
+            errors: 0,
+        }
     }
 
     /// This and one more.
