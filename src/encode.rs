@@ -5,7 +5,7 @@ use crate::addr::Vaddr;
 use crate::flow::Gpr;
 
 /// `nop`, to fill what an instruction leaves over.
-const NOP: u8 = 0x90;
+pub(crate) const NOP: u8 = 0x90;
 
 /// Puts `number` into the immediate of an instruction that sets a whole register or word:
 /// ```text

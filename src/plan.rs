@@ -350,10 +350,11 @@ impl Planner<'_> {
             return Ok((vaddr, existing.map(NewEdit::from)));
         }
         const NO_ROOM: &str = "no unused bytes for a stub in an executable segment";
-        let code = encode::stub(site.entry.syscall_number(), preserving, self.image.ibt);
+        let mut code = encode::stub(site.entry.syscall_number(), preserving, self.image.ibt);
         let room =
             self.allocator.as_mut().and_then(|allocator| allocator.allocate(code.len(), site.span.vaddr));
         let room = room.ok_or(NO_ROOM)?;
+        code.resize(room.len, encode::NOP);
         let before = self.bytes(room.offset, code.len()).ok_or(NO_ROOM)?;
         self.stubs.insert(key, room.vaddr);
         let edit =

@@ -252,7 +252,7 @@ impl<'a> Scanner<'a> {
         let Some(entry) = Entry::from_imm32(u32::from_le_bytes(bytes)) else { return };
         let span = Span { vaddr: at, offset, len: 4 };
         if !self.image.may_be_code(at) {
-            return self.in_data(span, entry);
+            return self.in_data(span);
         }
         let found = match self.function_at(at, functions) {
             Ok((function, subjects)) => {
@@ -281,19 +281,17 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Four bytes in an executable segment, but in a section that is no code.
-    fn in_data(&mut self, span: Span, entry: Entry) {
-        let whole = self.image.array_at::<8>(span.vaddr).map(u64::from_le_bytes);
-        if span.vaddr.0.is_multiple_of(8) && whole.and_then(Entry::at).is_some() {
-            return self.word(Span { len: 8, ..span }, entry);
+    /// Four bytes in an executable segment, but not in code: only a whole pointer is a site.
+    fn in_data(&mut self, span: Span) {
+        let Some(entry) = self.image.array_at::<8>(span.vaddr).map(u64::from_le_bytes).and_then(Entry::at)
+        else {
+            return;
+        };
+        let span = Span { len: 8, ..span };
+        if span.vaddr.0.is_multiple_of(8) {
+            return self.word(span, entry);
         }
-        self.push(
-            span,
-            entry,
-            Form::Data,
-            None,
-            Finding::Harmless("bytes of data, no pointer to an entry".into()),
-        );
+        self.push(span, entry, Form::Data, None, Finding::Harmless("not aligned as a pointer is".into()));
     }
 
     /// Nothing proves where instructions begin at `span`; what may be there all the same?
@@ -309,10 +307,7 @@ impl<'a> Scanner<'a> {
                 let finding = Finding::Unproven(doubt.reason().into());
                 self.push(span, entry, Form::DirectCall, None, finding);
             }
-            None => {
-                let reason = "no instruction that could end here holds the address";
-                self.push(span, entry, Form::Data, None, Finding::Harmless(reason.into()));
-            }
+            None => self.in_data(span),
         }
     }
 

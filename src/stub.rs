@@ -18,6 +18,9 @@ use crate::search;
 pub(crate) struct Room {
     pub(crate) vaddr: Vaddr,
     pub(crate) offset: FileOffset,
+    /// Bytes to write: those asked for, and the rest of the padding instruction that they end in, so
+    /// that what follows still decodes as it did.
+    pub(crate) len: usize,
 }
 
 /// A segment that grew within its last page.
@@ -46,8 +49,12 @@ impl<'a> Allocator<'a> {
     /// Room for `len` bytes of code, as near to `near` as it goes.
     pub(crate) fn allocate(&mut self, len: usize, near: Vaddr) -> Option<Room> {
         let len = len as u64;
-        let vaddr = self.in_padding(len, near).or_else(|| self.in_tail(len))?;
-        self.taken.push(VaddrRange::new(vaddr, len)?);
+        let range = match self.in_padding(len, near) {
+            Some(range) => range,
+            None => VaddrRange::new(self.in_tail(len)?, len)?,
+        };
+        self.taken.push(range);
+        let vaddr = range.start;
         let offset = match self.image.offset_at(vaddr) {
             Some(offset) => offset,
             None => {
@@ -55,7 +62,7 @@ impl<'a> Allocator<'a> {
                 FileOffset(segment.offset.0 + (vaddr.0 - segment.range.start.0))
             }
         };
-        Some(Room { vaddr, offset })
+        Some(Room { vaddr, offset, len: range.len() as usize })
     }
 
     /// The segment that had to grow for what was given away.
@@ -65,14 +72,13 @@ impl<'a> Allocator<'a> {
         Some(Growth { field: FileOffset(segment.header.0 + P_FILESZ), size: end.0 - segment.range.start.0 })
     }
 
-    fn in_padding(&self, len: u64, near: Vaddr) -> Option<Vaddr> {
+    fn in_padding(&self, len: u64, near: Vaddr) -> Option<VaddrRange> {
         self.functions
             .around(self.image, near)
             .take(limits::STUB_GAPS)
             .filter_map(|extent| self.padding_behind(extent))
             .filter_map(|gap| self.free_part(gap, len))
             .find(|&room| self.is_unreferenced(room))
-            .map(|room| room.start)
     }
 
     /// The bytes behind a function, if they are padding that nothing can fall into.
@@ -90,7 +96,7 @@ impl<'a> Allocator<'a> {
         (is_padding && code::ends_flow(last)).then_some(gap)
     }
 
-    /// The first `len` bytes of `gap` that were not given away yet.
+    /// The first `len` bytes of `gap` that were not given away yet, up to the end of an instruction.
     fn free_part(&self, gap: VaddrRange, len: u64) -> Option<VaddrRange> {
         let start = self
             .taken
@@ -99,15 +105,20 @@ impl<'a> Allocator<'a> {
             .map(|taken| taken.end)
             .max()
             .unwrap_or(gap.start);
-        VaddrRange::new(start, len).filter(|room| room.end <= gap.end)
+        let room = VaddrRange::new(start, len).filter(|room| room.end <= gap.end)?;
+        let padding = code::sweep(self.image, VaddrRange { start, end: gap.end });
+        let cut = padding.iter().find(|nop| nop.ip() < room.end.0 && room.end.0 < nop.next_ip());
+        let end = cut.map_or(room.end, |nop| Vaddr(nop.next_ip()));
+        Some(VaddrRange { start, end })
     }
 
     /// Whether no displacement in code and no number in the file leads into `room`.
     fn is_unreferenced(&self, room: VaddrRange) -> bool {
         let mut referenced = false;
-        search::relative_references(self.image, room, |_| referenced = true);
+        // The zeros of a long nop would lead right behind themselves.
+        search::relative_references(self.image, room, |at| referenced |= !room.contains(at));
         if !referenced {
-            search::absolute_references(self.image, room, |_| referenced = true);
+            search::absolute_references(self.image, room, |at| referenced |= !room.contains(at));
         }
         !referenced
     }
