@@ -10,6 +10,10 @@ use crate::report::outcome::{Action, File, Kind};
 
 /// Looks at `target`.
 pub fn scan(target: &Path) -> Result<File> {
+    let metadata = std::fs::metadata(target).map_err(|error| Error::io("cannot read", error))?;
+    if !metadata.is_file() {
+        return Err(Error::new(ErrorKind::Io, "not a regular file"));
+    }
     let bytes = std::fs::read(target).map_err(|error| Error::io("cannot read", error))?;
     let (kind, plan) = match elf::parse(&bytes)? {
         Parsed::Image(image) => (Kind::Elf(image.identity.clone()), Some(crate::plan_elf(&image)?)),

@@ -292,14 +292,15 @@ impl Site {
 
 impl Edit {
     fn new(edit: &plan::Edit) -> Self {
+        let [before_asm, after_asm] = assembly(edit);
         Self {
             offset: edit.offset.0,
             vaddr: edit.vaddr.map(|vaddr| vaddr.0),
             role: edit.role,
             before: edit.before.clone(),
             after: edit.after.clone(),
-            before_asm: assembly(edit, &edit.before),
-            after_asm: assembly(edit, &edit.after),
+            before_asm,
+            after_asm,
         }
     }
 }

@@ -7,3 +7,6 @@ pub mod paint;
 pub mod summary;
 pub mod table;
 pub mod text;
+
+#[cfg(test)]
+mod tests;

@@ -43,9 +43,9 @@ impl<'a> Row<'a> {
     }
 
     fn write(&self, out: &mut String, widths: &[usize; COLUMNS]) -> fmt::Result {
-        out.push(' ');
+        out.push_str("  ");
         for (cell, &width) in self.cells.iter().zip(widths) {
-            write!(out, " {cell:width$} ")?;
+            write!(out, "{cell:width$}  ")?;
         }
         let verdict = self.site.verdict;
         painted(out, paint::verdict(verdict), &verdict)?;
@@ -67,8 +67,9 @@ pub fn edits<'a>(out: &mut String, edits: impl Iterator<Item = &'a Edit>) -> fmt
         writeln!(out, ": {}, {}", name_of(&edit.role), name_of(&edit.strategy))?;
         let (before, after) = (hex_bytes(&edit.before), hex_bytes(&edit.after));
         let width = before.len().max(after.len());
-        side(out, '-', paint::BAD, &before, width, &assembly(edit, &edit.before))?;
-        side(out, '+', paint::GOOD, &after, width, &assembly(edit, &edit.after))?;
+        let [before_asm, after_asm] = assembly(edit);
+        side(out, '-', paint::BAD, &before, width, &before_asm)?;
+        side(out, '+', paint::GOOD, &after, width, &after_asm)?;
     }
     Ok(())
 }
@@ -80,11 +81,13 @@ fn side(out: &mut String, sign: char, style: Style, hex: &str, width: usize, asm
     writeln!(out, "{}", line.trim_end())
 }
 
-/// One side of an edit as assembly; nothing for bytes that are no code.
-pub fn assembly(edit: &Edit, bytes: &[u8]) -> Vec<String> {
-    match (edit.role, edit.vaddr) {
-        (Role::Constant | Role::Call | Role::Stub, Some(at)) => crate::code::assembly(bytes, at),
-        _ => vec![],
+/// The bytes before and after as assembly; nothing for bytes that are no code.
+pub fn assembly(edit: &Edit) -> [Vec<String>; 2] {
+    let code = |bytes: &[u8]| edit.vaddr.map_or_else(Vec::new, |at| crate::code::assembly(bytes, at));
+    match edit.role {
+        Role::Constant | Role::Call => [code(&edit.before), code(&edit.after)],
+        Role::Stub => [vec![], code(&edit.after)],
+        Role::Pointer | Role::Header => [vec![], vec![]],
     }
 }
 
