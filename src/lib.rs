@@ -2,7 +2,10 @@
 
 pub mod addr;
 pub mod apply;
+pub mod cli;
 pub mod code;
+pub mod demo;
+pub mod deny;
 pub mod digest;
 pub mod elf;
 mod encode;
@@ -14,6 +17,7 @@ pub mod outcome;
 pub mod plan;
 mod planner;
 pub mod record;
+pub mod report;
 mod scan;
 pub mod search;
 pub mod session;

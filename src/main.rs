@@ -1,1 +1,7 @@
-fn main() {}
+//! The command `vsyspatch`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vsyspatch::cli::main()
+}

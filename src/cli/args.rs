@@ -1,0 +1,233 @@
+//! argv -> validated [`Args`]: the only place that knows how the command line is spelt.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+const AFTER_HELP: &str = "\
+Exit status, the same for all commands:
+  0  nothing (left) to do
+  1  scan: something to patch; patch, verify, revert: something refused, or a finding
+  2  an error: unreadable, malformed, no record, wrong usage
+Of several targets the worst status wins.
+
+A program that needs this dies with status 139 (SIGSEGV), and the kernel logs
+  vsyscall attempted with vsyscall=none";
+
+/// Frees old x86-64 programs from the vsyscall page: finds their calls into it and replaces them by
+/// system calls, in the file, with a record that undoes it byte for byte.
+#[derive(Debug, Parser)]
+#[command(name = "vsyspatch", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Args {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Common {
+    /// Write one JSON document (vsyspatch.report/1) to stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print nothing on success (a JSON document is still written)
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print more: harmless look-alikes, and every edit before and after
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// When to use colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what calls the vsyscall page, where, how, and what would be done about it
+    Scan(Scan),
+    /// Write the patched file and its record
+    Patch(Patch),
+    /// Prove that a patched file is the original plus the recorded edits, and has no call left
+    Verify(Verify),
+    /// Write the original, byte for byte
+    Revert(Revert),
+    /// Show the whole story on an embedded sample, on any machine
+    Demo,
+    /// Run a program with vsyscalls denied: one that makes such a call is killed
+    #[command(hide = true)]
+    Exec(Exec),
+}
+
+/// `scan TARGET...`
+#[derive(Debug, clap::Args)]
+pub struct Scan {
+    /// ELF files to look at
+    #[arg(value_name = "TARGET", required = true)]
+    pub targets: Vec<PathBuf>,
+    /// List files without a site too, and in JSON the harmless sites
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    /// How far doubt counts.
+    pub strict: Strict,
+}
+
+/// `patch TARGET (OUT | -o OUT | --in-place)`
+#[derive(Debug, clap::Args)]
+pub struct Patch {
+    /// ELF file to patch
+    #[arg(value_name = "TARGET")]
+    pub target: PathBuf,
+    /// Where the result goes.
+    #[command(flatten)]
+    pub destination: Destination,
+    /// The record to write [default: OUT.vsyspatch.json, or TARGET.vsyspatch.json with --in-place]
+    #[arg(long, value_name = "PATH")]
+    pub record: Option<PathBuf>,
+    /// How far doubt counts.
+    #[command(flatten)]
+    pub strict: Strict,
+}
+
+/// `verify TARGET...`
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    /// Patched ELF files
+    #[arg(value_name = "TARGET", required = true)]
+    pub targets: Vec<PathBuf>,
+    /// The record to read; only with one target [default: TARGET.vsyspatch.json]
+    #[arg(long, value_name = "PATH")]
+    pub record: Option<PathBuf>,
+    /// How far doubt counts.
+    #[command(flatten)]
+    pub strict: Strict,
+}
+
+/// `revert TARGET (OUT | -o OUT | --in-place)`
+#[derive(Debug, clap::Args)]
+pub struct Revert {
+    /// Patched ELF file
+    #[arg(value_name = "TARGET")]
+    pub target: PathBuf,
+    /// Where the result goes.
+    #[command(flatten)]
+    pub destination: Destination,
+    /// The record to read [default: TARGET.vsyspatch.json]
+    #[arg(long, value_name = "PATH")]
+    pub record: Option<PathBuf>,
+}
+
+/// Where a command that writes puts its result.
+#[derive(Debug, clap::Args)]
+pub struct Destination {
+    /// Where to write the result
+    #[arg(value_name = "OUT", conflicts_with_all = ["output", "in_place"])]
+    pub out: Option<PathBuf>,
+    /// Where to write the result, the same as a second argument
+    #[arg(short, long, value_name = "OUT", conflicts_with = "in_place")]
+    pub output: Option<PathBuf>,
+    /// Replace the target
+    #[arg(short, long)]
+    pub in_place: bool,
+    /// Print the plan, write nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
+
+/// How far doubt counts.
+#[derive(Debug, clap::Args)]
+pub struct Strict {
+    /// Exit with status 1 for a site that is unproven, too
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// `exec -- CMD...`
+#[derive(Debug, clap::Args)]
+pub struct Exec {
+    /// Program and arguments
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+impl Args {
+    /// Parses and validates a command line.
+    ///
+    /// # Errors
+    /// clap's own, ready to print; `--help` and `--version` come this way too.
+    pub fn parse_from_os(argv: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let args = Self::try_parse_from(argv)?;
+        args.validate().map_err(|message| Self::command().error(ErrorKind::ArgumentConflict, message))?;
+        Ok(args)
+    }
+
+    fn validate(&self) -> Result<(), &'static str> {
+        match &self.command {
+            Command::Patch(Patch { destination, .. }) | Command::Revert(Revert { destination, .. })
+                if !destination.is_known() =>
+            {
+                Err("say where the result goes: OUT, -o OUT or --in-place (or --dry-run to write nothing)")
+            }
+            Command::Verify(Verify { targets, record: Some(_), .. }) if targets.len() > 1 => {
+                Err("--record names the record of one target, but there are several")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Destination {
+    fn is_known(&self) -> bool {
+        self.dry_run || self.in_place || self.path().is_some()
+    }
+
+    /// The file to write, however it was given.
+    #[must_use]
+    pub fn path(&self) -> Option<&PathBuf> {
+        self.out.as_ref().or(self.output.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_finds_no_fault_in_the_definition() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_destination_is_needed_once() {
+        let accepted = |words: &str| Args::parse_from_os(words.split(' ').map(OsString::from)).is_ok();
+        for command in ["patch", "revert"] {
+            for good in ["A B", "A -o B", "--output=B A", "-i A", "A --in-place", "-n A", "-n A B", "-n -i A"]
+            {
+                assert!(accepted(&format!("vsyspatch {command} {good}")), "{command} {good}");
+            }
+            for bad in ["A", "A B C", "A B -o C", "A B -i", "A -o B -i", "-o B", "--record R A"] {
+                assert!(!accepted(&format!("vsyspatch {command} {bad}")), "{command} {bad}");
+            }
+        }
+        assert!(accepted("vsyspatch verify A --record R"));
+        assert!(!accepted("vsyspatch verify A B --record R"));
+        assert!(!accepted("vsyspatch scan A -q -v"));
+    }
+}

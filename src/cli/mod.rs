@@ -1,0 +1,46 @@
+//! The command: argv -> options -> run -> exit status.
+
+mod args;
+mod engine;
+mod output;
+mod run;
+
+use std::io;
+use std::process::ExitCode;
+
+use args::Args;
+use output::Output;
+
+use crate::report::outcome::Status;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = match Args::parse_from_os(std::env::args_os()) {
+        Ok(args) => args,
+        Err(error) => return explain(&error),
+    };
+    let output = Output::new(args.common.color);
+    match run::run(args, &output) {
+        Ok(status) => ExitCode::from(status.code()),
+        Err(error) => stdout_failed(&error, &output),
+    }
+}
+
+/// Prints what clap has to say: a usage error (2), or the help that was asked for (0).
+fn explain(error: &clap::Error) -> ExitCode {
+    let status = if error.use_stderr() { Status::Failed } else { Status::Clean };
+    match error.print() {
+        Err(error) if status == Status::Clean => stdout_failed(&error, &Output::new(args::Color::Auto)),
+        _ => ExitCode::from(status.code()),
+    }
+}
+
+/// A reader that has seen enough is a success; a result that could not be written is not.
+fn stdout_failed(error: &io::Error, output: &Output) -> ExitCode {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return ExitCode::from(Status::Clean.code());
+    }
+    output.message(&format!("vsyspatch: cannot write to stdout: {error}"));
+    ExitCode::from(Status::Failed.code())
+}

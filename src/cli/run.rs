@@ -1,0 +1,134 @@
+//! options -> outcomes -> reports.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::args::{Args, Command, Common};
+use super::engine;
+use super::output::Output;
+use crate::error::Result;
+use crate::report::json::{self, Document};
+use crate::report::outcome::{File, Status, Target};
+use crate::report::summary::Summary;
+use crate::report::text::{self, Detail};
+use crate::{demo, deny};
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of stdout.
+pub fn run(args: Args, output: &Output) -> io::Result<Status> {
+    let Args { common, command } = args;
+    match command {
+        Command::Scan(scan) => {
+            let report = Report::new(common, output, "scan").all(scan.all).strict(scan.strict.strict);
+            report.targets(scan.targets, engine::scan)
+        }
+        Command::Patch(patch) => {
+            let report = Report::new(common, output, "patch").strict(patch.strict.strict);
+            let (destination, record) = (patch.destination, patch.record);
+            report.targets([patch.target], |target| engine::patch(target, &destination, record.as_deref()))
+        }
+        Command::Verify(verify) => {
+            let report = Report::new(common, output, "verify").strict(verify.strict.strict);
+            report.targets(verify.targets, |target| engine::verify(target, verify.record.as_deref()))
+        }
+        Command::Revert(revert) => {
+            let report = Report::new(common, output, "revert");
+            let (destination, record) = (revert.destination, revert.record);
+            report.targets([revert.target], |target| engine::revert(target, &destination, record.as_deref()))
+        }
+        Command::Demo => demo(&common, output),
+        Command::Exec(exec) => Ok(become_program(exec.command, output)),
+    }
+}
+
+/// Reports target by target as text, or all in one JSON document at the end.
+struct Report<'a> {
+    output: &'a Output,
+    common: Common,
+    options: json::Options,
+}
+
+impl<'a> Report<'a> {
+    fn new(common: Common, output: &'a Output, command: &'static str) -> Self {
+        Self { output, common, options: json::Options { command, all: false, strict: false } }
+    }
+
+    fn all(mut self, all: bool) -> Self {
+        self.options.all = all;
+        self
+    }
+
+    fn strict(mut self, strict: bool) -> Self {
+        self.options.strict = strict;
+        self
+    }
+
+    /// Runs `command` on every target; one that fails does not end the run.
+    fn targets(
+        self,
+        names: impl IntoIterator<Item = PathBuf>,
+        command: impl Fn(&Path) -> Result<File>,
+    ) -> io::Result<Status> {
+        let mut done = vec![];
+        let (mut worst, mut summary) = (Status::default(), Summary::default());
+        for name in names {
+            let target = Target { result: command(&name), name };
+            worst = worst.max(target.status(self.options.strict));
+            summary.add(Summary::of(&target));
+            self.tell(&target)?;
+            if self.common.json {
+                done.push(target);
+            }
+        }
+        if self.common.json {
+            self.output.result(&Document::new(self.options, &done).to_text())?;
+        } else if self.options.command == "scan" && !self.common.quiet {
+            self.output.result(&format!("{summary}\n"))?;
+        }
+        Ok(worst)
+    }
+
+    /// Says on stderr what went wrong and, without `--json`, on stdout what was found.
+    fn tell(&self, target: &Target) -> io::Result<()> {
+        if let Some(line) = text::error_line(target) {
+            self.output.message(&line);
+        }
+        if !self.common.quiet {
+            text::warning_lines(target).iter().for_each(|line| self.output.message(line));
+        }
+        let is_silent = self.common.quiet && target.status(self.options.strict) == Status::Clean;
+        if self.common.json || is_silent {
+            return Ok(());
+        }
+        let detail = Detail { verbose: self.common.verbose, all: self.options.all };
+        self.output.result(&text::target(target, detail))
+    }
+}
+
+/// Tells the story, and says on stderr where it went otherwise.
+fn demo(common: &Common, output: &Output) -> io::Result<Status> {
+    let is_silent = common.quiet || common.json;
+    let mut tell = |text: &str| if is_silent { Ok(()) } else { output.result(text) };
+    let story = demo::run(output.has_colors(), &mut tell)?;
+    let status = if story.differed.is_none() { Status::Clean } else { Status::Failed };
+    if let Some(differed) = &story.differed {
+        output.message(&text::message(&format!("the demo went otherwise than told: {differed}")));
+    }
+    if common.json {
+        output.result(&Document::of_demo(story, status).to_text())?;
+    }
+    Ok(status)
+}
+
+/// Becomes the program; returns only where that failed.
+fn become_program(command: Vec<OsString>, output: &Output) -> Status {
+    let mut words = command.into_iter();
+    let program = words.next().unwrap_or_default();
+    let mut command = std::process::Command::new(program);
+    command.args(words);
+    output.message(&text::message(&deny::exec(command).to_string()));
+    Status::Failed
+}

@@ -1,0 +1,363 @@
+//! outcomes -> the JSON document `vsyspatch.report/1`.
+//!
+//! The structs here are a contract with programs that read it: later versions add fields, they never
+//! rename, remove or change the meaning of one. `tests/schema/report-1.json` is its schema. Offsets,
+//! addresses and sizes are JSON integers, bytes are lower-case hex.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::outcome::{self, Action, Direction, Kind, Status, Unchanged, Written};
+use super::summary::Summary;
+use super::table::assembly;
+use crate::demo::Story;
+use crate::digest::Sha256;
+use crate::elf::{FileType, Identity};
+use crate::error::{Error, ErrorKind};
+use crate::plan::{self, Plan, PlannedSite, Role, Strategy};
+use crate::site::{Form, Reach, Verdict};
+use crate::vsyscall::Entry;
+
+/// Name and version of the document's form.
+pub const SCHEMA: &str = "vsyspatch.report/1";
+
+/// What decides on the contents besides the outcomes.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The command that ran.
+    pub command: &'static str,
+    /// List files without a site, and harmless sites.
+    pub all: bool,
+    /// Doubt counts as much as a refusal.
+    pub strict: bool,
+}
+
+/// All that one run has to say.
+#[derive(Debug, Serialize)]
+pub struct Document {
+    schema: &'static str,
+    tool: Tool,
+    command: &'static str,
+    /// The exit status.
+    status: u8,
+    targets: Vec<Target>,
+    summary: Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    demo: Option<Story>,
+}
+
+#[derive(Debug, Serialize)]
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+}
+
+/// What the user named, and what was found behind the name.
+#[derive(Debug, Serialize)]
+struct Target {
+    target: String,
+    /// The name in hex, where it is no UTF-8 and the string cannot hold it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_bytes: Option<String>,
+    kind: &'static str,
+    status: u8,
+    files: Vec<File>,
+    summary: Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Failure>,
+}
+
+/// Why there is nothing (more) to say of a target.
+#[derive(Debug, Serialize)]
+struct Failure {
+    kind: &'static str,
+    message: String,
+    offset: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct File {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<String>,
+    sha256: Sha256,
+    size: u64,
+    /// Nothing for a file that is not handled.
+    elf: Option<Elf>,
+    /// What the file is instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_handled: Option<String>,
+    sites: Vec<Site>,
+    outcome: &'static str,
+    /// Where the result was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<String>,
+    /// Its checksum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_sha256: Option<Sha256>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    findings: Option<Vec<Finding>>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Elf {
+    r#type: &'static str,
+    r#static: bool,
+    stripped: bool,
+    interp: Option<String>,
+    soname: Option<String>,
+    build_id: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Site {
+    offset: u64,
+    vaddr: u64,
+    entry: Entry,
+    form: Form,
+    function: Option<String>,
+    reach: Option<Reach>,
+    verdict: Verdict,
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strategy: Option<Strategy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edits: Option<Vec<Edit>>,
+}
+
+/// One change; two sites that share it both list it.
+#[derive(Debug, Serialize)]
+struct Edit {
+    offset: u64,
+    vaddr: Option<u64>,
+    role: Role,
+    #[serde(with = "hex::serde")]
+    before: Vec<u8>,
+    #[serde(with = "hex::serde")]
+    after: Vec<u8>,
+    before_asm: Vec<String>,
+    after_asm: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    slug: String,
+    message: String,
+    offset: Option<u64>,
+}
+
+impl Document {
+    /// The document of a run.
+    #[must_use]
+    pub fn new(options: Options, targets: &[outcome::Target]) -> Self {
+        let mut summary = Summary::default();
+        for target in targets {
+            summary.add(Summary::of(target));
+        }
+        let status = targets.iter().map(|target| target.status(options.strict)).max().unwrap_or_default();
+        let targets = targets.iter().map(|target| Target::new(options, target)).collect();
+        Self { targets, summary, ..Self::empty(options.command, status) }
+    }
+
+    /// The document of `demo`.
+    #[must_use]
+    pub fn of_demo(story: Story, status: Status) -> Self {
+        Self { demo: Some(story), ..Self::empty("demo", status) }
+    }
+
+    fn empty(command: &'static str, status: Status) -> Self {
+        Self {
+            schema: SCHEMA,
+            tool: Tool { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
+            command,
+            status: status.code(),
+            targets: vec![],
+            summary: Summary::default(),
+            demo: None,
+        }
+    }
+
+    /// The document as text, for people to read too, with a final newline.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let text = serde_json::to_string_pretty(self).expect("strings, numbers and lists only");
+        text + "\n"
+    }
+}
+
+impl Target {
+    fn new(options: Options, target: &outcome::Target) -> Self {
+        let (kind, files, error) = match &target.result {
+            Ok(file) => ("elf", File::listed(options, file), None),
+            Err(error) => ("unknown", None, Some(Failure::new(error))),
+        };
+        let (name, bytes) = name_of(&target.name);
+        Self {
+            target: name,
+            target_bytes: bytes,
+            kind,
+            status: target.status(options.strict).code(),
+            files: files.into_iter().collect(),
+            summary: Summary::of(target),
+            error,
+        }
+    }
+}
+
+impl Failure {
+    fn new(error: &Error) -> Self {
+        let text = error.to_string();
+        let place = error.offset().map(|offset| format!("offset {offset}: ")).unwrap_or_default();
+        Self {
+            kind: error_kind(error.kind()),
+            message: text.strip_prefix(&place).unwrap_or(&text).to_owned(),
+            offset: error.offset().map(|offset| offset.0),
+        }
+    }
+}
+
+impl File {
+    /// The file, unless it is one that only `--all` lists.
+    fn listed(options: Options, file: &outcome::File) -> Option<Self> {
+        let sites = file.plan.as_ref().map_or_else(Vec::new, |plan| {
+            let listed = |site: &&PlannedSite| options.all || site.verdict != Verdict::Harmless;
+            plan.sites.iter().filter(listed).map(|site| Site::new(plan, site)).collect()
+        });
+        if sites.is_empty() && file.is_uneventful() && !options.all {
+            return None;
+        }
+        let (path, path_bytes) = name_of(&file.path);
+        let (elf, not_handled) = match &file.kind {
+            Kind::Elf(identity) => (Some(Elf::new(identity)), None),
+            Kind::Foreign(what) => (None, Some(what.clone())),
+        };
+        let (output, output_sha256, record) = result_of(&file.action);
+        let path_string = |path: &Path| name_of(path).0;
+        Some(Self {
+            path,
+            path_bytes,
+            sha256: file.sha256,
+            size: file.size,
+            elf,
+            not_handled,
+            sites,
+            outcome: outcome_name(file),
+            output: output.map(path_string),
+            output_sha256,
+            record: record.map(path_string),
+            findings: findings(&file.action),
+            warnings: file.warnings.clone(),
+        })
+    }
+}
+
+impl Elf {
+    fn new(identity: &Identity) -> Self {
+        Self {
+            r#type: match identity.file_type {
+                FileType::Exec => "EXEC",
+                FileType::Dyn => "DYN",
+            },
+            r#static: identity.is_static,
+            stripped: identity.stripped,
+            interp: identity.interp.clone(),
+            soname: identity.soname.clone(),
+            build_id: identity.build_id.clone(),
+        }
+    }
+}
+
+impl Site {
+    fn new(plan: &Plan, site: &PlannedSite) -> Self {
+        let edits = || site.edits.iter().map(|&index| Edit::new(&plan.edits[index])).collect();
+        Self {
+            offset: site.offset.0,
+            vaddr: site.vaddr.0,
+            entry: site.entry,
+            form: site.form,
+            function: site.function.clone(),
+            reach: site.reach,
+            verdict: site.verdict,
+            reason: site.reason.clone(),
+            strategy: site.strategy,
+            edits: (site.verdict == Verdict::Patch).then(edits),
+        }
+    }
+}
+
+impl Edit {
+    fn new(edit: &plan::Edit) -> Self {
+        let [before_asm, after_asm] = assembly(edit);
+        Self {
+            offset: edit.offset.0,
+            vaddr: edit.vaddr.map(|vaddr| vaddr.0),
+            role: edit.role,
+            before: edit.before.clone(),
+            after: edit.after.clone(),
+            before_asm,
+            after_asm,
+        }
+    }
+}
+
+/// The name as a string, and its bytes in hex where the string could not keep them.
+fn name_of(path: &Path) -> (String, Option<String>) {
+    let bytes = path.to_str().is_none().then(|| hex::encode(path.as_os_str().as_bytes()));
+    (path.to_string_lossy().into_owned(), bytes)
+}
+
+/// What came of the file, in one stable word.
+fn outcome_name(file: &outcome::File) -> &'static str {
+    match &file.action {
+        Action::Scanned if file.status(true) == Status::Clean => "clean",
+        Action::Scanned => "sites-found",
+        Action::Written(Written { dry_run: true, .. }) => "planned",
+        Action::Written(Written { direction: Direction::Patch, .. }) => "patched",
+        Action::Written(Written { direction: Direction::Revert, .. }) => "reverted",
+        Action::Unchanged(Unchanged::Clean { .. }) => "unchanged",
+        Action::Unchanged(Unchanged::AlreadyPatched) => "already-patched",
+        Action::Unchanged(Unchanged::AlreadyOriginal) => "already-original",
+        Action::Verified(findings) if findings.is_empty() => "verified",
+        Action::Verified(_) => "findings",
+    }
+}
+
+/// Output, its checksum, record.
+fn result_of(action: &Action) -> (Option<&Path>, Option<Sha256>, Option<&Path>) {
+    match action {
+        Action::Written(written) => {
+            (written.output.as_deref(), Some(written.sha256), written.record.as_deref())
+        }
+        Action::Unchanged(Unchanged::Clean { copy }) => (copy.as_deref(), None, None),
+        Action::Unchanged(_) | Action::Scanned | Action::Verified(_) => (None, None, None),
+    }
+}
+
+fn findings(action: &Action) -> Option<Vec<Finding>> {
+    let Action::Verified(findings) = action else { return None };
+    let finding = |finding: &outcome::Finding| Finding {
+        slug: finding.slug.clone(),
+        message: finding.message.clone(),
+        offset: finding.offset.map(|offset| offset.0),
+    };
+    Some(findings.iter().map(finding).collect())
+}
+
+/// The stable name of a kind of error.
+fn error_kind(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Io => "io",
+        ErrorKind::NotElf => "not-elf",
+        ErrorKind::Malformed => "malformed",
+        ErrorKind::Record => "record",
+        ErrorKind::Mismatch => "mismatch",
+        ErrorKind::Verification => "verification",
+        ErrorKind::Unsafe => "unsafe",
+        ErrorKind::Usage => "usage",
+    }
+}

@@ -1,0 +1,12 @@
+//! outcomes -> what the user reads: text for people, JSON for programs.
+
+pub mod escape;
+pub mod json;
+pub mod outcome;
+pub mod paint;
+pub mod summary;
+pub mod table;
+pub mod text;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! outcomes -> lines for people. Names are escaped, colours carry meaning only.
+
+use std::fmt::{self, Write as _};
+
+use super::escape::Escaped;
+use super::outcome::{Action, Direction, File, Finding, Kind, Target, Unchanged, Written};
+use super::paint;
+use super::table::{edits, painted, sites};
+use crate::elf::{FileType, Identity};
+use crate::site::Verdict;
+
+/// How much to tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Detail {
+    /// Harmless sites, and every edit before and after.
+    pub verbose: bool,
+    /// Files without a site, too.
+    pub all: bool,
+}
+
+/// What is to be said of a target on stdout; an error is said on stderr, by [`error_line`].
+#[must_use]
+pub fn target(target: &Target, detail: Detail) -> String {
+    let mut out = String::new();
+    if let Ok(file) = &target.result {
+        write_file(&mut out, file, detail).expect("a string takes all");
+    }
+    out
+}
+
+/// `vsyspatch: PATH: offset 0x..: message (remedy)`
+#[must_use]
+pub fn error_line(target: &Target) -> Option<String> {
+    let error = target.result.as_ref().err()?;
+    let (name, message) = (Escaped::path(&target.name), error.to_string());
+    Some(line_of(paint::BAD, &format!("{name}: {}", Escaped::text(&message))))
+}
+
+/// `vsyspatch: PATH: warning: ...`, a line for each.
+#[must_use]
+pub fn warning_lines(target: &Target) -> Vec<String> {
+    let warnings = target.result.as_ref().map_or(&[][..], |file| &file.warnings);
+    let line = |text: &String| {
+        line_of(paint::DOUBT, &format!("{}: warning: {}", Escaped::path(&target.name), Escaped::text(text)))
+    };
+    warnings.iter().map(line).collect()
+}
+
+/// `vsyspatch: message`: an error of the run, not of a target.
+#[must_use]
+pub fn message(message: &str) -> String {
+    line_of(paint::BAD, &Escaped::text(message).to_string())
+}
+
+fn line_of(style: anstyle::Style, message: &str) -> String {
+    format!("{style}vsyspatch:{style:#} {message}")
+}
+
+fn write_file(out: &mut String, file: &File, detail: Detail) -> fmt::Result {
+    let listed = |verdict| detail.verbose || verdict != Verdict::Harmless;
+    let rows = file.plan.as_ref().map_or(&[][..], |plan| &plan.sites);
+    let rows = || rows.iter().filter(|site| listed(site.verdict));
+    if rows().next().is_none() && file.is_uneventful() && !detail.all {
+        return Ok(());
+    }
+    painted(out, paint::NAME, &Escaped::path(&file.path))?;
+    writeln!(out, ": {}", kind(&file.kind))?;
+    sites(out, rows())?;
+    if let (Some(plan), true) = (&file.plan, detail.verbose || file.is_dry_run()) {
+        edits(out, plan.edits.iter())?;
+    }
+    write_action(out, file)
+}
+
+impl File {
+    fn is_dry_run(&self) -> bool {
+        matches!(self.action, Action::Written(Written { dry_run: true, .. }))
+    }
+}
+
+/// `EXEC, static, not stripped`, or what other kind of file it is.
+fn kind(kind: &Kind) -> String {
+    match kind {
+        Kind::Foreign(what) => format!("{}: not handled", Escaped::text(what)),
+        Kind::Elf(Identity { file_type, is_static, stripped, .. }) => {
+            let file_type = match file_type {
+                FileType::Exec => "EXEC",
+                FileType::Dyn => "DYN",
+            };
+            let linked = if *is_static { "static" } else { "dynamic" };
+            let symbols = if *stripped { "stripped" } else { "not stripped" };
+            format!("{file_type}, {linked}, {symbols}")
+        }
+    }
+}
+
+fn write_action(out: &mut String, file: &File) -> fmt::Result {
+    match &file.action {
+        Action::Scanned => Ok(()),
+        Action::Written(written) => write_written(out, file, written),
+        Action::Unchanged(unchanged) => write_unchanged(out, file, unchanged),
+        Action::Verified(findings) => write_verified(out, file, findings),
+    }
+}
+
+fn write_written(out: &mut String, file: &File, written: &Written) -> fmt::Result {
+    let (done, sum_before, sum_after) = match written.direction {
+        Direction::Patch => ("patched", "original", "patched"),
+        Direction::Revert => ("reverted", "patched", "original"),
+    };
+    let would = if written.dry_run { "would be " } else { "" };
+    write!(out, "  {would}")?;
+    painted(out, paint::GOOD, &done)?;
+    if let Some(output) = &written.output {
+        write!(out, ": {}", Escaped::path(output))?;
+    }
+    writeln!(out, "\n  sha256 {sum_before:8}  {}\n  sha256 {sum_after:8}  {}", file.sha256, written.sha256)?;
+    match &written.record {
+        Some(record) => writeln!(out, "  record           {}", Escaped::path(record)),
+        None => Ok(()),
+    }
+}
+
+fn write_unchanged(out: &mut String, file: &File, unchanged: &Unchanged) -> fmt::Result {
+    match unchanged {
+        Unchanged::Clean { copy } => {
+            let what = if file.count(Verdict::Refused) + file.count(Verdict::Unproven) > 0 {
+                "nothing that can be patched"
+            } else {
+                "clean: no vsyscall to patch"
+            };
+            write!(out, "  {what}")?;
+            if let Some(copy) = copy {
+                write!(out, "; identical copy: {}", Escaped::path(copy))?;
+            }
+            out.push('\n');
+            Ok(())
+        }
+        Unchanged::AlreadyPatched => writeln!(out, "  patched already: nothing changed"),
+        Unchanged::AlreadyOriginal => writeln!(out, "  the original already: nothing changed"),
+    }
+}
+
+fn write_verified(out: &mut String, file: &File, findings: &[Finding]) -> fmt::Result {
+    for finding in findings {
+        out.push_str("  ");
+        painted(out, paint::BAD, &finding.slug)?;
+        if let Some(offset) = finding.offset {
+            write!(out, ": offset {offset}")?;
+        }
+        writeln!(out, ": {}", Escaped::text(&finding.message))?;
+    }
+    if findings.is_empty() {
+        out.push_str("  ");
+        painted(out, paint::GOOD, &"verified")?;
+        writeln!(out, ": the original plus the recorded edits, no call left that can be patched")?;
+    }
+    writeln!(out, "  sha256 {}", file.sha256)
+}
