@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::digest::Sha256;
 use crate::elf::Identity;
 use crate::error::Error;
-use crate::plan::Plan;
+use crate::plan::{Edit, Plan};
 use crate::site::Verdict;
 use crate::verify::Finding;
 
@@ -97,6 +97,8 @@ pub struct Written {
     pub output: Option<PathBuf>,
     /// Checksum of the result.
     pub sha256: Sha256,
+    /// What was changed, sorted by offset.
+    pub edits: Vec<Edit>,
     /// The record that was written (`patch`) or read (`revert`).
     pub record: Option<PathBuf>,
 }
@@ -134,7 +136,7 @@ impl File {
     /// Whether only its sites, if there are any, are worth a word: a file that `scan` can handle.
     #[must_use]
     pub fn is_uneventful(&self) -> bool {
-        self.action == Action::Scanned && matches!(self.kind, Kind::Elf(_))
+        self.action == Action::Scanned && matches!(self.kind, Kind::Elf(_) | Kind::Clean)
     }
 
     /// What this file means for the exit status; with `strict`, doubt counts as much as a refusal.

@@ -148,6 +148,7 @@ pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>) -> R
         dry_run: *destination == Destination::DryRun,
         output: None,
         sha256: new_record.patched,
+        edits: plan.edits.clone(),
         record: None,
     };
     let Some(pending) = prepare(&opened.source, destination, &patched)? else {
@@ -270,6 +271,7 @@ pub fn revert(path: &Path, destination: &Destination, record: Option<&Path>) -> 
         dry_run: *destination == Destination::DryRun,
         output: None,
         sha256: record_of_patch.original,
+        edits,
         record: Some(record.map_or_else(|| store::record_path(path), Path::to_owned)),
     };
     let Some(pending) = prepare(&opened.source, destination, &original)? else {

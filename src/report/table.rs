@@ -58,7 +58,7 @@ impl<'a> Row<'a> {
 }
 
 /// Per edit a line with its place, then the bytes and the assembly before (`-`) and after (`+`).
-pub fn edits<'a>(out: &mut String, edits: impl Iterator<Item = &'a Edit>) -> fmt::Result {
+pub fn edits(out: &mut String, edits: &[Edit]) -> fmt::Result {
     for edit in edits {
         write!(out, "  edit at offset {}", edit.offset)?;
         if let Some(vaddr) = edit.vaddr {
@@ -86,7 +86,7 @@ pub fn assembly(edit: &Edit) -> [Vec<String>; 2] {
     let code = |bytes: &[u8]| edit.vaddr.map_or_else(Vec::new, |at| crate::code::assembly(bytes, at));
     match edit.role {
         Role::Constant | Role::Call => [code(&edit.before), code(&edit.after)],
-        Role::Stub => [vec![], code(&edit.after)],
+        Role::Stub | Role::Detour => [vec![], code(&edit.after)],
         Role::Pointer | Role::Header => [vec![], vec![]],
     }
 }
