@@ -40,7 +40,7 @@ fn check<S: Strategy>(
 /// The plan for `bytes`, where there is something to plan.
 fn plan(bytes: &[u8]) -> Option<Plan> {
     match parse(bytes) {
-        Ok(Parsed::Image(image)) => vsyspatch::plan_elf(&image).ok(),
+        Ok(Parsed::Image(image)) => Some(vsyspatch::plan_elf(&image)),
         Ok(Parsed::Foreign(_)) | Err(_) => None,
     }
 }
@@ -107,7 +107,7 @@ fn every_planted_site_is_found_and_only_what_may_change_is_changed() {
             let inside = |outer: &std::ops::Range<u64>| outer.start <= range.start && range.end <= outer.end;
             let allowed = match edit.role {
                 Role::Constant | Role::Call => may_change(&made, &range),
-                Role::Stub => made.padding.iter().any(inside),
+                Role::Stub | Role::Detour => made.padding.iter().any(inside),
                 Role::Header => inside(&made.headers),
                 Role::Pointer => false,
             };

@@ -67,7 +67,7 @@ fn patched_demo() {
 fn dump(name: &str) -> String {
     let original = read(&prebuilt().join(name));
     let Ok(Parsed::Image(image)) = parse(&original) else { panic!("{name} is a program") };
-    let plan = vsyspatch::plan_elf(&image).expect("a plan");
+    let plan = vsyspatch::plan_elf(&image);
     let mut patched = original.clone();
     for edit in &plan.edits {
         patched[edit.offset.index()..][..edit.after.len()].copy_from_slice(&edit.after);
@@ -96,7 +96,7 @@ fn describe(text: &mut String, index: usize, edit: &Edit) -> std::fmt::Result {
     writeln!(text, "\nedit {index} at {}, {:?}", edit.offset, edit.role)?;
     for (sign, bytes) in [('-', &edit.before), ('+', &edit.after)] {
         match (edit.vaddr, edit.role) {
-            (Some(vaddr), Role::Constant | Role::Call | Role::Stub) => {
+            (Some(vaddr), Role::Constant | Role::Call | Role::Stub | Role::Detour) => {
                 for (bytes, instruction) in disassemble(bytes, vaddr.0) {
                     writeln!(text, "  {sign} {bytes:<24} {instruction}")?;
                 }
