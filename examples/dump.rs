@@ -4,7 +4,7 @@ fn main() {
         let t = std::time::Instant::now();
         match vsyspatch::elf::parse(&bytes) {
             Ok(vsyspatch::elf::Parsed::Image(image)) => {
-                let plan = vsyspatch::plan_elf(&image).unwrap();
+                let plan = vsyspatch::plan_elf(&image);
                 println!("{path} {:?} {:?}", image.identity, t.elapsed());
                 for s in &plan.sites {
                     println!(

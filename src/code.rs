@@ -29,6 +29,20 @@ pub fn assembly(bytes: &[u8], at: Vaddr) -> Vec<String> {
     lines
 }
 
+/// The address that the first of the instructions `bytes`, which stand at `at`, loads, stores, pushes or
+/// branches to.
+#[must_use]
+pub(crate) fn refers_to(bytes: &[u8], at: Vaddr) -> Option<Vaddr> {
+    let instruction = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE).decode();
+    let immediate =
+        (0..instruction.op_count()).rev().find_map(|operand| instruction.try_immediate(operand).ok());
+    match instruction.op0_kind() {
+        OpKind::NearBranch64 => Some(Vaddr(instruction.near_branch_target())),
+        _ if instruction.code() == Code::Lea_r64_m => Some(Vaddr(instruction.memory_displacement64())),
+        _ => immediate.map(Vaddr),
+    }
+}
+
 /// Why a piece of code could not be taken as evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doubt {

@@ -33,7 +33,7 @@ mod field {
 #[derive(Debug)]
 pub enum Parsed<'a> {
     /// An x86-64 ELF64 little-endian program or shared object.
-    Image(Image<'a>),
+    Image(Box<Image<'a>>),
     /// An ELF file that vsyscall calls cannot be in, or that is not handled: what it is, in words.
     Foreign(String),
 }
@@ -210,6 +210,43 @@ impl<'a> Image<'a> {
     }
 }
 
+/// What the kernel reads of a program: enough to search it.
+#[derive(Debug)]
+pub struct Headers {
+    /// `ET_EXEC` or `ET_DYN`.
+    pub file_type: FileType,
+    /// Its segments, by address, disjoint.
+    pub segments: Vec<Segment>,
+}
+
+impl Headers {
+    /// Reads the headers of a file of `size` bytes from its first bytes. Nothing where these do not hold
+    /// all headers of a program that can be scanned; then [`parse`] tells why.
+    #[must_use]
+    pub fn parse(head: &[u8], size: u64) -> Option<Self> {
+        let header: &elf::FileHeader64<Le> = head.read_at(0).ok()?;
+        if foreign_by_ident(head).ok()?.is_some() || foreign_by_type(header).ok()?.is_some() {
+            return None;
+        }
+        let program_headers = program_headers(head, header).ok()?;
+        if is_kernel(&program_headers) {
+            return None;
+        }
+        let segments = segments(size, &program_headers).ok()?;
+        Some(Self { file_type: file_type(header), segments })
+    }
+}
+
+fn file_type(header: &elf::FileHeader64<Le>) -> FileType {
+    if header.e_type.get(Le) == elf::ET_EXEC { FileType::Exec } else { FileType::Dyn }
+}
+
+fn is_kernel(program_headers: &[(FileOffset, &ProgramHeader)]) -> bool {
+    let in_kernel_half =
+        |p: &ProgramHeader| p.p_type.get(Le) == elf::PT_LOAD && p.p_vaddr.get(Le) >= KERNEL_HALF;
+    program_headers.iter().any(|(_, p)| in_kernel_half(p))
+}
+
 /// Reads the headers of `bytes`.
 ///
 /// # Errors
@@ -225,10 +262,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
         return Ok(Parsed::Foreign(foreign));
     }
     let program_headers = program_headers(bytes, header)?;
-    if program_headers
-        .iter()
-        .any(|(_, p)| p.p_type.get(Le) == elf::PT_LOAD && p.p_vaddr.get(Le) >= KERNEL_HALF)
-    {
+    if is_kernel(&program_headers) {
         return Ok(Parsed::Foreign(
             "a kernel image (segments in the kernel's half of the address space)".into(),
         ));
@@ -237,11 +271,11 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
     if is_debug_companion(bytes, header) {
         return Ok(Parsed::Foreign("separate debug information (no code in the file)".into()));
     }
-    let segments = segments(bytes, &program_headers)?;
+    let segments = segments(bytes.len() as u64, &program_headers)?;
     let mut image = Image {
         bytes,
         identity: Identity {
-            file_type: if header.e_type.get(Le) == elf::ET_EXEC { FileType::Exec } else { FileType::Dyn },
+            file_type: file_type(header),
             is_static: false,
             stripped: !has_symbol_table(bytes, header),
             interp: None,
@@ -265,7 +299,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
     let program = image.identity.file_type == FileType::Exec || image.dynamic.is_pie;
     image.identity.is_static = program && image.identity.interp.is_none() && !image.dynamic.needs_libraries;
     image.identity.soname = image.dynamic.soname.and_then(|name| dynamic_string(&image, name));
-    Ok(Parsed::Image(image))
+    Ok(Parsed::Image(Box::new(image)))
 }
 
 /// File range of a header table.
@@ -382,14 +416,14 @@ fn program_headers<'a>(
 }
 
 /// The checked `PT_LOAD` entries with bytes in the file.
-fn segments(bytes: &[u8], program_headers: &[(FileOffset, &ProgramHeader)]) -> Result<Vec<Segment>> {
+fn segments(size: u64, program_headers: &[(FileOffset, &ProgramHeader)]) -> Result<Vec<Segment>> {
     let mut segments: Vec<Segment> = Vec::new();
     let mut loaded: Vec<(VaddrRange, FileOffset)> = Vec::new();
     for &(at, p) in program_headers {
         if p.p_type.get(Le) != elf::PT_LOAD || p.p_memsz.get(Le) == 0 {
             continue;
         }
-        let segment = segment(bytes, at, p)?;
+        let segment = segment(size, at, p)?;
         let Some(memory) = VaddrRange::new(segment.range.start, segment.mem_size) else {
             return Err(Error::malformed(
                 at.0 + field::P_VADDR,
@@ -418,15 +452,14 @@ fn segments(bytes: &[u8], program_headers: &[(FileOffset, &ProgramHeader)]) -> R
     Ok(segments)
 }
 
-fn segment(bytes: &[u8], at: FileOffset, p: &ProgramHeader) -> Result<Segment> {
+fn segment(size: u64, at: FileOffset, p: &ProgramHeader) -> Result<Segment> {
     let (offset, vaddr) = (p.p_offset.get(Le), p.p_vaddr.get(Le));
     let (file_size, mem_size) = (p.p_filesz.get(Le), p.p_memsz.get(Le));
-    if offset.checked_add(file_size).is_none_or(|end| end > bytes.len() as u64) {
+    if offset.checked_add(file_size).is_none_or(|end| end > size) {
         return Err(Error::malformed(
             at.0 + field::P_OFFSET,
             format!(
-                "the segment's {file_size:#x} bytes at {offset:#x} reach beyond the file's {:#x} bytes",
-                bytes.len()
+                "the segment's {file_size:#x} bytes at {offset:#x} reach beyond the file's {size:#x} bytes"
             ),
         ));
     }
@@ -553,7 +586,7 @@ fn dynamic(entries: &[elf::Dyn64<Le>]) -> Dynamic {
             elf::DT_PLTRELSZ => plt_size = value,
             elf::DT_SONAME => dynamic.soname = Some(value),
             elf::DT_NEEDED => dynamic.needs_libraries = true,
-            elf::DT_FLAGS_1 => dynamic.is_pie = value & u64::from(elf::DF_1_PIE.0) != 0,
+            elf::DT_FLAGS_1 => dynamic.is_pie = value & elf::DF_1_PIE.0 != 0,
             _ => {}
         }
     }

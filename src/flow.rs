@@ -504,10 +504,10 @@ impl Analysis<'_> {
         let instructions = &self.function.instructions;
         let mut orphans = Vec::new();
         let mut reached = false;
-        for index in 0..instructions.len() {
+        for (index, instruction) in instructions.iter().enumerate() {
             let adjacent = index > 0 && self.function.fall_through(index - 1) == Some(index);
             reached = self.before[index].is_some() || (reached && adjacent);
-            if !reached && !code::is_padding(&instructions[index]) {
+            if !reached && !code::is_padding(instruction) {
                 orphans.push(index);
                 reached = true;
             }

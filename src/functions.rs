@@ -1,7 +1,7 @@
 //! Where functions begin and end: symbols, unwind information, entry points.
 //! Built once per file, and only for files that hold an entry's address.
 
-use gimli::{BaseAddresses, EhFrame, EhFrameHdr, EndianSlice, UnwindSection as _};
+use gimli::{BaseAddresses, EhFrame, EhFrameHdr, UnwindSection as _};
 use object::LittleEndian as Le;
 use object::elf;
 use object::read::elf::{FileHeader as _, GnuHashTable, HashTable, Sym as _};

@@ -1,6 +1,7 @@
 //! vsyspatch: skeleton, the architecture note comes with the phases.
 
 pub mod addr;
+pub mod apply;
 pub mod cli;
 pub mod code;
 pub mod demo;
@@ -12,20 +13,21 @@ pub mod error;
 mod flow;
 pub mod functions;
 pub mod limits;
+pub mod outcome;
 pub mod plan;
+pub mod record;
 pub mod report;
 mod scan;
 pub mod search;
+pub mod session;
 pub mod site;
+pub mod store;
 mod stub;
+pub mod verify;
 pub mod vsyscall;
 
-use error::Result;
-
 /// elf -> scan -> plan: everything that is decided about one file, nothing written.
-///
-/// # Errors
-/// Those of [`elf::parse`].
-pub fn plan_elf(image: &elf::Image<'_>) -> Result<plan::Plan> {
-    Ok(plan::plan(image, &scan::scan(image)))
+#[must_use]
+pub fn plan_elf(image: &elf::Image<'_>) -> plan::Plan {
+    plan::plan(image, &scan::scan(image))
 }

@@ -41,3 +41,13 @@ pub const CALLEE_INSTRUCTIONS: usize = 512;
 
 /// Sites in one file that are analysed; a file with more is no program of any known kind.
 pub const SITES_PER_FILE: usize = 1 << 16;
+
+/// Largest file that is read as a program: displacements in x86-64 code reach 2 GiB, and the largest
+/// programs known, with debug information, have a few GiB.
+pub const FILE_BYTES: u64 = 8 << 30;
+
+/// Largest record that is read: about a thousand bytes for each of [`SITES_PER_FILE`] sites.
+pub const RECORD_BYTES: u64 = 64 << 20;
+
+/// Largest extended attribute, and list of their names, that Linux allows (`XATTR_SIZE_MAX`).
+pub const XATTR_BYTES: usize = 64 << 10;

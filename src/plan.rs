@@ -315,6 +315,14 @@ impl Planner<'_> {
 
     fn edits_for_stub(&mut self, site: &Site, evidence: &Evidence) -> Result<Vec<NewEdit>, &'static str> {
         let is_exec = self.image.identity.file_type == FileType::Exec;
+        let pushed =
+            evidence.adjacent.then(|| evidence.calls.iter().find(|call| call.through == Through::Return));
+        if let Some(Some(call)) = pushed {
+            let whole = Span { len: site.span.len + call.span.len, ..site.span };
+            let (target, stub) = self.stub(site, evidence.expects_preserved)?;
+            let jump = self.edit(whole, Role::Constant, |before| encode::jump(before, whole.vaddr, target));
+            return Ok([Some(jump.ok_or("no stub is near enough")?), stub].into_iter().flatten().collect());
+        }
         match evidence.constant {
             Constant::Computed(_) | Constant::Indexed => {
                 return Err("the address is computed: not handled yet");

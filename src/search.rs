@@ -4,14 +4,14 @@
 use memchr::memmem;
 
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
-use crate::elf::{FileType, Image};
+use crate::elf::{FileType, Image, Segment};
 use crate::vsyscall::{ENTRY_STRIDE, Entry, PAGE};
 
 /// The bytes that every address of the page ends in, as an immediate: `.. 0X 60 ff`.
 const PAGE_TAIL: [u8; 2] = [0x60, 0xff];
 
-/// The 10 MiB that a compiler subtracts instead of adding the page's address: `-0xa00000 == PAGE`.
-pub(crate) const PAGE_NEGATED: u32 = 0x00a0_0000;
+/// The bytes that every address of the page ends in, as a pointer.
+const WORD_TAIL: [u8; 6] = [0x60, 0xff, 0xff, 0xff, 0xff, 0xff];
 
 /// Bytes searched at a time: they stay in the first-level cache over the four passes of a search.
 const BLOCK: usize = 16 << 10;
@@ -58,17 +58,26 @@ pub fn hits(image: &Image<'_>) -> Vec<Hit> {
     hits
 }
 
-/// Whether `bytes`, part of some file, may hold an entry's address as an immediate or a pointer.
-/// A cheap test for bytes that stream by; give it three bytes of the block before.
+/// Bytes of a segment that a stream of blocks repeats from the block before: a pointer less one byte.
+pub const OVERLAP: usize = 7;
+
+/// Whether `bytes`, a part of `segment` that begins at `start`, may hold an entry's address: the same
+/// searches as [`hits`], for bytes that stream by in blocks that overlap by [`OVERLAP`].
 #[must_use]
-pub fn may_hold_entry(bytes: &[u8]) -> bool {
+pub fn may_hold_entry(file_type: FileType, segment: &Segment, start: Vaddr, bytes: &[u8]) -> bool {
     let mut found = false;
-    immediates(bytes, |_| found = true);
+    if segment.executable {
+        immediates(bytes, |_| found = true);
+        if file_type == FileType::Exec && !found {
+            branches_to_page(bytes, start, |_| found = true);
+        }
+    } else {
+        words(bytes, |_, _| found = true);
+    }
     found
 }
 
-/// Calls `found` with each index where `00 {00,04,08} 60 ff` starts, or an instruction's `00 00 a0 00`
-/// that stands for the page's address subtracted.
+/// Calls `found` with each index where `00 {00,04,08} 60 ff` starts.
 fn immediates(bytes: &[u8], mut found: impl FnMut(usize)) {
     for tail in memmem::find_iter(bytes, &PAGE_TAIL) {
         if let Some(at) = tail.checked_sub(2)
@@ -83,13 +92,14 @@ fn immediates(bytes: &[u8], mut found: impl FnMut(usize)) {
 
 /// Calls `found` with each index where the eight bytes of an entry's address start.
 fn words(bytes: &[u8], mut found: impl FnMut(usize, Entry)) {
-    immediates(bytes, |at| {
-        if let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>)
+    for tail in memmem::find_iter(bytes, &WORD_TAIL) {
+        if let Some(at) = tail.checked_sub(2)
+            && let Some(word) = bytes[at..].first_chunk::<8>()
             && let Some(entry) = Entry::at(u64::from_le_bytes(*word))
         {
             found(at, entry);
         }
-    });
+    }
 }
 
 /// Calls `found` with the index of each displacement that leads to an entry, read as `call rel32`.

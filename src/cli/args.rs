@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use crate::session;
+
 const AFTER_HELP: &str = "\
 Exit status, the same for all commands:
   0  nothing (left) to do
@@ -195,13 +197,17 @@ impl Args {
 
 impl Destination {
     fn is_known(&self) -> bool {
-        self.dry_run || self.in_place || self.path().is_some()
+        self.dry_run || self.in_place || self.out.is_some() || self.output.is_some()
     }
 
-    /// The file to write, however it was given.
+    /// The one place that the words name.
     #[must_use]
-    pub fn path(&self) -> Option<&PathBuf> {
-        self.out.as_ref().or(self.output.as_ref())
+    pub fn resolve(self) -> session::Destination {
+        match self.out.or(self.output) {
+            _ if self.dry_run => session::Destination::DryRun,
+            Some(out) => session::Destination::To(out),
+            None => session::Destination::InPlace,
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The command: argv -> options -> run -> exit status.
 
 mod args;
-mod engine;
 mod output;
 mod run;
 
@@ -11,7 +10,7 @@ use std::process::ExitCode;
 use args::Args;
 use output::Output;
 
-use crate::report::outcome::Status;
+use crate::outcome::Status;
 
 /// Runs the command line of this process.
 #[must_use]

@@ -5,14 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::args::{Args, Command, Common};
-use super::engine;
 use super::output::Output;
 use crate::error::Result;
+use crate::outcome::{File, Status, Target};
 use crate::report::json::{self, Document};
-use crate::report::outcome::{File, Status, Target};
 use crate::report::summary::Summary;
 use crate::report::text::{self, Detail};
-use crate::{demo, deny};
+use crate::{demo, deny, session};
 
 /// Runs the command.
 ///
@@ -23,21 +22,21 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
     match command {
         Command::Scan(scan) => {
             let report = Report::new(common, output, "scan").all(scan.all).strict(scan.strict.strict);
-            report.targets(scan.targets, engine::scan)
+            report.targets(scan.targets, |target| session::scan(target, scan.all))
         }
         Command::Patch(patch) => {
             let report = Report::new(common, output, "patch").strict(patch.strict.strict);
-            let (destination, record) = (patch.destination, patch.record);
-            report.targets([patch.target], |target| engine::patch(target, &destination, record.as_deref()))
+            let (destination, record) = (patch.destination.resolve(), patch.record);
+            report.targets([patch.target], |target| session::patch(target, &destination, record.as_deref()))
         }
         Command::Verify(verify) => {
             let report = Report::new(common, output, "verify").strict(verify.strict.strict);
-            report.targets(verify.targets, |target| engine::verify(target, verify.record.as_deref()))
+            report.targets(verify.targets, |target| session::verify(target, verify.record.as_deref()))
         }
         Command::Revert(revert) => {
             let report = Report::new(common, output, "revert");
-            let (destination, record) = (revert.destination, revert.record);
-            report.targets([revert.target], |target| engine::revert(target, &destination, record.as_deref()))
+            let (destination, record) = (revert.destination.resolve(), revert.record);
+            report.targets([revert.target], |target| session::revert(target, &destination, record.as_deref()))
         }
         Command::Demo => demo(&common, output),
         Command::Exec(exec) => Ok(become_program(exec.command, output)),

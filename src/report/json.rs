@@ -9,15 +9,16 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::outcome::{self, Action, Direction, Kind, Status, Unchanged, Written};
 use super::summary::Summary;
 use super::table::assembly;
 use crate::demo::Story;
 use crate::digest::Sha256;
 use crate::elf::{FileType, Identity};
 use crate::error::{Error, ErrorKind};
+use crate::outcome::{self, Action, Direction, Kind, Status, Unchanged, Written};
 use crate::plan::{self, Plan, PlannedSite, Role, Strategy};
 use crate::site::{Form, Reach, Verdict};
+use crate::verify;
 use crate::vsyscall::Entry;
 
 /// Name and version of the document's form.
@@ -101,6 +102,9 @@ struct File {
     record: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     findings: Option<Vec<Finding>>,
+    /// What `revert` changes; `patch` has its edits with the sites.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edits: Option<Vec<Edit>>,
     warnings: Vec<String>,
 }
 
@@ -146,7 +150,7 @@ struct Edit {
 
 #[derive(Debug, Serialize)]
 struct Finding {
-    slug: String,
+    slug: &'static str,
     message: String,
     offset: Option<u64>,
 }
@@ -233,6 +237,7 @@ impl File {
         }
         let (path, path_bytes) = name_of(&file.path);
         let (elf, not_handled) = match &file.kind {
+            Kind::Clean => return None, // listed with --all only, and then it has an identity
             Kind::Elf(identity) => (Some(Elf::new(identity)), None),
             Kind::Foreign(what) => (None, Some(what.clone())),
         };
@@ -241,7 +246,7 @@ impl File {
         Some(Self {
             path,
             path_bytes,
-            sha256: file.sha256,
+            sha256: file.sha256?,
             size: file.size,
             elf,
             not_handled,
@@ -251,6 +256,7 @@ impl File {
             output_sha256,
             record: record.map(path_string),
             findings: findings(&file.action),
+            edits: edits_of_revert(&file.action),
             warnings: file.warnings.clone(),
         })
     }
@@ -340,12 +346,21 @@ fn result_of(action: &Action) -> (Option<&Path>, Option<Sha256>, Option<&Path>) 
 
 fn findings(action: &Action) -> Option<Vec<Finding>> {
     let Action::Verified(findings) = action else { return None };
-    let finding = |finding: &outcome::Finding| Finding {
-        slug: finding.slug.clone(),
+    let finding = |finding: &verify::Finding| Finding {
+        slug: finding.slug,
         message: finding.message.clone(),
         offset: finding.offset.map(|offset| offset.0),
     };
     Some(findings.iter().map(finding).collect())
+}
+
+fn edits_of_revert(action: &Action) -> Option<Vec<Edit>> {
+    match action {
+        Action::Written(Written { direction: Direction::Revert, edits, .. }) => {
+            Some(edits.iter().map(Edit::new).collect())
+        }
+        _ => None,
+    }
 }
 
 /// The stable name of a kind of error.

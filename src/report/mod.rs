@@ -2,7 +2,6 @@
 
 pub mod escape;
 pub mod json;
-pub mod outcome;
 pub mod paint;
 pub mod summary;
 pub mod table;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::outcome::{File, Target};
+use crate::outcome::{File, Target};
 use crate::site::Verdict;
 
 /// How many files were looked at, and what their sites are.

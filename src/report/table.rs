@@ -58,7 +58,7 @@ impl<'a> Row<'a> {
 }
 
 /// Per edit a line with its place, then the bytes and the assembly before (`-`) and after (`+`).
-pub fn edits<'a>(out: &mut String, edits: impl Iterator<Item = &'a Edit>) -> fmt::Result {
+pub fn edits(out: &mut String, edits: &[Edit]) -> fmt::Result {
     for edit in edits {
         write!(out, "  edit at offset {}", edit.offset)?;
         if let Some(vaddr) = edit.vaddr {

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use super::json::{Document, Options};
-use super::outcome::{Action, Direction, File, Finding, Kind, Status, Target, Unchanged, Written};
 use super::text::{self, Detail};
 use crate::addr::{FileOffset, Vaddr};
 use crate::digest::Sha256;
 use crate::elf::{FileType, Identity};
 use crate::error::Error;
+use crate::outcome::{Action, Direction, File, Kind, Status, Target, Unchanged, Written};
 use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy};
 use crate::site::{Form, Reach, Verdict};
+use crate::verify::Finding;
 use crate::vsyscall::Entry;
 
 fn site(vaddr: u64, form: Form, verdict: Verdict, function: Option<&str>, reason: &str) -> PlannedSite {
@@ -84,7 +85,7 @@ fn file(action: Action) -> File {
     };
     File {
         path: "libc.so.6".into(),
-        sha256: Sha256::of(b"before"),
+        sha256: Some(Sha256::of(b"before")),
         size: 6,
         kind: Kind::Elf(identity),
         plan: Some(plan()),
@@ -103,6 +104,7 @@ fn written(direction: Direction, dry_run: bool) -> Action {
         dry_run,
         output: Some("out".into()),
         sha256: Sha256::of(b"after"),
+        edits: plan().edits,
         record: Some(PathBuf::from("out.vsyspatch.json")),
     })
 }
@@ -132,7 +134,7 @@ fn dry_run_shows_every_edit() {
 
 #[test]
 fn findings_are_shown_with_slug_and_place() {
-    let finding = |slug: &str, offset| Finding { slug: slug.into(), message: "why".into(), offset };
+    let finding = |slug: &'static str, offset| Finding { slug, message: "why".into(), offset };
     let findings = vec![finding("bytes-outside-edits", Some(FileOffset(0x123))), finding("checksum", None)];
     let mut verified = file(Action::Verified(findings));
     verified.plan = None;

@@ -3,11 +3,13 @@
 use std::fmt::{self, Write as _};
 
 use super::escape::Escaped;
-use super::outcome::{Action, Direction, File, Finding, Kind, Target, Unchanged, Written};
 use super::paint;
 use super::table::{edits, painted, sites};
+use crate::digest::Sha256;
 use crate::elf::{FileType, Identity};
+use crate::outcome::{Action, Direction, File, Kind, Target, Unchanged, Written};
 use crate::site::Verdict;
+use crate::verify::Finding;
 
 /// How much to tell.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,21 +68,18 @@ fn write_file(out: &mut String, file: &File, detail: Detail) -> fmt::Result {
     painted(out, paint::NAME, &Escaped::path(&file.path))?;
     writeln!(out, ": {}", kind(&file.kind))?;
     sites(out, rows())?;
-    if let (Some(plan), true) = (&file.plan, detail.verbose || file.is_dry_run()) {
-        edits(out, plan.edits.iter())?;
+    match (&file.action, &file.plan) {
+        (Action::Written(written), _) if detail.verbose || written.dry_run => edits(out, &written.edits)?,
+        (Action::Scanned, Some(plan)) if detail.verbose => edits(out, &plan.edits)?,
+        _ => {}
     }
     write_action(out, file)
-}
-
-impl File {
-    fn is_dry_run(&self) -> bool {
-        matches!(self.action, Action::Written(Written { dry_run: true, .. }))
-    }
 }
 
 /// `EXEC, static, not stripped`, or what other kind of file it is.
 fn kind(kind: &Kind) -> String {
     match kind {
+        Kind::Clean => "x86-64, no vsyscall".into(),
         Kind::Foreign(what) => format!("{}: not handled", Escaped::text(what)),
         Kind::Elf(Identity { file_type, is_static, stripped, .. }) => {
             let file_type = match file_type {
@@ -114,7 +113,9 @@ fn write_written(out: &mut String, file: &File, written: &Written) -> fmt::Resul
     if let Some(output) = &written.output {
         write!(out, ": {}", Escaped::path(output))?;
     }
-    writeln!(out, "\n  sha256 {sum_before:8}  {}\n  sha256 {sum_after:8}  {}", file.sha256, written.sha256)?;
+    out.push('\n');
+    write_sum(out, sum_before, file.sha256)?;
+    write_sum(out, sum_after, Some(written.sha256))?;
     match &written.record {
         Some(record) => writeln!(out, "  record           {}", Escaped::path(record)),
         None => Ok(()),
@@ -155,5 +156,10 @@ fn write_verified(out: &mut String, file: &File, findings: &[Finding]) -> fmt::R
         painted(out, paint::GOOD, &"verified")?;
         writeln!(out, ": the original plus the recorded edits, no call left that can be patched")?;
     }
-    writeln!(out, "  sha256 {}", file.sha256)
+    write_sum(out, "", file.sha256)
+}
+
+fn write_sum(out: &mut String, of: &str, sum: Option<Sha256>) -> fmt::Result {
+    let Some(sum) = sum else { return Ok(()) };
+    writeln!(out, "  sha256 {of:8}  {sum}")
 }

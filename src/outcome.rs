@@ -1,13 +1,13 @@
-//! What a run has to tell, command by command: the common ground of the text and the JSON form.
+//! What a run has to tell, command by command: the common ground of all forms of report.
 
 use std::path::PathBuf;
 
-use crate::addr::FileOffset;
 use crate::digest::Sha256;
 use crate::elf::Identity;
 use crate::error::Error;
-use crate::plan::Plan;
+use crate::plan::{Edit, Plan};
 use crate::site::Verdict;
+use crate::verify::Finding;
 
 /// The exit status; the worst of several is the greatest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,8 +47,8 @@ pub struct Target {
 pub struct File {
     /// Where it is.
     pub path: PathBuf,
-    /// Checksum of the bytes that were read.
-    pub sha256: Sha256,
+    /// Checksum of the bytes that were read, where they were all read.
+    pub sha256: Option<Sha256>,
     /// Number of them.
     pub size: u64,
     /// What kind of file.
@@ -66,6 +66,9 @@ pub struct File {
 pub enum Kind {
     /// An x86-64 program or shared object.
     Elf(Identity),
+    /// An x86-64 program or shared object that was searched, found without an entry's address, and not
+    /// looked at any further.
+    Clean,
     /// An ELF file that has no vsyscall calls, or is not handled: what it is, in words.
     Foreign(String),
 }
@@ -94,6 +97,8 @@ pub struct Written {
     pub output: Option<PathBuf>,
     /// Checksum of the result.
     pub sha256: Sha256,
+    /// What was changed, sorted by offset.
+    pub edits: Vec<Edit>,
     /// The record that was written (`patch`) or read (`revert`).
     pub record: Option<PathBuf>,
 }
@@ -121,17 +126,6 @@ pub enum Unchanged {
     AlreadyOriginal,
 }
 
-/// Something that verification found wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Stable name.
-    pub slug: String,
-    /// In words.
-    pub message: String,
-    /// Where.
-    pub offset: Option<FileOffset>,
-}
-
 impl File {
     /// Number of sites with `verdict`.
     #[must_use]
@@ -142,7 +136,7 @@ impl File {
     /// Whether only its sites, if there are any, are worth a word: a file that `scan` can handle.
     #[must_use]
     pub fn is_uneventful(&self) -> bool {
-        self.action == Action::Scanned && matches!(self.kind, Kind::Elf(_))
+        self.action == Action::Scanned && matches!(self.kind, Kind::Elf(_) | Kind::Clean)
     }
 
     /// What this file means for the exit status; with `strict`, doubt counts as much as a refusal.

@@ -1,0 +1,288 @@
+//! One file from its path to its outcome: read -> scan -> plan -> apply -> verify -> store. No printing.
+
+use std::path::{Path, PathBuf};
+
+use crate::apply;
+use crate::digest::Sha256;
+use crate::elf::{self, Headers, Parsed};
+use crate::error::{Error, ErrorKind, Result};
+use crate::outcome::{Action, Direction, File, Kind, Unchanged, Written};
+use crate::plan::Plan;
+use crate::record::Record;
+use crate::search;
+use crate::store::{self, Pending, Source};
+use crate::verify;
+
+/// Where `patch` and `revert` put their result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Nowhere: only say what would be done.
+    DryRun,
+    /// Over the file itself.
+    InPlace,
+    /// To another file.
+    To(PathBuf),
+}
+
+/// What a file is, in bytes and in words.
+struct Opened {
+    source: Source,
+    bytes: Vec<u8>,
+    sha256: Sha256,
+}
+
+impl Opened {
+    fn open(path: &Path) -> Result<Self> {
+        let source = Source::open(path)?;
+        let bytes = source.read()?;
+        let sha256 = Sha256::of(&bytes);
+        Ok(Self { source, bytes, sha256 })
+    }
+
+    /// What is known of the file, with what was done to it.
+    fn file(&self, path: &Path, kind: Kind, plan: Option<Plan>, action: Action) -> File {
+        let size = self.bytes.len() as u64;
+        File {
+            path: path.to_owned(),
+            sha256: Some(self.sha256),
+            size,
+            kind,
+            plan,
+            action,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// Kind and plan of `bytes`.
+fn examine(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
+    Ok(match elf::parse(bytes)? {
+        Parsed::Image(image) => (Kind::Elf(image.identity.clone()), Some(crate::plan_elf(&image))),
+        Parsed::Foreign(what) => (Kind::Foreign(what), None),
+    })
+}
+
+/// Looks at the file at `path`. With `details`, a file without sites is read as a whole, too, for its
+/// checksum and identity; without, it is only searched, block by block.
+///
+/// # Errors
+/// Those of reading, and of [`elf::parse`].
+pub fn scan(path: &Path, details: bool) -> Result<File> {
+    let source = Source::open(path)?;
+    if !details && is_clean(&source)? {
+        let (path, kind, size) = (path.to_owned(), Kind::Clean, source.size());
+        return Ok(File {
+            path,
+            sha256: None,
+            size,
+            kind,
+            plan: None,
+            action: Action::Scanned,
+            warnings: vec![],
+        });
+    }
+    let bytes = source.read()?;
+    let sha256 = Sha256::of(&bytes);
+    let (kind, plan) = examine(&bytes)?;
+    Ok(Opened { source, bytes, sha256 }.file(path, kind, plan, Action::Scanned))
+}
+
+/// Whether the file is a sound program, and a search of its segments, block by block, shows no entry's
+/// address. What this cannot tell, reading the whole file will.
+fn is_clean(source: &Source) -> Result<bool> {
+    let mut buffer = vec![0; search::OVERLAP + BLOCK];
+    let head = source.read_block(0, &mut buffer)?;
+    let Some(headers) = Headers::parse(&buffer[..head], source.size()) else { return Ok(false) };
+    for segment in &headers.segments {
+        let mut done = 0;
+        let mut kept = 0;
+        while done < segment.range.len() {
+            let wanted = (segment.range.len() - done).min(BLOCK as u64) as usize;
+            let read = source.read_block(segment.offset.0 + done, &mut buffer[kept..kept + wanted])?;
+            if read < wanted {
+                return Ok(false);
+            }
+            let start = segment.range.start.plus(done - kept as u64);
+            let filled = kept + read;
+            if search::may_hold_entry(headers.file_type, segment, start, &buffer[..filled]) {
+                return Ok(false);
+            }
+            kept = filled.min(search::OVERLAP);
+            buffer.copy_within(filled - kept..filled, 0);
+            done += read as u64;
+        }
+    }
+    Ok(true)
+}
+
+/// Bytes read at a time: they stay in the second-level cache until they are searched.
+const BLOCK: usize = 256 << 10;
+
+/// Patches the file at `path`; the record goes to `record`, or beside the result.
+///
+/// # Errors
+/// Those of reading, of [`elf::parse`] and of storing; `Verification` where the result does not prove
+/// right: then nothing is stored.
+pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>) -> Result<File> {
+    let opened = Opened::open(path)?;
+    let (kind, plan) = examine(&opened.bytes)?;
+    let known = known_record(path, record);
+    if matches!(&known, Ok(Some(known)) if known.patched == opened.sha256) {
+        return Ok(opened.file(path, kind, plan, Action::Unchanged(Unchanged::AlreadyPatched)));
+    }
+    let Some(plan) = plan.filter(Plan::has_edits) else {
+        let (copy, warnings) = copy_of_clean(&opened, destination)?;
+        let (_, plan) = examine(&opened.bytes)?;
+        let file = opened.file(path, kind, plan, Action::Unchanged(Unchanged::Clean { copy }));
+        return Ok(File { warnings, ..file });
+    };
+    let build_id = match &kind {
+        Kind::Elf(identity) => identity.build_id.clone(),
+        _ => None,
+    };
+    let patched = apply::apply(&opened.bytes, plan.original, &plan.edits)?;
+    let new_record = Record::of(&plan, Sha256::of(&patched), build_id);
+    prove(&patched, &new_record)?;
+    let written = Written {
+        direction: Direction::Patch,
+        dry_run: *destination == Destination::DryRun,
+        output: None,
+        sha256: new_record.patched,
+        edits: plan.edits.clone(),
+        record: None,
+    };
+    let Some(pending) = prepare(&opened.source, destination, &patched)? else {
+        return Ok(opened.file(path, kind, Some(plan), Action::Written(written)));
+    };
+    let output = output_path(path, destination);
+    let record_path = record.map_or_else(|| store::record_path(&output), Path::to_owned);
+    let warnings = pending.warnings.clone();
+    store_with_record(pending, &opened.source, &record_path, &new_record)?;
+    let written = Written { output: Some(output), record: Some(record_path), ..written };
+    let file = opened.file(path, kind, Some(plan), Action::Written(written));
+    Ok(File { warnings, ..file })
+}
+
+fn output_path(path: &Path, destination: &Destination) -> PathBuf {
+    match destination {
+        Destination::To(output) => output.clone(),
+        Destination::InPlace | Destination::DryRun => path.to_owned(),
+    }
+}
+
+/// The record that is there already, at `record` or beside `path`.
+fn known_record(path: &Path, record: Option<&Path>) -> Result<Option<Record>> {
+    let at = record.map_or_else(|| store::record_path(path), Path::to_owned);
+    let Some(json) = store::read_record(&at)? else { return Ok(None) };
+    let in_record = |error: Error| Error::new(error.kind(), format!("record {}: {error}", at.display()));
+    Record::from_json(&json).map(Some).map_err(in_record)
+}
+
+fn required_record(path: &Path, record: Option<&Path>) -> Result<Record> {
+    known_record(path, record)?.ok_or_else(|| {
+        let at = record.map_or_else(|| store::record_path(path), Path::to_owned);
+        Error::new(ErrorKind::Record, format!("there is no record at {}", at.display()))
+            .remedy("name the record of the patch with --record")
+    })
+}
+
+fn copy_of_clean(opened: &Opened, destination: &Destination) -> Result<(Option<PathBuf>, Vec<String>)> {
+    let Destination::To(output) = destination else { return Ok((None, Vec::new())) };
+    let pending = store::prepare_copy(&opened.source, output, &opened.bytes)?;
+    let warnings = pending.warnings.clone();
+    pending.commit(&opened.source)?;
+    Ok((Some(output.clone()), warnings))
+}
+
+fn prove(patched: &[u8], record: &Record) -> Result<()> {
+    let findings = verify::verify(patched, record);
+    let Some(first) = findings.first() else { return Ok(()) };
+    let message = format!(
+        "the result did not pass verification ({}: {}); nothing was stored",
+        first.slug, first.message
+    );
+    let error = Error::new(ErrorKind::Verification, message).remedy("please report this file");
+    Err(match first.offset {
+        Some(offset) => error.at(offset),
+        None => error,
+    })
+}
+
+fn prepare(source: &Source, destination: &Destination, bytes: &[u8]) -> Result<Option<Pending>> {
+    match destination {
+        Destination::DryRun => Ok(None),
+        Destination::InPlace => store::prepare_in_place(source, bytes).map(Some),
+        Destination::To(output) => store::prepare_copy(source, output, bytes).map(Some),
+    }
+}
+
+/// The record goes first: it is true of the old and of the new file, while a patched file without a
+/// record could never be undone.
+fn store_with_record(pending: Pending, source: &Source, at: &Path, record: &Record) -> Result<()> {
+    let before = store::read_record(at)?;
+    if let Some(before) = &before {
+        Record::from_json(before).map_err(|error| {
+            Error::new(ErrorKind::Record, format!("{} is there and is no record: {error}", at.display()))
+                .remedy("move it away or name another record with --record")
+        })?;
+    }
+    store::write_record(at, &record.to_json(), source)?;
+    pending.commit(source).inspect_err(|_| {
+        // The error that is reported is the one that matters; a record too many lies about nothing.
+        let _ = match &before {
+            Some(before) => store::write_record(at, before, source),
+            None => store::remove_record(at),
+        };
+    })
+}
+
+/// Checks the patched file at `path` against its record.
+///
+/// # Errors
+/// Those of reading; `Record` where there is no record, or none that can be read.
+pub fn verify(path: &Path, record: Option<&Path>) -> Result<File> {
+    let opened = Opened::open(path)?;
+    let record = required_record(path, record)?;
+    let (kind, plan) = examine(&opened.bytes)?;
+    let findings = verify::verify(&opened.bytes, &record);
+    Ok(opened.file(path, kind, plan, Action::Verified(findings)))
+}
+
+/// Undoes the patch of the file at `path`. In place, a record beside it is removed.
+///
+/// # Errors
+/// Those of reading and storing; `Record` without a record; `Mismatch` where the file is neither the
+/// patched one nor the original.
+pub fn revert(path: &Path, destination: &Destination, record: Option<&Path>) -> Result<File> {
+    let opened = Opened::open(path)?;
+    let record_of_patch = required_record(path, record)?;
+    let (kind, plan) = examine(&opened.bytes)?;
+    if opened.sha256 == record_of_patch.original {
+        return Ok(opened.file(path, kind, plan, Action::Unchanged(Unchanged::AlreadyOriginal)));
+    }
+    let edits = apply::inverse(&record_of_patch.edits);
+    let original = apply::apply(&opened.bytes, record_of_patch.patched, &edits)?;
+    if Sha256::of(&original) != record_of_patch.original {
+        let message = "undoing the edits does not give the original's sha256; nothing was stored";
+        return Err(Error::new(ErrorKind::Mismatch, message).remedy("the record is not of this file"));
+    }
+    let written = Written {
+        direction: Direction::Revert,
+        dry_run: *destination == Destination::DryRun,
+        output: None,
+        sha256: record_of_patch.original,
+        edits,
+        record: Some(record.map_or_else(|| store::record_path(path), Path::to_owned)),
+    };
+    let Some(pending) = prepare(&opened.source, destination, &original)? else {
+        return Ok(opened.file(path, kind, plan, Action::Written(written)));
+    };
+    let warnings = pending.warnings.clone();
+    pending.commit(&opened.source)?;
+    if *destination == Destination::InPlace && record.is_none() {
+        store::remove_record(&store::record_path(path))?;
+    }
+    let written = Written { output: Some(output_path(path, destination)), ..written };
+    let file = opened.file(path, kind, plan, Action::Written(written));
+    Ok(File { warnings, ..file })
+}

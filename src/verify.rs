@@ -1,0 +1,206 @@
+//! Proves from the final bytes that a patch is what it says: the original plus the recorded edits, and
+//! no call left. Reads the headers with `goblin`, not with the parser that planned. Never optional.
+//!
+//! Only goblin's header and program-header parsing is used: its full parse refuses real files whose
+//! section table is damaged while every loader runs them.
+
+use goblin::container::{Container, Ctx, Endian};
+use goblin::elf::program_header::{PF_X, PT_LOAD};
+use goblin::elf::{Elf, ProgramHeader};
+
+use crate::addr::{FileOffset, Vaddr};
+use crate::apply;
+use crate::code;
+use crate::digest::Sha256;
+use crate::elf::{self, Parsed};
+use crate::plan::{Edit, Role, Strategy};
+use crate::record::Record;
+use crate::site::Verdict;
+
+/// Something that is not as the record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind of thing; stable.
+    pub slug: &'static str,
+    /// What was found, in words.
+    pub message: String,
+    /// Where in the file.
+    pub offset: Option<FileOffset>,
+}
+
+fn finding(slug: &'static str, message: impl Into<String>, offset: Option<FileOffset>) -> Finding {
+    Finding { slug, message: message.into(), offset }
+}
+
+/// Checks `patched` against `record`; no findings are the proof. The original is rebuilt from the
+/// inverse edits, so that nothing but these edits can differ if its checksum is right.
+#[must_use]
+pub fn verify(patched: &[u8], record: &Record) -> Vec<Finding> {
+    if patched.len() as u64 != record.size {
+        let message = format!("the file has {} bytes, the record is for {}", patched.len(), record.size);
+        return vec![finding("size-changed", message, None)];
+    }
+    let actual = Sha256::of(patched);
+    if actual == record.original {
+        return vec![finding("not-patched", "the file is the original, byte for byte", None)];
+    }
+    let mut findings: Vec<Finding> =
+        record.edits.iter().filter(|edit| !holds(patched, edit)).map(missing_edit).collect();
+    if actual != record.patched {
+        let message = format!("the file's sha256 is {actual}, the record says {}", record.patched);
+        findings.push(finding("checksum-patched", message, None));
+    }
+    match original(patched, record) {
+        Some(original) => {
+            let checksum = Sha256::of(&original);
+            if checksum != record.original {
+                let message = format!(
+                    "without the edits the file's sha256 is {checksum}, not {}: bytes outside of the edits differ",
+                    record.original
+                );
+                findings.push(finding("unplanned-change", message, None));
+            }
+            findings.extend(headers(&original, patched, record));
+        }
+        None => findings.push(finding("record-layout", "the record's edits do not fit the file", None)),
+    }
+    findings.extend(instructions(record));
+    findings.extend(sites_left(patched));
+    findings
+}
+
+fn holds(patched: &[u8], edit: &Edit) -> bool {
+    let start = edit.offset.index();
+    patched.get(start..).is_some_and(|bytes| bytes.starts_with(&edit.after))
+}
+
+fn missing_edit(edit: &Edit) -> Finding {
+    finding("edit-missing", "the bytes here are not those that the edit wrote", Some(edit.offset))
+}
+
+/// `patched` with the bytes before each edit put back, whatever is there now.
+fn original(patched: &[u8], record: &Record) -> Option<Vec<u8>> {
+    apply::check_layout(&record.edits, patched.len() as u64).ok()?;
+    let mut original = patched.to_vec();
+    for edit in &record.edits {
+        let start = edit.offset.index();
+        original.get_mut(start..start + edit.before.len())?.copy_from_slice(&edit.before);
+    }
+    Some(original)
+}
+
+/// The headers hold, and differ only where an edit says so; every edit is where it may be.
+fn headers(original: &[u8], patched: &[u8], record: &Record) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let (Some(before), Some(after)) = (program_headers(original), program_headers(patched)) else {
+        return vec![finding("header-unreadable", "goblin cannot read the program headers", None)];
+    };
+    let header_differs = original.get(..ELF_HEADER_SIZE) != patched.get(..ELF_HEADER_SIZE);
+    if header_differs || before.len() != after.len() {
+        findings.push(finding("header-changed", "the ELF header is not the original's", Some(FileOffset(0))));
+    }
+    for (old, new) in before.iter().zip(&after) {
+        if old != new && !is_growth_in_page(old, new) {
+            let at = Some(FileOffset(new.p_offset));
+            findings.push(finding("header-changed", "a program header changed in more than its size", at));
+        }
+        if new.p_type == PT_LOAD && new.p_offset.checked_add(new.p_filesz).is_none_or(|end| end > record.size)
+        {
+            let message = "a segment reaches beyond the end of the file";
+            findings.push(finding("header-segment", message, Some(FileOffset(new.p_offset))));
+        }
+    }
+    for edit in &record.edits {
+        if !is_where_it_may_be(&after, edit) {
+            let message = "the edit is not in a segment of the kind that it needs";
+            findings.push(finding("edit-misplaced", message, Some(edit.offset)));
+        }
+    }
+    findings
+}
+
+const ELF_HEADER_SIZE: usize = 64;
+
+fn program_headers(bytes: &[u8]) -> Option<Vec<ProgramHeader>> {
+    let header = Elf::parse_header(bytes).ok()?;
+    let context = Ctx::new(Container::Big, Endian::Little);
+    let offset = usize::try_from(header.e_phoff).ok()?;
+    ProgramHeader::parse(bytes, offset, usize::from(header.e_phnum), context).ok()
+}
+
+/// Whether `new` is the executable segment `old`, larger but with the same last page.
+fn is_growth_in_page(old: &ProgramHeader, new: &ProgramHeader) -> bool {
+    let last_page = |p: &ProgramHeader| p.p_vaddr.wrapping_add(p.p_filesz).wrapping_sub(1) / elf::PAGE_SIZE;
+    let resized = ProgramHeader { p_filesz: new.p_filesz, p_memsz: new.p_memsz, ..old.clone() };
+    resized == *new
+        && new.p_type == PT_LOAD
+        && new.p_flags & PF_X != 0
+        && new.p_filesz == new.p_memsz
+        && old.p_filesz == old.p_memsz
+        && new.p_filesz > old.p_filesz
+        && last_page(old) == last_page(new)
+}
+
+fn is_where_it_may_be(program_headers: &[ProgramHeader], edit: &Edit) -> bool {
+    let Some(vaddr) = edit.vaddr else { return edit.role == Role::Header };
+    let end = edit.offset.0 + edit.after.len() as u64;
+    program_headers.iter().any(|p| {
+        p.p_type == PT_LOAD
+            && p.p_offset <= edit.offset.0
+            && p.p_offset.checked_add(p.p_filesz).is_some_and(|segment_end| end <= segment_end)
+            && p.p_vaddr.wrapping_add(edit.offset.0 - p.p_offset) == vaddr.0
+            && (p.p_flags & PF_X != 0 || edit.role == Role::Pointer)
+    })
+}
+
+/// Every edit decodes to what its role says.
+fn instructions(record: &Record) -> Vec<Finding> {
+    let stubs: Vec<Vaddr> =
+        record.edits.iter().filter(|edit| edit.role == Role::Stub).filter_map(|edit| edit.vaddr).collect();
+    let wrong = |edit: &&Edit| !decodes_as_planned(edit, &stubs);
+    let describe = |edit: &Edit| {
+        let assembly = code::assembly(&edit.after, edit.vaddr.unwrap_or(Vaddr(0))).join("; ");
+        finding("instruction-mismatch", format!("the edit decodes to `{assembly}`"), Some(edit.offset))
+    };
+    record.edits.iter().filter(wrong).map(describe).collect()
+}
+
+fn decodes_as_planned(edit: &Edit, stubs: &[Vaddr]) -> bool {
+    let Some(at) = edit.vaddr else { return edit.role == Role::Header };
+    let assembly = code::assembly(&edit.after, at);
+    let has = |wanted: &str| assembly.iter().any(|line| line == wanted);
+    let number = format!("${:#x},", edit.entry.syscall_number());
+    let loads_number = assembly.iter().any(|line| line.starts_with("mov") && line.contains(&number));
+    match (edit.role, edit.strategy) {
+        (Role::Header, _) => false,
+        (Role::Pointer, _) => edit
+            .after
+            .as_slice()
+            .try_into()
+            .is_ok_and(|word| stubs.contains(&Vaddr(u64::from_le_bytes(word)))),
+        (Role::Stub, _) => loads_number && has("syscall") && has("ret") && !has("(bad)"),
+        (Role::Call, _) => has("syscall") && !has("(bad)"),
+        (Role::Constant, Strategy::InPlace) => loads_number && !has("(bad)"),
+        (Role::Constant, Strategy::Stub) => {
+            code::refers_to(&edit.after, at).is_some_and(|to| stubs.contains(&to))
+        }
+    }
+}
+
+/// Nothing that could be patched is left, by the planner's own eyes.
+fn sites_left(patched: &[u8]) -> Vec<Finding> {
+    match elf::parse(patched) {
+        Ok(Parsed::Image(image)) => {
+            let plan = crate::plan_elf(&image);
+            plan.sites
+                .iter()
+                .filter(|site| site.verdict == Verdict::Patch)
+                .map(|site| {
+                    finding("site-left", format!("a call of {} is left", site.entry), Some(site.offset))
+                })
+                .collect()
+        }
+        Ok(Parsed::Foreign(what)) => vec![finding("header-unreadable", format!("the file is {what}"), None)],
+        Err(error) => vec![finding("header-unreadable", error.to_string(), error.offset())],
+    }
+}
