@@ -381,6 +381,14 @@ pub(crate) fn detour(instruction: &Instruction, known: bool, place: Vaddr, targe
         .map(|result| result.code_buffer)
 }
 
+/// Whether `instruction` has its displacement or its immediate at `at`.
+pub(crate) fn has_operand_at(image: &Image<'_>, instruction: &Instruction, at: Vaddr) -> bool {
+    let offsets = constant_offsets(image, instruction);
+    let is_at = |present: bool, distance: usize| present && instruction.ip() + distance as u64 == at.0;
+    is_at(offsets.has_displacement(), offsets.displacement_offset())
+        || is_at(offsets.has_immediate(), offsets.immediate_offset())
+}
+
 /// Whether the bytes before `at` are the opcode of a direct branch.
 pub(crate) fn may_be_branch_operand(image: &Image<'_>, at: Vaddr) -> bool {
     let before = |distance: u64| image.array_at::<1>(Vaddr(at.0.wrapping_sub(distance))).map(|[byte]| byte);
@@ -463,7 +471,7 @@ fn converges(image: &Image<'_>, at: Vaddr, start: Vaddr) -> bool {
 /// The code around `at` where nothing says where functions begin: from where decodes converge.
 fn unbounded_extent<'a>(image: &Image<'_>, functions: &Functions<'a>, at: Vaddr) -> Option<Extent<'a>> {
     let segment = image.segment_at(at)?;
-    let next = functions.extent(image, at).map_or(segment.range.end, |extent| extent.range.end);
+    let next = functions.next_start(at).unwrap_or(segment.range.end).min(segment.range.end);
     let start = convergence(image, at, segment.range.start)?;
     let end = Vaddr(next.0.min(start.0 + UNBOUNDED_BYTES));
     let range = VaddrRange { start, end };

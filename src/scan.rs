@@ -666,8 +666,11 @@ impl<'a> Scanner<'a> {
             if !self.image.may_be_code(place) || functions.iter().any(|function| function.contains(place)) {
                 continue;
             }
-            let decoded = Function::decode(self.image, &self.functions, place);
-            if let Ok(function) = decoded.and_then(|function| function.complete(self.image, &self.functions))
+            let decoded = Function::decode(self.image, &self.functions, place).ok().filter(|function| {
+                let covering = function.covering(place).map(|index| &function.instructions[index]);
+                covering.is_some_and(|instruction| code::has_operand_at(self.image, instruction, place))
+            });
+            if let Some(Ok(function)) = decoded.map(|function| function.complete(self.image, &self.functions))
             {
                 functions.push(function);
             }

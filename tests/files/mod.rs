@@ -132,7 +132,10 @@ impl Place {
 
     #[track_caller]
     pub fn has_original(&self) {
-        assert!(fs::read(self.program()).unwrap() == self.expected.original, "the program is not the original");
+        assert!(
+            fs::read(self.program()).unwrap() == self.expected.original,
+            "the program is not the original"
+        );
     }
 
     #[track_caller]
