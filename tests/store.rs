@@ -284,11 +284,9 @@ fn an_output_that_is_no_regular_file_is_refused() {
     fs::create_dir(place.path("directory")).unwrap();
     let status = Command::new("mkfifo").arg(place.path("fifo")).status().unwrap();
     assert!(status.success());
-    for (output, what) in [
-        (place.path("directory"), "directory"),
-        (place.path("fifo"), "FIFO"),
-        ("/dev/null".into(), "device"),
-    ] {
+    for (output, what) in
+        [(place.path("directory"), "directory"), (place.path("fifo"), "FIFO"), ("/dev/null".into(), "device")]
+    {
         let result = session::patch(&place.program(), &Destination::To(output), None);
         refused(result, ErrorKind::Usage, &[what]);
     }
@@ -412,7 +410,9 @@ fn what_is_no_regular_file_is_named_and_never_waited_for() {
     let fifo = place.path("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let start = Instant::now();
-    for (path, what) in [(fifo.as_path(), "FIFO"), (place.directory.path(), "directory"), (Path::new("/dev/zero"), "device")] {
+    for (path, what) in
+        [(fifo.as_path(), "FIFO"), (place.directory.path(), "directory"), (Path::new("/dev/zero"), "device")]
+    {
         refused(session::scan(path, true), ErrorKind::Io, &[what, "not a regular file"]);
         refused(session::patch(path, &Destination::InPlace, None), ErrorKind::Io, &[what]);
     }
@@ -573,10 +573,16 @@ mod number {
     pub const FSYNC: i64 = 74;
     pub const RENAME: i64 = 82;
     pub const FCHMOD: i64 = 91;
+    pub const RENAMEAT: i64 = 264;
     pub const RENAMEAT2: i64 = 316;
     pub const UNLINK: i64 = 87;
-    pub const WRITE_FAULT: [(&str, i64); 4] =
-        [("fsync", FSYNC), ("fchmod", FCHMOD), ("rename", RENAME), ("renameat2", RENAMEAT2)];
+    pub const WRITE_FAULT: [(&str, i64); 5] = [
+        ("fsync", FSYNC),
+        ("fchmod", FCHMOD),
+        ("rename", RENAME),
+        ("renameat", RENAMEAT),
+        ("renameat2", RENAMEAT2),
+    ];
 }
 
 const EIO: i32 = 5;
