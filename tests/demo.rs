@@ -43,7 +43,7 @@ fn the_demo_tells_the_whole_story() {
     assert_eq!(told.stderr, "");
     for said in [
         "$ vsyspatch scan sample\n",
-        "time  direct-call  time  always patch\n",
+        "time  direct-call  time  always  patch\n",
         "$ vsyspatch exec -- ./sample\n",
         "$ vsyspatch patch sample sample.patched\n",
         "$ vsyspatch verify sample.patched\n",
