@@ -2,8 +2,8 @@
 //! The only user of iced-x86's decoder.
 
 use iced_x86::{
-    Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Formatter as _, GasFormatter, Instruction,
-    OpKind, Register,
+    BlockEncoder, BlockEncoderOptions, Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl,
+    Formatter as _, GasFormatter, Instruction, InstructionBlock, MemoryOperand, OpKind, Register,
 };
 
 use crate::addr::{Vaddr, VaddrRange};
@@ -76,7 +76,7 @@ pub(crate) struct Function<'a> {
 }
 
 impl<'a> Function<'a> {
-    /// Decodes the function that holds `at`.
+    /// Decodes the function that holds `at`, without its out-of-line parts.
     pub(crate) fn decode(image: &Image<'_>, functions: &Functions<'a>, at: Vaddr) -> Result<Self, Doubt> {
         let extent = functions
             .extent(image, at)
@@ -86,15 +86,20 @@ impl<'a> Function<'a> {
             .ok_or(Doubt::NoBoundary)?;
         let mut function = Self { extent, parts: vec![extent.range], instructions: Vec::new() };
         function.instructions = sweep(image, extent.range);
-        function.add_parts(image, functions)?;
-        function.check_branches()?;
         Ok(function)
+    }
+
+    /// Adds the out-of-line parts, and checks that all branches fit the decoding.
+    pub(crate) fn complete(mut self, image: &Image<'_>, functions: &Functions<'a>) -> Result<Self, Doubt> {
+        self.add_parts(image, functions)?;
+        self.check_branches()?;
+        Ok(self)
     }
 
     /// Follows jumps that leave the function for a place that is no function of its own.
     fn add_parts(&mut self, image: &Image<'_>, functions: &Functions<'a>) -> Result<(), Doubt> {
         let mut next = 0;
-        while next < self.parts.len() {
+        while self.extent.is_bounded && next < self.parts.len() {
             let part = self.parts[next];
             next += 1;
             let first = self.instructions.partition_point(|instruction| instruction.ip() < part.start.0);
@@ -320,6 +325,58 @@ pub(crate) fn instruction_at(image: &Image<'_>, at: Vaddr) -> Option<Instruction
     (!instruction.is_invalid()).then_some(instruction)
 }
 
+/// Whether `instruction` subtracts its operand.
+pub(crate) fn subtracts(instruction: &Instruction) -> bool {
+    matches!(instruction.code(), Code::Sub_RAX_imm32 | Code::Sub_rm64_imm32)
+}
+
+/// Code for `place` that does with `target` what `instruction` did with an entry's address, and goes on
+/// behind it. Uses `r11`, leaves the flags alone:
+/// ```text
+/// movq $entry,mem        ->  lea target(%rip),%r11; mov %r11,mem; jmp next
+/// push $entry            ->  lea target(%rip),%r11; push %r11; jmp next
+/// or $page,%reg          ->  lea target(%rip),%r11; lea (%reg,%r11),%reg; jmp next   (add, sub alike)
+/// lea page(%base),%reg   ->  lea target(%rip),%r11; lea (%base),%reg; lea (%reg,%r11),%reg; jmp next
+/// ```
+/// Where the result is `known` to be one entry, it is `lea target(%rip),%reg; jmp next`.
+pub(crate) fn detour(instruction: &Instruction, known: bool, place: Vaddr, target: Vaddr) -> Option<Vec<u8>> {
+    let load = |register| {
+        let memory = MemoryOperand::with_base_displ(Register::RIP, target.0.cast_signed());
+        Instruction::with2(Code::Lea_r64_m, register, memory).ok()
+    };
+    let add = |register| {
+        let memory = MemoryOperand::with_base_index(register, Register::R11);
+        Instruction::with2(Code::Lea_r64_m, register, memory).ok()
+    };
+    let register = instruction.op0_register();
+    let mut code = Vec::new();
+    match instruction.code() {
+        Code::Mov_rm64_imm32 if instruction.op0_kind() == OpKind::Memory => {
+            let mut store = *instruction;
+            store.set_code(Code::Mov_rm64_r64);
+            store.set_op1_kind(OpKind::Register);
+            store.set_op1_register(Register::R11);
+            code.extend([load(Register::R11)?, store]);
+        }
+        Code::Pushq_imm32 => {
+            code.extend([load(Register::R11)?, Instruction::with1(Code::Push_r64, Register::R11).ok()?]);
+        }
+        _ if !register.is_gpr64() || register == Register::R11 => return None,
+        _ if known => code.push(load(register)?),
+        Code::Lea_r64_m => {
+            let mut index = *instruction;
+            index.set_memory_displacement64(0);
+            code.extend([load(Register::R11)?, index, add(register)?]);
+        }
+        _ => code.extend([load(Register::R11)?, add(register)?]),
+    }
+    code.push(Instruction::with_branch(Code::Jmp_rel32_64, instruction.next_ip()).ok()?);
+    let block = InstructionBlock::new(&code, place.0);
+    BlockEncoder::encode(64, block, BlockEncoderOptions::DONT_FIX_BRANCHES)
+        .ok()
+        .map(|result| result.code_buffer)
+}
+
 /// Where in `instruction`, which stands in `image`, its immediate and displacement are.
 pub(crate) fn constant_offsets(image: &Image<'_>, instruction: &Instruction) -> ConstantOffsets {
     let bytes = image.bytes_at(Vaddr(instruction.ip())).unwrap_or_default();
@@ -376,14 +433,7 @@ fn unbounded_extent<'a>(image: &Image<'_>, functions: &Functions<'a>, at: Vaddr)
     let start = convergence(image, at, segment.range.start)?;
     let end = Vaddr(next.0.min(start.0 + UNBOUNDED_BYTES));
     let range = VaddrRange { start, end };
-    Some(Extent {
-        range,
-        nominal_end: end,
-        name: None,
-        has_unwind_info: false,
-        is_resolver: false,
-        lsda: None,
-    })
+    Some(Extent { range, nominal_end: end, name: None, is_bounded: false, is_resolver: false, lsda: None })
 }
 
 /// Bytes behind a place without function bounds that are read as the same function.

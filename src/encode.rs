@@ -17,9 +17,17 @@ pub(crate) const NOP: u8 = 0x90;
 pub(crate) fn immediate(before: &[u8], at: usize, number: u32) -> Option<Vec<u8>> {
     let mut after = before.to_vec();
     let field = after.get_mut(at..)?;
-    field.fill(0);
+    if field.len() == 8 {
+        field.fill(0);
+    }
     field.first_chunk_mut::<4>()?.copy_from_slice(&number.to_le_bytes());
     Some(after)
+}
+
+/// `mov $entry,%reg -> mov $number,%reg`, in the seven-byte form and in the ten-byte `movabs`.
+pub(crate) fn number(before: &[u8], number: u32) -> Option<Vec<u8>> {
+    let immediate_size = if before.len() == 10 { 8 } else { 4 };
+    immediate(before, before.len().checked_sub(immediate_size)?, number)
 }
 
 /// `mov $entry,%reg -> mov $number,%rax`, seven bytes.
@@ -52,6 +60,9 @@ pub(crate) fn tail_call(before: &[u8], number: u32) -> Option<Vec<u8>> {
 
 /// `mov $entry,%reg -> lea target(%rip),%reg`, filled with `nop`; seven bytes or more.
 pub(crate) fn load_address(before: &[u8], at: Vaddr, register: Gpr, target: Vaddr) -> Option<Vec<u8>> {
+    if before.first().is_none_or(|rex| rex & 0xf8 != 0x48) {
+        return None; // not the 64-bit form that the size is known of
+    }
     let rex = if register < 8 { 0x48 } else { 0x4c }; // REX.W, and REX.R for r8 to r15
     let modrm = 0x05 | (register as u8 & 7) << 3; // mod 00, rm 101: rel32(%rip)
     let mut code = vec![rex, 0x8d, modrm];
@@ -67,7 +78,19 @@ pub(crate) fn branch(before: &[u8], at: Vaddr, target: Vaddr) -> Option<Vec<u8>>
     Some(after)
 }
 
-/// `push $entry; ret -> jmp target`, filled with `nop`; five bytes or more.
+/// `call *word(%rip) -> call target` and `jmp *word(%rip) -> jmp target`, filled with `nop`.
+pub(crate) fn branch_through_memory(before: &[u8], at: Vaddr, target: Vaddr) -> Option<Vec<u8>> {
+    let opcode = match before {
+        [0xff, 0x15, _, _, _, _] => 0xe8, // call rel32
+        [0xff, 0x25, _, _, _, _] => 0xe9, // jmp rel32
+        _ => return None,
+    };
+    let mut code = vec![opcode];
+    code.extend(relative(at, 5, target)?);
+    filled(&code, before.len())
+}
+
+/// Whatever the bytes do, e.g. `push $entry; ret` `-> jmp target`, filled with `nop`; five bytes or more.
 pub(crate) fn jump(before: &[u8], at: Vaddr, target: Vaddr) -> Option<Vec<u8>> {
     let mut code = vec![0xe9]; // jmp rel32
     code.extend(relative(at, 5, target)?);

@@ -282,12 +282,24 @@ pub(crate) struct Cell {
     pub(crate) may_change: bool,
 }
 
-/// What to follow through one function. Sites are numbered: instructions first, then cells.
+/// What to follow through one function. Sites are numbered: instructions first, then cells, then values
+/// that come from another function.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Subjects {
     /// Addresses of the instructions that hold an entry's (or the page's) address.
     pub(crate) instructions: Vec<Vaddr>,
     pub(crate) cells: Vec<Cell>,
+    /// An entry's address that a caller passes, or that a callee returns.
+    pub(crate) incoming: Option<Incoming>,
+}
+
+/// How an entry's address comes from another function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Incoming {
+    /// In this register when the function is entered.
+    Argument(Gpr),
+    /// In `rax` behind calls of the function at this address.
+    Result(Vaddr),
 }
 
 impl Subjects {
@@ -300,15 +312,18 @@ impl Subjects {
     }
 
     fn len(&self) -> usize {
+        self.incoming_site() + usize::from(self.incoming.is_some())
+    }
+
+    /// The number of the value that comes from another function.
+    fn incoming_site(&self) -> usize {
         self.instructions.len() + self.cells.len()
     }
 
-    /// Where site `number` is: its instruction, or its cell.
-    pub(crate) fn address(&self, number: usize) -> Vaddr {
-        match self.instructions.get(number) {
-            Some(&instruction) => instruction,
-            None => self.cells[number - self.instructions.len()].at,
-        }
+    /// Where site `number` is: its instruction, or its cell; nothing for a value from elsewhere.
+    pub(crate) fn address(&self, number: usize) -> Option<Vaddr> {
+        let cell = |number: usize| self.cells.get(number).map(|cell| cell.at);
+        self.instructions.get(number).copied().or_else(|| cell(number.checked_sub(self.instructions.len())?))
     }
 }
 
@@ -333,8 +348,8 @@ pub(crate) enum Use {
     Loaded { index: usize },
     /// Returned to the caller.
     Returned,
-    /// Stored to the memory word at this address, as it is.
-    StoredTo(Vaddr),
+    /// Stored to the memory word at this address, as it is; `joined`: or another value in its stead.
+    StoredTo { at: Vaddr, joined: bool },
     /// Stored somewhere, as it is.
     Stored,
     /// Stored somewhere, mangled with the pointer guard.
@@ -342,7 +357,7 @@ pub(crate) enum Use {
     /// Compared with something else than zero.
     Compared,
     /// In a register that carries an argument to a call, or to the function jumped to.
-    Argument { callee: Option<Vaddr> },
+    Argument { callee: Option<Vaddr>, register: Gpr },
     /// Computed with, or read by an instruction that is not followed.
     Computed,
 }
@@ -433,13 +448,18 @@ impl Analysis<'_> {
     /// of code that nothing seen leads to.
     fn settle(&mut self) -> Result<(), Doubt> {
         let mut work = Vec::new();
+        let first = self.function.extent.range.start;
         let mut roots: Vec<Vaddr> = self.function.parts.iter().map(|part| part.start).collect();
         for part in &self.function.parts {
             roots.extend(self.functions.entries_inside(*part));
         }
         for root in roots {
+            let mut state = State::at_entry();
+            if let (Some(Incoming::Argument(register)), true) = (self.subjects.incoming, root == first) {
+                state.registers[register] = self.incoming_value();
+            }
             if let Some(index) = self.function.index_of(root) {
-                self.arrive(index, &State::at_entry(), &mut work);
+                self.arrive(index, &state, &mut work);
             }
         }
         let mut budget = limits::FLOW_ROUNDS_PER_BLOCK.saturating_mul(self.function.instructions.len() + 16);
@@ -608,6 +628,10 @@ impl Analysis<'_> {
         })
     }
 
+    fn incoming_value(&self) -> Value {
+        Value { entry: SiteSet::one(self.subjects.incoming_site()), ..Value::UNKNOWN }
+    }
+
     fn instruction(&self, index: usize) -> &Instruction {
         &self.function.instructions[index]
     }
@@ -702,7 +726,7 @@ impl Analysis<'_> {
             return state.store(offset, size, value);
         }
         let stored = match place {
-            Place::Word(at) if size == 8 => Use::StoredTo(Vaddr(at)),
+            Place::Word(at) if size == 8 => Use::StoredTo { at: Vaddr(at), joined: value.other },
             _ => Use::Stored,
         };
         self.used(value.plain_sites(), stored);
@@ -945,6 +969,9 @@ impl Analysis<'_> {
             }
         }
         self.join_elsewhere(state);
+        if direct.is_some_and(|callee| self.subjects.incoming == Some(Incoming::Result(callee))) {
+            state.registers[RAX] = self.incoming_value();
+        }
     }
 
     /// Notes a call or jump to `target` if that may be a site's; whether it is nothing else.
@@ -967,10 +994,10 @@ impl Analysis<'_> {
     /// Values in argument registers go to whoever is called.
     fn arguments(&mut self, state: &State, callee: Option<Vaddr>) {
         for register in ARGUMENTS {
-            self.used(state.registers[register].plain_sites(), Use::Argument { callee });
+            self.used(state.registers[register].plain_sites(), Use::Argument { callee, register });
         }
         if let Some(top) = state.registers[RSP].stack() {
-            self.used(state.sites_overlapping(top, 8), Use::Argument { callee });
+            self.used(state.sites_overlapping(top, 8), Use::Argument { callee: None, register: RSP });
         }
     }
 
@@ -1127,11 +1154,12 @@ fn place(instruction: &Instruction, state: &State) -> Place {
             _ => Known::Nothing,
         },
     };
+    let scale = u64::from(instruction.memory_index_scale());
     let index = match instruction.memory_index() {
         Register::None => Some(0),
         register => gpr(register)
             .and_then(|number| state.registers[number].number())
-            .map(|number| number.wrapping_mul(u64::from(instruction.memory_index_scale()))),
+            .map(|number| number.wrapping_mul(scale)),
     };
     match (base, index) {
         (Known::Stack(offset), Some(index)) => {
@@ -1140,9 +1168,10 @@ fn place(instruction: &Instruction, state: &State) -> Place {
         (Known::Constant(base), Some(index)) => {
             Place::Word(base.wrapping_add(displacement).wrapping_add(index))
         }
-        (Known::Constant(base), None) if instruction.memory_index_scale() == 8 => {
+        (Known::Constant(base), None) if scale == 8 || base != 0 => {
             Place::Table(base.wrapping_add(displacement))
         }
+        (Known::Nothing, Some(index)) if index != 0 => Place::Table(index.wrapping_add(displacement)),
         _ => Place::Elsewhere,
     }
 }
@@ -1247,6 +1276,30 @@ fn registers_written(image: &Image<'_>, entry: Vaddr) -> u16 {
 /// code never does, since a callee may change them.
 pub(crate) fn expects_preserved(function: &Function<'_>, image: &Image<'_>, index: usize) -> bool {
     [RCX, R11].into_iter().any(|register| is_live_behind(function, image, index, register))
+}
+
+/// Whether nothing behind instruction number `index` reads `r11`, or the flags that the instruction sets,
+/// before they are written again.
+pub(crate) fn scratch_is_free(function: &Function<'_>, image: &Image<'_>, index: usize) -> bool {
+    let sets_flags = function.instructions[index].rflags_modified() != 0;
+    let flags_are_read = sets_flags && flags_are_live_behind(function, index);
+    !(flags_are_read || is_live_behind(function, image, index, R11))
+}
+
+/// Whether the flags may be read behind instruction number `index`; looks at straight code only.
+fn flags_are_live_behind(function: &Function<'_>, index: usize) -> bool {
+    let mut at = index;
+    while let Some(next) = function.fall_through(at) {
+        let instruction = &function.instructions[next];
+        if instruction.rflags_read() != 0 || code::jump_target(instruction).is_some() {
+            return true;
+        }
+        if instruction.rflags_modified() != 0 || instruction.mnemonic() == Mnemonic::Call {
+            return false;
+        }
+        at = next;
+    }
+    !matches!(function.instructions[at].mnemonic(), Mnemonic::Ret | Mnemonic::Jmp)
 }
 
 fn is_live_behind(function: &Function<'_>, image: &Image<'_>, index: usize, register: Gpr) -> bool {

@@ -43,6 +43,8 @@ pub struct Functions<'a> {
     secondary: Vec<u64>,
     /// Initialised pointers that relocations fill, by address.
     relocated: Vec<u64>,
+    /// Data that other files can reach by name.
+    exported_data: Vec<VaddrRange>,
 }
 
 /// The stretch of code that belongs to one function, as far as it is known.
@@ -54,8 +56,8 @@ pub struct Extent<'a> {
     pub nominal_end: Vaddr,
     /// Its name, where a symbol tells.
     pub name: Option<&'a str>,
-    /// Unwind information tells where it begins and ends.
-    pub has_unwind_info: bool,
+    /// Something tells where it begins; else it is only a stretch of code around some place.
+    pub is_bounded: bool,
     /// An IFUNC resolver: what it returns is called.
     pub is_resolver: bool,
     /// Its exception table (`.gcc_except_table` entry).
@@ -85,35 +87,8 @@ impl<'a> Functions<'a> {
         }
         starts.retain(|start| image.is_executable(Vaddr(start.at)));
         relocated.sort_unstable();
-        Self::layered(starts, relocated)
-    }
-
-    /// Sorts `starts` into functions and entries inside of functions.
-    fn layered(mut starts: Vec<Start<'a>>, relocated: Vec<u64>) -> Self {
-        starts.sort_by_key(|start| (start.at, start.source));
-        let mut primary: Vec<Start<'a>> = Vec::new();
-        let mut secondary = Vec::new();
-        for start in starts {
-            match primary.last_mut() {
-                Some(last) if last.at == start.at => {
-                    last.end = last.end.max(start.end);
-                    last.resolver |= start.resolver;
-                    last.lsda = last.lsda.or(start.lsda);
-                    if let Some(name) = start.name
-                        && last.name.is_none_or(|(rank, _)| name.0 < rank)
-                    {
-                        last.name = Some(name);
-                    }
-                }
-                Some(last) if start.at < last.end && last.source == Source::UnwindInfo => {
-                    if secondary.last() != Some(&start.at) {
-                        secondary.push(start.at);
-                    }
-                }
-                _ => primary.push(start),
-            }
-        }
-        Self { primary, secondary, relocated }
+        let (primary, secondary) = layered(starts);
+        Self { primary, secondary, relocated, exported_data: exported_data(image) }
     }
 
     /// The function whose code `at` belongs to: the last one that begins at or before it, up to the next.
@@ -134,7 +109,7 @@ impl<'a> Functions<'a> {
             range: VaddrRange { start: Vaddr(start.at), end: Vaddr(end) },
             nominal_end: Vaddr(start.end.min(end)),
             name: start.name.and_then(|(_, name)| std::str::from_utf8(name).ok()),
-            has_unwind_info: start.source == Source::UnwindInfo,
+            is_bounded: true,
             is_resolver: start.resolver,
             lsda: start.lsda.map(Vaddr),
         })
@@ -166,12 +141,46 @@ impl<'a> Functions<'a> {
         self.primary.binary_search_by_key(&at.0, |start| start.at).is_ok()
     }
 
+    /// Whether other files can reach the data at `at` by name.
+    #[must_use]
+    pub fn is_exported_data(&self, at: Vaddr) -> bool {
+        self.exported_data.iter().any(|range| range.contains(at))
+    }
+
     /// Whether the 8 bytes at `at` are filled by a relocation when the file is loaded.
     #[must_use]
     pub fn is_relocated(&self, at: Vaddr) -> bool {
         let index = self.relocated.partition_point(|&place| place.wrapping_add(8) <= at.0);
         self.relocated.get(index).is_some_and(|&place| place < at.0.wrapping_add(8))
     }
+}
+
+/// Sorts `starts` into functions and entries inside of functions.
+fn layered(mut starts: Vec<Start<'_>>) -> (Vec<Start<'_>>, Vec<u64>) {
+    starts.sort_by_key(|start| (start.at, start.source));
+    let mut primary: Vec<Start<'_>> = Vec::new();
+    let mut secondary = Vec::new();
+    for start in starts {
+        match primary.last_mut() {
+            Some(last) if last.at == start.at => {
+                last.end = last.end.max(start.end);
+                last.resolver |= start.resolver;
+                last.lsda = last.lsda.or(start.lsda);
+                if let Some(name) = start.name
+                    && last.name.is_none_or(|(rank, _)| name.0 < rank)
+                {
+                    last.name = Some(name);
+                }
+            }
+            Some(last) if start.at < last.end && last.source == Source::UnwindInfo => {
+                if secondary.last() != Some(&start.at) {
+                    secondary.push(start.at);
+                }
+            }
+            _ => primary.push(start),
+        }
+    }
+    (primary, secondary)
 }
 
 fn unwind_starts<'a>(image: &Image<'a>, starts: &mut Vec<Start<'a>>) {
@@ -290,6 +299,18 @@ fn dynamic_symbols<'a>(image: &Image<'a>) -> Option<(&'a [elf::Sym64<Le>], Strin
     let strings_at = image.offset_at(Vaddr(dynamic.strtab?))?.0;
     let strings = StringTable::new(image.bytes, strings_at, strings_at.checked_add(dynamic.strtab_size)?);
     Some((symbols, strings))
+}
+
+fn exported_data(image: &Image<'_>) -> Vec<VaddrRange> {
+    let Some((symbols, _)) = dynamic_symbols(image) else { return Vec::new() };
+    let is_data = |symbol: &&elf::Sym64<Le>| {
+        symbol.st_type() == elf::STT_OBJECT && symbol.st_shndx.get(Le) != elf::SHN_UNDEF
+    };
+    symbols
+        .iter()
+        .filter(is_data)
+        .filter_map(|symbol| VaddrRange::new(Vaddr(symbol.st_value.get(Le)), symbol.st_size.get(Le)))
+        .collect()
 }
 
 /// IFUNC resolvers that only relocations name, and the places that relocations fill.

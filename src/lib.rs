@@ -15,6 +15,7 @@ pub mod functions;
 pub mod limits;
 pub mod outcome;
 pub mod plan;
+mod planner;
 pub mod record;
 pub mod report;
 mod scan;
@@ -29,5 +30,5 @@ pub mod vsyscall;
 /// elf -> scan -> plan: everything that is decided about one file, nothing written.
 #[must_use]
 pub fn plan_elf(image: &elf::Image<'_>) -> plan::Plan {
-    plan::plan(image, &scan::scan(image))
+    planner::plan(image, &scan::scan(image))
 }

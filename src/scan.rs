@@ -6,8 +6,8 @@ use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::code::{self, Function};
-use crate::elf::Image;
-use crate::flow::{self, Cell, Flow, Gpr, SiteUses, Subjects, Through, Use};
+use crate::elf::{FileType, Image};
+use crate::flow::{self, Cell, Flow, Gpr, Incoming, SiteUses, Subjects, Through, Use};
 use crate::functions::Functions;
 use crate::limits;
 use crate::search::{self, Hit};
@@ -31,8 +31,8 @@ pub(crate) enum Constant {
     Immediate { at: usize },
     /// Part of a computation whose result in this register is the entry's address.
     Computed(Gpr),
-    /// The page's address plus an index that is not known.
-    Indexed,
+    /// The page's address plus an index that is not known, in this register.
+    Indexed(Gpr),
     /// A pointer in data.
     Word,
     /// `call rel32` or `jmp rel32`.
@@ -74,6 +74,8 @@ pub(crate) struct Evidence {
     pub(crate) expects_preserved: bool,
     /// What else is done with the value, which a rewrite would change.
     pub(crate) conflict: Option<&'static str>,
+    /// `r11` and the flags are free behind the constant, so that other code may run there.
+    pub(crate) scratch_is_free: bool,
 }
 
 /// What is known of a site.
@@ -135,6 +137,9 @@ struct Candidate {
     constant: Constant,
     /// In initialised data, not stored by code.
     initialised: bool,
+    /// Code stores it in the stead of another value.
+    joined: bool,
+    scratch_is_free: bool,
 }
 
 /// An instruction whose value is to be followed.
@@ -152,11 +157,12 @@ impl<'a> Scanner<'a> {
                 Hit::Word(offset, vaddr, entry) => self.word(Span { vaddr, offset, len: 8 }, entry),
                 Hit::Branch(offset, vaddr) => self.branch(offset, vaddr, &mut functions),
                 Hit::Immediate(offset, vaddr) => self.immediate(offset, vaddr, &mut functions),
+                Hit::Subtrahend(_, vaddr) => self.subtrahend(vaddr, &mut functions),
             }
         }
         for (function, subjects) in functions.into_values() {
             if !subjects.is_empty() {
-                self.follow(&function, &subjects);
+                self.follow(function, &subjects);
             }
         }
         self.read_cells();
@@ -184,6 +190,8 @@ impl<'a> Scanner<'a> {
             function: None,
             constant: Constant::Word,
             initialised: true,
+            joined: false,
+            scratch_is_free: false,
         });
     }
 
@@ -232,6 +240,7 @@ impl<'a> Scanner<'a> {
             adjacent: false,
             expects_preserved: flow::expects_preserved(function, self.image, index),
             conflict: None,
+            scratch_is_free: false,
         };
         let name = function.extent.name;
         let span = self.span(&instruction);
@@ -278,6 +287,24 @@ impl<'a> Scanner<'a> {
             Role::Other(reason) => {
                 self.push(span, entry, Form::OtherInstruction, name, Finding::Harmless(reason.into()));
             }
+        }
+    }
+
+    /// `at` is where an instruction may subtract the negated address of the page. Only what is called is a
+    /// site: ten megabytes are a common number.
+    fn subtrahend(&mut self, at: Vaddr, functions: &mut BTreeMap<Vaddr, (Function<'a>, Vec<Subject>)>) {
+        if !self.image.may_be_code(at) {
+            return;
+        }
+        let Ok((function, subjects)) = self.function_at(at, functions) else { return };
+        let Some(index) = function.covering(at) else { return };
+        let instruction = function.instructions[index];
+        let offsets = code::constant_offsets(self.image, &instruction);
+        let is_operand = instruction.ip().wrapping_add(offsets.immediate_offset() as u64) == at.0;
+        let subtracts = matches!(instruction.code(), Code::Sub_RAX_imm32 | Code::Sub_rm64_imm32);
+        let register = flow::gpr(instruction.op0_register()).filter(|_| subtracts && is_operand);
+        if let Some(register) = register {
+            subjects.push(Subject { instruction, constant: Constant::Computed(register) });
         }
     }
 
@@ -353,24 +380,27 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn follow(&mut self, function: &Function<'a>, subjects: &[Subject]) {
-        let query = Subjects {
-            instructions: subjects.iter().map(|subject| Vaddr(subject.instruction.ip())).collect(),
-            cells: Vec::new(),
-        };
-        let flow = match flow::analyse(self.image, &self.functions, function, &query) {
-            Ok(flow) => flow,
+    fn follow(&mut self, function: Function<'a>, subjects: &[Subject]) {
+        let name = function.extent.name;
+        let instructions = subjects.iter().map(|subject| Vaddr(subject.instruction.ip())).collect();
+        let query = Subjects { instructions, ..Subjects::default() };
+        let analysed = function.complete(self.image, &self.functions).and_then(|function| {
+            let flow = flow::analyse(self.image, &self.functions, &function, &query)?;
+            Ok((function, flow))
+        });
+        match analysed {
+            Ok((function, flow)) => {
+                for (number, subject) in subjects.iter().enumerate() {
+                    self.classify(&function, &flow, &query, number, subject);
+                }
+            }
             Err(doubt) => {
                 for subject in subjects {
                     let (span, entry) = (self.span(&subject.instruction), self.nominal_entry(subject));
                     let finding = Finding::Unproven(doubt.reason().into());
-                    self.push(span, entry, Form::DirectCall, function.extent.name, finding);
+                    self.push(span, entry, Form::DirectCall, name, finding);
                 }
-                return;
             }
-        };
-        for (number, subject) in subjects.iter().enumerate() {
-            self.classify(function, &flow, &query, number, subject);
         }
     }
 
@@ -392,15 +422,40 @@ impl<'a> Scanner<'a> {
     ) {
         let uses = &flow.sites[number];
         let span = self.span(&subject.instruction);
-        let computed = matches!(subject.constant, Constant::Computed(_));
+        let computed = match subject.constant {
+            Constant::Computed(register) => Some(register),
+            _ => None,
+        };
         let entry = uses.entry.unwrap_or_else(|| self.nominal_entry(subject));
         let name = function.extent.name.map(str::to_owned);
         let calls = self.calls(function, flow, query, number);
-        let judged = judge(uses, !calls.is_empty(), function.extent.is_resolver);
+        let elsewhere = if calls.is_empty() { self.called_elsewhere(function, uses) } else { None };
+        let only_arithmetic = uses.entry.is_none() && uses.uses.iter().all(|used| *used == Use::Computed);
+        let judged = judge(uses, !calls.is_empty() || elsewhere.is_some(), function.extent.is_resolver);
+        if computed.is_some() && !matches!(judged, Judged::Call(_)) {
+            if subject.instruction.mnemonic() == Mnemonic::Sub {
+                return;
+            }
+            if only_arithmetic {
+                let reason = "a number that is computed with, never called";
+                let finding = Finding::Harmless(reason.into());
+                return self.push(span, entry, Form::OtherInstruction, function.extent.name, finding);
+            }
+        }
         let (form, reach, finding) = match judged {
-            Judged::Cell(at) => {
-                let (constant, function) = (subject.constant, name);
-                self.cells.push(Candidate { at, span, entry, function, constant, initialised: false });
+            Judged::Cell { at, joined } => {
+                let scratch_is_free = self.scratch_is_free(function, subject);
+                let (constant, function, initialised) = (subject.constant, name, false);
+                self.cells.push(Candidate {
+                    at,
+                    span,
+                    entry,
+                    function,
+                    constant,
+                    initialised,
+                    joined,
+                    scratch_is_free,
+                });
                 return;
             }
             Judged::Not(form, finding) => (form, None, finding),
@@ -410,15 +465,62 @@ impl<'a> Scanner<'a> {
                     None => called_form(subject.constant, uses, &calls),
                 };
                 let exact = calls.iter().any(|call| call.exact);
-                let constant = if uses.entry.is_none() { Constant::Indexed } else { subject.constant };
-                let evidence = self.evidence(function, subject, constant, uses, calls, flow);
-                let reach =
-                    if exact || constant == Constant::Indexed { Reach::Always } else { Reach::Fallback };
+                let constant = match computed {
+                    Some(register) if uses.entry.is_none() => Constant::Indexed(register),
+                    _ => subject.constant,
+                };
+                let is_always = exact || elsewhere.is_some() || matches!(constant, Constant::Indexed(_));
+                let mut evidence = self.evidence(function, subject, constant, uses, calls, flow);
+                if let Some(elsewhere) = elsewhere {
+                    evidence.conflict = evidence.conflict.or(elsewhere.conflict);
+                    evidence.expects_preserved = elsewhere.expects_preserved;
+                }
+                let reach = if is_always { Reach::Always } else { Reach::Fallback };
                 (form, Some(reach), Finding::Call(evidence))
             }
         };
-        let form = if computed { Form::Computed } else { form };
+        let form = if computed.is_some() { Form::Computed } else { form };
         self.sites.push(Site { span, entry, form, function: name, reach, finding });
+    }
+
+    /// Whether a function that the value is passed to, or a caller that it is returned to, calls it.
+    fn called_elsewhere(&self, function: &Function<'a>, uses: &SiteUses) -> Option<CellUses> {
+        let mut found = CellUses::default();
+        for used in &uses.uses {
+            match *used {
+                Use::Argument { callee: Some(callee), register } => {
+                    self.note_incoming(callee, Incoming::Argument(register), &mut found);
+                }
+                Use::Returned if !function.extent.is_resolver && function.extent.is_bounded => {
+                    let start = function.extent.range.start;
+                    let mut callers = Vec::new();
+                    search::relative_references(self.image, VaddrRange { start, end: start.plus(1) }, |at| {
+                        if self.is_branch_operand(at) && callers.len() < limits::CELL_READERS {
+                            callers.push(at);
+                        }
+                    });
+                    for caller in callers {
+                        self.note_incoming(caller, Incoming::Result(start), &mut found);
+                    }
+                }
+                _ => {}
+            }
+        }
+        (!found.calls.is_empty()).then_some(found)
+    }
+
+    /// Follows a value that comes into the function at `at` from another one.
+    fn note_incoming(&self, at: Vaddr, incoming: Incoming, found: &mut CellUses) {
+        let decoded = Function::decode(self.image, &self.functions, at);
+        let complete = decoded.and_then(|function| function.complete(self.image, &self.functions));
+        let Ok(function) = complete else { return };
+        if matches!(incoming, Incoming::Argument(_)) && function.extent.range.start != at {
+            return;
+        }
+        let query = Subjects { incoming: Some(incoming), ..Subjects::default() };
+        if let Ok(flow) = flow::analyse(self.image, &self.functions, &function, &query) {
+            self.note_uses(&function, &flow, &query, 0, &flow.sites[0], found);
+        }
     }
 
     fn calls(&self, function: &Function<'a>, flow: &Flow, query: &Subjects, number: usize) -> Vec<Call> {
@@ -430,7 +532,7 @@ impl<'a> Scanner<'a> {
                 .iter()
                 .filter(|call| call.index == index)
                 .flat_map(|call| call.sites.iter())
-                .map(|site| query.address(site))
+                .filter_map(|site| query.address(site))
                 .collect();
             calls.push(Call { span: self.span(&function.instructions[index]), jump, exact, through, sites });
         }
@@ -446,10 +548,12 @@ impl<'a> Scanner<'a> {
         calls: Vec<Call>,
         flow: &Flow,
     ) -> Evidence {
-        let expects_preserved = calls
-            .iter()
-            .filter_map(|call| function.index_of(call.span.vaddr))
-            .any(|index| flow::expects_preserved(function, self.image, index));
+        let expects_preserved = uses.uses.iter().any(|used| match *used {
+            Use::Call { index, .. } | Use::IndexedCall { index } => {
+                flow::expects_preserved(function, self.image, index)
+            }
+            _ => false,
+        });
         let conflict = uses.uses.iter().find_map(|used| match used {
             Use::Compared => Some("the address is also compared with something"),
             Use::Computed => Some("the address is also computed with"),
@@ -466,7 +570,23 @@ impl<'a> Scanner<'a> {
             }
             _ => false,
         };
-        Evidence { constant, calls, loads: Vec::new(), only_called, adjacent, expects_preserved, conflict }
+        let scratch_is_free = self.scratch_is_free(function, subject);
+        let loads = Vec::new();
+        Evidence {
+            constant,
+            calls,
+            loads,
+            only_called,
+            adjacent,
+            expects_preserved,
+            conflict,
+            scratch_is_free,
+        }
+    }
+
+    fn scratch_is_free(&self, function: &Function<'a>, subject: &Subject) -> bool {
+        let index = function.index_of(Vaddr(subject.instruction.ip()));
+        index.is_some_and(|index| flow::scratch_is_free(function, self.image, index))
     }
 
     /// Whether a branch from outside of the function may lead between the constant and its last call.
@@ -532,7 +652,9 @@ impl<'a> Scanner<'a> {
             if !self.image.may_be_code(place) || functions.iter().any(|function| function.contains(place)) {
                 continue;
             }
-            if let Ok(function) = Function::decode(self.image, &self.functions, place) {
+            let decoded = Function::decode(self.image, &self.functions, place);
+            if let Ok(function) = decoded.and_then(|function| function.complete(self.image, &self.functions))
+            {
                 functions.push(function);
             }
         }
@@ -586,7 +708,7 @@ impl<'a> Scanner<'a> {
     fn note_readers(&self, function: &Function<'a>, addresses: &[Vaddr], found: &mut [CellUses]) {
         let cells =
             addresses.iter().zip(found.iter()).map(|(&at, uses)| Cell { at, may_change: uses.may_change() });
-        let mut query = Subjects { instructions: Vec::new(), cells: Vec::new() };
+        let mut query = Subjects::default();
         let cells: Vec<Cell> = cells.collect();
         for (chunk, cells) in cells.chunks(limits::SITES_PER_FUNCTION).enumerate() {
             query.cells = cells.to_vec();
@@ -633,6 +755,27 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Why the loads of an initialised word, not the word, cannot be rewritten where they have to be: in a
+    /// file without fixed addresses.
+    fn unrelocatable(&self, candidate: &Candidate, uses: &CellUses) -> Option<&'static str> {
+        if !candidate.initialised || self.image.identity.file_type == FileType::Exec {
+            return None;
+        }
+        let direct = |load: &Load| {
+            let instruction = code::instruction_at(self.image, load.span.vaddr);
+            instruction.and_then(|instruction| memory_address(&instruction)) == Some(candidate.at)
+        };
+        if uses.may_change() || self.functions.is_exported_data(candidate.at) {
+            Some(
+                "the word may be replaced at run time and has no relocation that could make it point to a stub",
+            )
+        } else if uses.doubtful || !uses.loads.iter().all(direct) {
+            Some("the word is read by an index and has no relocation that could make it point to a stub")
+        } else {
+            None
+        }
+    }
+
     fn classify_cell(&mut self, candidate: &Candidate, uses: &CellUses) {
         let called = !uses.calls.is_empty() || uses.returned;
         let (form, reach, finding) = if called {
@@ -646,11 +789,16 @@ impl<'a> Scanner<'a> {
                 only_called: false,
                 adjacent: false,
                 expects_preserved: uses.expects_preserved,
-                conflict: uses.conflict,
+                conflict: uses.conflict.or(self.unrelocatable(candidate, uses)),
+                scratch_is_free: candidate.scratch_is_free,
             };
             (form, Some(reach), Finding::Call(evidence))
         } else {
-            let form = if candidate.initialised { Form::DataWord } else { Form::StoredConstant };
+            let form = match candidate {
+                Candidate { initialised: true, .. } => Form::DataWord,
+                Candidate { joined: true, .. } => Form::StoredFallback,
+                _ => Form::StoredConstant,
+            };
             let reason = if uses.doubtful {
                 "the code that reads the word could not be analysed"
             } else if uses.loads.is_empty() {
@@ -695,7 +843,10 @@ enum Judged {
     /// Called; the form where it is not the kind of the calls that tells.
     Call(Option<Form>),
     /// Stored in a word of memory: whether it is called is for the readers of the word to tell.
-    Cell(Vaddr),
+    Cell {
+        at: Vaddr,
+        joined: bool,
+    },
     Not(Form, Finding),
 }
 
@@ -703,7 +854,7 @@ fn judge(uses: &SiteUses, called: bool, in_resolver: bool) -> Judged {
     let has = |wanted: fn(&Use) -> bool| uses.uses.iter().any(wanted);
     let unproven = |form, reason: &str| Judged::Not(form, Finding::Unproven(reason.into()));
     let stored_to = uses.uses.iter().find_map(|used| match used {
-        Use::StoredTo(at) => Some(*at),
+        Use::StoredTo { at, joined } => Some((*at, *joined)),
         _ => None,
     });
     if called || has(|used| matches!(used, Use::IndexedCall { .. })) {
@@ -712,8 +863,8 @@ fn judge(uses: &SiteUses, called: bool, in_resolver: bool) -> Judged {
         Judged::Call(Some(Form::IfuncFallback))
     } else if has(|used| *used == Use::StoredMangled) {
         Judged::Call(Some(Form::StoredFallback))
-    } else if let Some(at) = stored_to {
-        Judged::Cell(at)
+    } else if let Some((at, joined)) = stored_to {
+        Judged::Cell { at, joined }
     } else if has(|used| *used == Use::Returned) {
         unproven(Form::StoredConstant, "returned to callers that are not known")
     } else if has(|used| *used == Use::Stored) {

@@ -21,6 +21,8 @@ const BLOCK: usize = 16 << 10;
 pub enum Hit {
     /// Four bytes in an executable segment: perhaps an immediate or displacement.
     Immediate(FileOffset, Vaddr),
+    /// The number subtracted by an instruction that may compute the page's address.
+    Subtrahend(FileOffset, Vaddr),
     /// Eight aligned bytes outside of executable segments: a pointer to the entry.
     Word(FileOffset, Vaddr, Entry),
     /// The displacement of what may be a `call` or `jmp` straight into the page.
@@ -39,6 +41,10 @@ pub fn hits(image: &Image<'_>) -> Vec<Hit> {
             immediates(bytes, |at| {
                 let (offset, vaddr) = place(at);
                 hits.push(Hit::Immediate(offset, vaddr));
+            });
+            subtrahends(bytes, |at| {
+                let (offset, vaddr) = place(at);
+                hits.push(Hit::Subtrahend(offset, vaddr));
             });
             if image.identity.file_type == FileType::Exec {
                 branches_to_page(bytes, segment.range.start, |at| {
@@ -68,6 +74,7 @@ pub fn may_hold_entry(file_type: FileType, segment: &Segment, start: Vaddr, byte
     let mut found = false;
     if segment.executable {
         immediates(bytes, |_| found = true);
+        subtrahends(bytes, |_| found = true);
         if file_type == FileType::Exec && !found {
             branches_to_page(bytes, start, |_| found = true);
         }
@@ -85,6 +92,18 @@ fn immediates(bytes: &[u8], mut found: impl FnMut(usize)) {
             && bytes[at + 1] & !0x0c == 0
             && bytes[at + 1] != 0x0c
         {
+            found(at);
+        }
+    }
+}
+
+/// Calls `found` with the index of each operand of `sub $0xa00000,%r64`: gcc's way to add the page's
+/// address, which is `-0xa00000`.
+fn subtrahends(bytes: &[u8], mut found: impl FnMut(usize)) {
+    let negated = (PAGE.wrapping_neg() as u32).to_le_bytes();
+    for at in memmem::find_iter(bytes, &negated) {
+        let opcode = at.checked_sub(3).and_then(|start| bytes.get(start..at));
+        if matches!(opcode, Some([_, 0x48, 0x2d] | [0x48 | 0x49, 0x81, 0xe8..=0xef])) {
             found(at);
         }
     }

@@ -12,6 +12,7 @@ use crate::elf::{Image, PAGE_SIZE, Segment};
 use crate::functions::{Extent, Functions};
 use crate::limits;
 use crate::search;
+use crate::vsyscall::ENTRY_STRIDE;
 
 /// Room that was given away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +25,13 @@ pub(crate) struct Room {
 }
 
 /// A segment that grew within its last page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Growth {
     /// File offset of `p_filesz`, which `p_memsz` follows.
     pub(crate) field: FileOffset,
     pub(crate) size: u64,
+    /// The bytes that it grew by.
+    pub(crate) tail: std::ops::Range<FileOffset>,
 }
 
 /// Gives away room for stubs, each byte once.
@@ -51,25 +54,42 @@ impl<'a> Allocator<'a> {
         let len = len as u64;
         let range = match self.in_padding(len, near) {
             Some(range) => range,
-            None => VaddrRange::new(self.in_tail(len)?, len)?,
+            None => VaddrRange::new(self.in_tail(len, |from| from.next_multiple_of(STUB_ALIGNMENT))?, len)?,
         };
+        self.give(range)
+    }
+
+    /// Room for `len` bytes with the layout of the vsyscall page: an index of up to two strides can be
+    /// added to its address, or put into it by `or`.
+    pub(crate) fn allocate_page(&mut self, len: usize) -> Option<Room> {
+        let index_bits = ENTRY_STRIDE | ENTRY_STRIDE << 1;
+        let aligned = |from: u64| {
+            let start = from.next_multiple_of(STUB_ALIGNMENT);
+            if start & index_bits == 0 { start } else { start.next_multiple_of(PAGE_SIZE) }
+        };
+        let start = self.in_tail(len as u64, aligned)?;
+        self.give(VaddrRange::new(start, len as u64)?)
+    }
+
+    fn give(&mut self, range: VaddrRange) -> Option<Room> {
         self.taken.push(range);
-        let vaddr = range.start;
-        let offset = match self.image.offset_at(vaddr) {
+        let offset = match self.image.offset_at(range.start) {
             Some(offset) => offset,
             None => {
                 let (segment, _) = self.tail?;
-                FileOffset(segment.offset.0 + (vaddr.0 - segment.range.start.0))
+                FileOffset(segment.offset.0 + (range.start.0 - segment.range.start.0))
             }
         };
-        Some(Room { vaddr, offset, len: range.len() as usize })
+        Some(Room { vaddr: range.start, offset, len: range.len() as usize })
     }
 
     /// The segment that had to grow for what was given away.
     pub(crate) fn growth(&self) -> Option<Growth> {
         const P_FILESZ: u64 = 32;
         let (segment, end) = self.tail?;
-        Some(Growth { field: FileOffset(segment.header.0 + P_FILESZ), size: end.0 - segment.range.start.0 })
+        let size = end.0 - segment.range.start.0;
+        let tail = segment.file_end()..FileOffset(segment.offset.0 + size);
+        Some(Growth { field: FileOffset(segment.header.0 + P_FILESZ), size, tail })
     }
 
     fn in_padding(&self, len: u64, near: Vaddr) -> Option<VaddrRange> {
@@ -123,13 +143,13 @@ impl<'a> Allocator<'a> {
         !referenced
     }
 
-    fn in_tail(&mut self, len: u64) -> Option<Vaddr> {
+    fn in_tail(&mut self, len: u64, aligned: impl Fn(u64) -> u64) -> Option<Vaddr> {
         let grown = self.tail.into_iter();
         let fresh = self.image.segments.iter().map(|segment| (*segment, segment.range.end));
         let candidates: Vec<(Segment, Vaddr)> =
             if self.tail.is_some() { grown.collect() } else { fresh.collect() };
         let (segment, start, end) = candidates.into_iter().find_map(|(segment, from)| {
-            let start = Vaddr(from.0.next_multiple_of(STUB_ALIGNMENT));
+            let start = Vaddr(aligned(from.0));
             let end = start.plus(len);
             (end.0 <= self.tail_end(&segment)?.0).then_some((segment, start, end))
         })?;

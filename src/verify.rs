@@ -156,13 +156,17 @@ fn is_where_it_may_be(program_headers: &[ProgramHeader], edit: &Edit) -> bool {
 /// Every edit decodes to what its role says.
 fn instructions(record: &Record) -> Vec<Finding> {
     let stubs: Vec<Vaddr> =
-        record.edits.iter().filter(|edit| edit.role == Role::Stub).filter_map(|edit| edit.vaddr).collect();
+        record.edits.iter().filter(|edit| is_new_code(edit.role)).filter_map(|edit| edit.vaddr).collect();
     let wrong = |edit: &&Edit| !decodes_as_planned(edit, &stubs);
     let describe = |edit: &Edit| {
         let assembly = code::assembly(&edit.after, edit.vaddr.unwrap_or(Vaddr(0))).join("; ");
         finding("instruction-mismatch", format!("the edit decodes to `{assembly}`"), Some(edit.offset))
     };
     record.edits.iter().filter(wrong).map(describe).collect()
+}
+
+fn is_new_code(role: Role) -> bool {
+    matches!(role, Role::Stub | Role::Detour)
 }
 
 fn decodes_as_planned(edit: &Edit, stubs: &[Vaddr]) -> bool {
@@ -179,6 +183,10 @@ fn decodes_as_planned(edit: &Edit, stubs: &[Vaddr]) -> bool {
             .try_into()
             .is_ok_and(|word| stubs.contains(&Vaddr(u64::from_le_bytes(word)))),
         (Role::Stub, _) => loads_number && has("syscall") && has("ret") && !has("(bad)"),
+        (Role::Detour, _) => {
+            let returns = assembly.iter().any(|line| line.starts_with("jmp"));
+            returns && !has("(bad)") && code::refers_to(&edit.after, at).is_some_and(|to| stubs.contains(&to))
+        }
         (Role::Call, _) => has("syscall") && !has("(bad)"),
         (Role::Constant, Strategy::InPlace) => loads_number && !has("(bad)"),
         (Role::Constant, Strategy::Stub) => {

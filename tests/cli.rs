@@ -120,7 +120,7 @@ fn bad_targets_are_named_and_do_not_end_the_run() {
 fn a_file_without_read_permission_is_an_error() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
-    fs::set_permissions(at("sample"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(at("sample"), fs::Permissions::from_mode(0o000)).unwrap();
     let mut command = vsyspatch(folder.path());
     if fs::read(at("sample")).is_ok() {
         // The superuser reads everything, so another user runs a copy of the command that he can reach.

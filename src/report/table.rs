@@ -86,7 +86,7 @@ pub fn assembly(edit: &Edit) -> [Vec<String>; 2] {
     let code = |bytes: &[u8]| edit.vaddr.map_or_else(Vec::new, |at| crate::code::assembly(bytes, at));
     match edit.role {
         Role::Constant | Role::Call => [code(&edit.before), code(&edit.after)],
-        Role::Stub => [vec![], code(&edit.after)],
+        Role::Stub | Role::Detour => [vec![], code(&edit.after)],
         Role::Pointer | Role::Header => [vec![], vec![]],
     }
 }

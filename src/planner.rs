@@ -1,0 +1,401 @@
+//! scan -> [`Plan`]: decides what to do about each site. A ladder of tactics in fixed order; each gives
+//! edits or nothing, and a site that no rung fits is refused with the reason. No bytes are changed here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::addr::{FileOffset, Vaddr};
+use crate::code;
+use crate::digest::Sha256;
+use crate::elf::{FileType, Image};
+use crate::encode;
+use crate::flow::{RAX, Through};
+use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy};
+use crate::scan::{Constant, Evidence, Finding, Load, Scan, Site, Span};
+use crate::site::Verdict;
+use crate::stub::{Allocator, Room};
+use crate::vsyscall::{ENTRY_STRIDE, Entry};
+
+/// Decides what to do about each site of `scan`.
+pub(crate) fn plan(image: &Image<'_>, scan: &Scan<'_>) -> Plan {
+    let in_place = sites_in_place(&scan.sites);
+    let mut planner = Planner {
+        image,
+        in_place,
+        allocator: scan.functions.as_ref().map(|functions| Allocator::new(image, functions)),
+        stubs: BTreeMap::new(),
+        pages: BTreeMap::new(),
+        edits: BTreeMap::new(),
+    };
+    let outcomes: Vec<Outcome> = scan.sites.iter().map(|site| planner.decide(site)).collect();
+    planner.grow_segment(scan, &outcomes);
+    let offsets: Vec<FileOffset> = planner.edits.keys().copied().collect();
+    let sites =
+        scan.sites.iter().zip(outcomes).map(|(site, outcome)| planned(site, outcome, &offsets)).collect();
+    Plan {
+        original: Sha256::of(image.bytes),
+        size: image.bytes.len() as u64,
+        sites,
+        edits: planner.edits.into_values().collect(),
+    }
+}
+
+/// What was decided about a site; edits by their offset.
+struct Outcome {
+    verdict: Verdict,
+    reason: String,
+    strategy: Option<Strategy>,
+    edits: Vec<FileOffset>,
+}
+
+fn planned(site: &Site, outcome: Outcome, offsets: &[FileOffset]) -> PlannedSite {
+    let mut edits: Vec<usize> =
+        outcome.edits.iter().filter_map(|offset| offsets.binary_search(offset).ok()).collect();
+    edits.sort_unstable();
+    PlannedSite {
+        offset: site.span.offset,
+        vaddr: site.span.vaddr,
+        entry: site.entry,
+        form: site.form,
+        function: site.function.clone(),
+        reach: site.reach,
+        verdict: outcome.verdict,
+        reason: outcome.reason,
+        strategy: outcome.strategy,
+        edits,
+    }
+}
+
+/// Why the constant of `evidence` cannot become a system call number in place, if it cannot.
+fn against_in_place(evidence: &Evidence) -> Option<&'static str> {
+    let register = match evidence.constant {
+        Constant::Register(register) => Some(register),
+        Constant::Immediate { .. } => None,
+        Constant::Computed(_) | Constant::Indexed(_) => return Some("the address is computed"),
+        Constant::Word => return Some("the address is a pointer in data"),
+        Constant::Branch => return Some("the call has no room for a number"),
+    };
+    if !evidence.only_called {
+        return Some("the address is not only called, or calls may get another one");
+    }
+    if evidence.expects_preserved {
+        return Some("code behind the call reads a register that a system call changes");
+    }
+    let through = |wanted| evidence.calls.iter().all(|call| call.through == Through::Register(wanted));
+    let number_reaches_rax = through(RAX) || (evidence.adjacent && register.is_some_and(through));
+    if !number_reaches_rax {
+        return Some("the number would not be in rax at the call");
+    }
+    let room_to_return = evidence.adjacent && register.is_some();
+    if evidence.calls.iter().any(|call| call.jump && call.span.len < 3 && !room_to_return) {
+        return Some("there is no room to return from a jump");
+    }
+    None
+}
+
+/// The sites that can be rewritten in place: all that share a call with one of them must be so too.
+fn sites_in_place(sites: &[Site]) -> BTreeSet<Vaddr> {
+    let calls = |site: &Site| match &site.finding {
+        Finding::Call(evidence) if against_in_place(evidence).is_none() => Some(evidence.calls.clone()),
+        _ => None,
+    };
+    let mut candidates: BTreeMap<Vaddr, Vec<Vaddr>> = sites
+        .iter()
+        .filter_map(|site| {
+            Some((site.span.vaddr, calls(site)?.into_iter().flat_map(|call| call.sites).collect()))
+        })
+        .collect();
+    loop {
+        let before = candidates.len();
+        let alive: BTreeSet<Vaddr> = candidates.keys().copied().collect();
+        candidates.retain(|_, partners| partners.iter().all(|partner| alive.contains(partner)));
+        if candidates.len() == before {
+            return alive;
+        }
+    }
+}
+
+struct Planner<'a> {
+    image: &'a Image<'a>,
+    in_place: BTreeSet<Vaddr>,
+    /// Nothing where nothing was decoded, so that no room was looked for.
+    allocator: Option<Allocator<'a>>,
+    /// Stubs by what they do: entry, and whether they keep `rcx` and `r11`.
+    stubs: BTreeMap<(Entry, bool), (Vaddr, NewEdit)>,
+    /// Stubs with the layout of the page, by whether they keep `rcx` and `r11`.
+    pages: BTreeMap<bool, (Vaddr, Vec<NewEdit>)>,
+    edits: BTreeMap<FileOffset, Edit>,
+}
+
+impl Planner<'_> {
+    fn decide(&mut self, site: &Site) -> Outcome {
+        let left =
+            |verdict, reason: &str| Outcome { verdict, reason: reason.into(), strategy: None, edits: vec![] };
+        let evidence = match &site.finding {
+            Finding::Unproven(reason) => return left(Verdict::Unproven, reason),
+            Finding::Harmless(reason) => return left(Verdict::Harmless, reason),
+            Finding::Call(evidence) => evidence,
+        };
+        if self.in_place.contains(&site.span.vaddr)
+            && let Some(edits) = self.edits_in_place(site, evidence)
+        {
+            let reason = "the address is only called".into();
+            return self.patch(site, Strategy::InPlace, reason, edits);
+        }
+        if let Some(conflict) = evidence.conflict {
+            return left(Verdict::Refused, conflict);
+        }
+        let against = against_in_place(evidence).unwrap_or("another site that shares its call is not");
+        match self.edits_for_stub(site, evidence) {
+            Ok(edits) => self.patch(site, Strategy::Stub, format!("through a stub: {against}"), edits),
+            Err(refusal) => left(Verdict::Refused, refusal),
+        }
+    }
+
+    fn patch(&mut self, site: &Site, strategy: Strategy, reason: String, edits: Vec<NewEdit>) -> Outcome {
+        let mut offsets = Vec::new();
+        for edit in edits {
+            offsets.push(edit.offset);
+            self.add(site, strategy, edit);
+        }
+        Outcome { verdict: Verdict::Patch, reason, strategy: Some(strategy), edits: offsets }
+    }
+
+    fn add(&mut self, site: &Site, strategy: Strategy, edit: NewEdit) {
+        let NewEdit { offset, vaddr, before, after, role, entry } = edit;
+        let (form, function) = (site.form, site.function.clone());
+        let edit = Edit { offset, vaddr, before, after, role, entry, form, strategy, function };
+        self.edits.entry(offset).or_insert(edit);
+    }
+
+    fn is_exec(&self) -> bool {
+        self.image.identity.file_type == FileType::Exec
+    }
+
+    fn bytes(&self, offset: FileOffset, len: usize) -> Option<Vec<u8>> {
+        Some(self.image.bytes.get(offset.index()..)?.get(..len)?.to_vec())
+    }
+
+    fn edit(
+        &self,
+        span: Span,
+        role: Role,
+        entry: Entry,
+        after: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+    ) -> Option<NewEdit> {
+        let before = self.bytes(span.offset, span.len)?;
+        let after = after(&before)?;
+        Some(NewEdit { offset: span.offset, vaddr: Some(span.vaddr), before, after, role, entry })
+    }
+
+    fn edits_in_place(&self, site: &Site, evidence: &Evidence) -> Option<Vec<NewEdit>> {
+        let (entry, number) = (site.entry, site.entry.syscall_number());
+        if let [call] = evidence.calls.as_slice()
+            && call.jump
+            && call.span.len < 3
+        {
+            let whole = Span { len: site.span.len + call.span.len, ..site.span };
+            return Some(vec![
+                self.edit(whole, Role::Constant, entry, |before| encode::tail_call(before, number))?,
+            ]);
+        }
+        let number_is_in_rax = evidence.calls.iter().all(|call| call.through == Through::Register(RAX));
+        let constant = self.edit(site.span, Role::Constant, entry, |before| match evidence.constant {
+            Constant::Register(_) if number_is_in_rax => encode::number(before, number),
+            Constant::Register(_) => encode::number_to_rax(before, number),
+            Constant::Immediate { at } => encode::immediate(before, at, number),
+            _ => None,
+        })?;
+        let mut edits = vec![constant];
+        for call in &evidence.calls {
+            let replacement = if call.jump { encode::syscall_and_return } else { encode::syscall };
+            edits.push(self.edit(call.span, Role::Call, entry, replacement)?);
+        }
+        Some(edits)
+    }
+
+    /// The ladder of ways to a stub: where the constant is, else by a detour.
+    fn edits_for_stub(&mut self, site: &Site, evidence: &Evidence) -> Result<Vec<NewEdit>, &'static str> {
+        let (near, preserving) = (site.span.vaddr, evidence.expects_preserved);
+        if let Constant::Indexed(_) = evidence.constant {
+            let (page, mut stubs) = self.stub_page(preserving)?;
+            let edits = self.indexed_edits(site, page);
+            stubs.extend(match edits {
+                Some(edits) => edits,
+                None => self.detour(site, evidence, page)?,
+            });
+            return Ok(stubs);
+        }
+        let (target, stub) = self.stub(site.entry, preserving, near)?;
+        let mut edits = match self.constant_edits(site, evidence, target) {
+            Some(edits) => edits,
+            None => self.detour(site, evidence, target)?,
+        };
+        edits.push(stub);
+        Ok(edits)
+    }
+
+    /// The constant becomes `target`, where its place has the room for it.
+    fn constant_edits(&self, site: &Site, evidence: &Evidence, target: Vaddr) -> Option<Vec<NewEdit>> {
+        let span = site.span;
+        let one = |span: Span, role, change: &dyn Fn(&[u8]) -> Option<Vec<u8>>| {
+            Some(vec![self.edit(span, role, site.entry, change)?])
+        };
+        let returned_to = evidence.calls.iter().find(|call| call.through == Through::Return);
+        if let Some(call) = returned_to.filter(|_| evidence.adjacent) {
+            let whole = Span { len: span.len + call.span.len, ..span };
+            return one(whole, Role::Constant, &|before| encode::jump(before, span.vaddr, target));
+        }
+        match evidence.constant {
+            Constant::Register(register) => one(span, Role::Constant, &|before| {
+                encode::load_address(before, span.vaddr, register, target)
+            }),
+            Constant::Branch => {
+                one(span, Role::Constant, &|before| encode::branch(before, span.vaddr, target))
+            }
+            Constant::Word if self.is_exec() => {
+                one(span, Role::Pointer, &|_| Some(target.0.to_le_bytes().to_vec()))
+            }
+            Constant::Word => evidence.loads.iter().map(|load| self.load_edit(site, load, target)).collect(),
+            Constant::Immediate { at } => {
+                let absolute = self.absolute(target)?;
+                one(span, Role::Constant, &|before| encode::immediate(before, at, absolute))
+            }
+            Constant::Computed(_) | Constant::Indexed(_) => None,
+        }
+    }
+
+    /// The load of a pointer that cannot itself be changed.
+    fn load_edit(&self, site: &Site, load: &Load, target: Vaddr) -> Option<NewEdit> {
+        let at = load.span.vaddr;
+        self.edit(load.span, Role::Constant, site.entry, |before| match load.register {
+            Some(register) => encode::load_address(before, at, register, target),
+            None => encode::branch_through_memory(before, at, target),
+        })
+    }
+
+    /// The page's address in a computation becomes that of `page`, which has the same layout.
+    fn indexed_edits(&self, site: &Site, page: Vaddr) -> Option<Vec<NewEdit>> {
+        let absolute = self.absolute(page)?;
+        let instruction = code::instruction_at(self.image, site.span.vaddr)?;
+        let offsets = code::constant_offsets(self.image, &instruction);
+        let number = if code::subtracts(&instruction) { absolute.wrapping_neg() } else { absolute };
+        let at =
+            if offsets.has_immediate() { offsets.immediate_offset() } else { offsets.displacement_offset() };
+        let change = |before: &[u8]| encode::immediate(before, at, number);
+        Some(vec![self.edit(site.span, Role::Constant, site.entry, change)?])
+    }
+
+    /// `at` as a number of 32 bits, which only a file with fixed addresses has.
+    fn absolute(&self, at: Vaddr) -> Option<u32> {
+        i32::try_from(at.0).ok().map(i32::cast_unsigned).filter(|_| self.is_exec())
+    }
+
+    /// The constant's instruction becomes a jump to code that does the same with `target`.
+    fn detour(
+        &mut self,
+        site: &Site,
+        evidence: &Evidence,
+        target: Vaddr,
+    ) -> Result<Vec<NewEdit>, &'static str> {
+        let span = site.span;
+        if evidence.constant == Constant::Word {
+            return Err("the loads of the word have no room for the address of a stub");
+        }
+        if !evidence.scratch_is_free {
+            return Err("no room for the address of a stub, and r11 or the flags are in use for a detour");
+        }
+        let instruction = code::instruction_at(self.image, span.vaddr).ok_or(NO_DETOUR)?;
+        let known = matches!(evidence.constant, Constant::Computed(_));
+        let code_at = |place| code::detour(&instruction, known, place, target);
+        let len = code_at(span.vaddr).ok_or(NO_DETOUR)?.len();
+        let room = self.room(len, span.vaddr)?;
+        let jump = |before: &[u8]| encode::jump(before, span.vaddr, room.vaddr);
+        let jump = self.edit(span, Role::Constant, site.entry, jump).ok_or(NO_DETOUR)?;
+        let code = code_at(room.vaddr).ok_or(NO_DETOUR)?;
+        let detour = self.fill(room, code, Role::Detour, site.entry).ok_or(NO_ROOM)?;
+        Ok(vec![jump, detour])
+    }
+
+    fn room(&mut self, len: usize, near: Vaddr) -> Result<Room, &'static str> {
+        self.allocator.as_mut().and_then(|allocator| allocator.allocate(len, near)).ok_or(NO_ROOM)
+    }
+
+    /// Puts `code` into `room`.
+    fn fill(&self, room: Room, mut code: Vec<u8>, role: Role, entry: Entry) -> Option<NewEdit> {
+        code.resize(room.len.max(code.len()), encode::NOP);
+        let before = self.bytes(room.offset, code.len())?;
+        Some(NewEdit { offset: room.offset, vaddr: Some(room.vaddr), before, after: code, role, entry })
+    }
+
+    /// The stub for `entry`, made once, and the edit that makes it, for each site that uses it.
+    fn stub(
+        &mut self,
+        entry: Entry,
+        preserving: bool,
+        near: Vaddr,
+    ) -> Result<(Vaddr, NewEdit), &'static str> {
+        if let Some((at, edit)) = self.stubs.get(&(entry, preserving)) {
+            return Ok((*at, edit.clone()));
+        }
+        let code = encode::stub(entry.syscall_number(), preserving, self.image.ibt);
+        let room = self.room(code.len(), near)?;
+        let edit = self.fill(room, code, Role::Stub, entry).ok_or(NO_ROOM)?;
+        self.stubs.insert((entry, preserving), (room.vaddr, edit.clone()));
+        Ok((room.vaddr, edit))
+    }
+
+    /// Stubs for all entries with the distances of the page, made once.
+    fn stub_page(&mut self, preserving: bool) -> Result<(Vaddr, Vec<NewEdit>), &'static str> {
+        if let Some(page) = self.pages.get(&preserving) {
+            return Ok(page.clone());
+        }
+        let code = |entry: Entry| encode::stub(entry.syscall_number(), preserving, self.image.ibt);
+        let len = ENTRY_STRIDE as usize * 2 + code(Entry::Getcpu).len();
+        let room =
+            self.allocator.as_mut().and_then(|allocator| allocator.allocate_page(len)).ok_or(NO_PAGE)?;
+        let mut stubs = Vec::new();
+        for entry in Entry::ALL {
+            let code = encode::stub(entry.syscall_number(), preserving, self.image.ibt);
+            let distance = entry as u64 * ENTRY_STRIDE;
+            let (vaddr, offset) = (room.vaddr.plus(distance), FileOffset(room.offset.0 + distance));
+            let place = Room { vaddr, offset, len: code.len() };
+            stubs.push(self.fill(place, code, Role::Stub, entry).ok_or(NO_PAGE)?);
+        }
+        self.pages.insert(preserving, (room.vaddr, stubs.clone()));
+        Ok((room.vaddr, stubs))
+    }
+
+    /// Makes the segment that stubs were put behind as large as that takes.
+    fn grow_segment(&mut self, scan: &Scan<'_>, outcomes: &[Outcome]) {
+        let Some(growth) = self.allocator.as_ref().and_then(Allocator::growth) else { return };
+        let is_used = self.edits.values().any(|edit| growth.tail.contains(&edit.offset));
+        let user =
+            scan.sites.iter().zip(outcomes).find(|(_, outcome)| outcome.strategy == Some(Strategy::Stub));
+        let (true, Some((site, _)), Some(before)) = (is_used, user, self.bytes(growth.field, 16)) else {
+            return;
+        };
+        let after = [growth.size.to_le_bytes(), growth.size.to_le_bytes()].concat();
+        let (offset, entry) = (growth.field, site.entry);
+        self.add(
+            site,
+            Strategy::Stub,
+            NewEdit { offset, vaddr: None, before, after, role: Role::Header, entry },
+        );
+    }
+}
+
+const NO_ROOM: &str = "no unused bytes for a stub in an executable segment";
+const NO_PAGE: &str =
+    "the index is not known, and no executable segment has unused bytes for a page of stubs";
+const NO_DETOUR: &str = "the instruction has no room for the address of a stub, nor for a jump to more code";
+
+/// An edit whose site is not noted yet.
+#[derive(Clone)]
+struct NewEdit {
+    offset: FileOffset,
+    vaddr: Option<Vaddr>,
+    before: Vec<u8>,
+    after: Vec<u8>,
+    role: Role,
+    entry: Entry,
+}

@@ -1,0 +1,174 @@
+//! Real programs with vsyscalls denied: killed before patching, and as they always were after.
+
+mod harness;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use harness::{
+    KILLED, Ran, denied, host_emulates, is_root, need, real_corpus, rootfs, skip, source, temp_dir, tool,
+    vsyspatch,
+};
+
+/// Whether a program can be run in a tree with vsyscalls denied here; skips aloud if not.
+fn can_chroot() -> bool {
+    if real_corpus().is_none() {
+        skip("no VSYSPATCH_CORPUS");
+    } else if !is_root() {
+        skip("chroot needs root");
+    } else if !host_emulates() {
+        skip("this host does not emulate vsyscalls, so nothing shows that the programs made them");
+    } else {
+        return true;
+    }
+    false
+}
+
+/// Runs `program` in `tree`: as it is, and with vsyscalls denied.
+fn in_tree(tree: &Path, program: &[&str]) -> (Ran, Ran) {
+    let normal =
+        Ran::of(Command::new("chroot").env("LC_ALL", "C").env("TERM", "xterm").arg(tree).args(program));
+    let tree = tree.to_str().expect("a path in UTF-8");
+    let under_filter =
+        Ran::of(vsyspatch().env("TERM", "xterm").args(["exec", "--", "chroot", tree]).args(program));
+    (normal, under_filter)
+}
+
+/// `program` is killed for its vsyscalls in `old`, and in `new` does the same with and without the filter.
+#[track_caller]
+fn check_cured(old: &Path, new: &Path, program: &[&str], clean_up: impl Fn()) {
+    let (normal, killed) = in_tree(old, program);
+    clean_up();
+    assert_ne!(normal.status, KILLED, "the host's own filter? {normal}");
+    assert_eq!(killed.status, KILLED, "killed before: {killed}");
+    let (patched, cured) = in_tree(new, program);
+    clean_up();
+    for ran in [&patched, &cured] {
+        assert_eq!(ran.status, normal.status, "status after: {ran}");
+        assert_eq!(ran.stdout, normal.stdout, "output after: {ran}");
+        assert_eq!(ran.stderr, normal.stderr, "messages after: {ran}");
+    }
+}
+
+#[test]
+fn the_filter_kills_for_vsyscalls_only() {
+    if !host_emulates() {
+        return skip("this host does not emulate vsyscalls");
+    }
+    denied(["/bin/true"]).expect(0);
+    denied(["/bin/sh", "-c", "exit 7"]).expect(7);
+    let missing = denied(["/nonexistent/program"]);
+    assert_ne!(missing.status, 0, "{missing}");
+    assert_ne!(missing.status, KILLED, "{missing}");
+}
+
+#[test]
+fn glibc_2_13_tree() {
+    if !can_chroot() {
+        return;
+    }
+    let dir = temp_dir();
+    let (old, new) = (rootfs::unpack(dir.path(), "old"), rootfs::unpack(dir.path(), "new"));
+    let patched = rootfs::patch_tree(&new);
+    assert_eq!(patched, 3, "libc, libpthread and mdadm");
+    for program in [&["e2fsck", "-V"][..], &["mdadm", "--version"]] {
+        let (normal, _) = in_tree(&old, program);
+        assert_eq!(normal.status, 0, "{normal}");
+        assert!(!normal.stderr.is_empty() || !normal.stdout.is_empty(), "it says its version: {normal}");
+        check_cured(&old, &new, program, || {});
+    }
+    // These make no vsyscall: they are not the ones that break.
+    for program in [&["busybox", "true"][..], &["strace", "-V"]] {
+        let (normal, filtered) = in_tree(&old, program);
+        assert_eq!(normal.status, filtered.status, "{filtered}");
+        assert_ne!(filtered.status, KILLED, "{filtered}");
+    }
+}
+
+#[test]
+fn static_tmux_server() {
+    if !can_chroot() {
+        return;
+    }
+    let dir = temp_dir();
+    if !need("mknod") {
+        return;
+    }
+    // In a tree of its own: a static glibc would load the name services of the host's glibc, and crash.
+    let prepare = |name: &str| {
+        let tree = rootfs::unpack(dir.path(), name);
+        for sub in ["tmp", "dev"] {
+            fs::create_dir_all(tree.join(sub)).expect("a directory");
+        }
+        // daemon() accepts nothing but the character device.
+        Ran::of(Command::new("mknod").arg(tree.join("dev/null")).args(["c", "1", "3"])).expect(0);
+        let tmux = tree.join("bin/tmux");
+        fs::copy(real_corpus().expect("asked for").join("static/tmux"), &tmux).expect("a copy");
+        fs::set_permissions(&tmux, fs::Permissions::from_mode(0o755)).expect("its mode");
+        tree
+    };
+    let (old, new) = (prepare("old"), prepare("new"));
+    tool([Path::new("patch"), Path::new("--in-place"), &new.join("bin/tmux")]).expect(0);
+    // The server ends by itself: it has no session.
+    let program = ["tmux", "-S", "/tmp/socket", "-f", "/dev/null", "start-server", ";", "show-options", "-g"];
+    let (normal, _) = in_tree(&old, &program);
+    assert!(normal.stdout.contains("history-limit"), "the server answers: {normal}");
+    let clean_up = || {
+        for tree in [&old, &new] {
+            let _ = fs::remove_file(tree.join("tmp/socket"));
+        }
+    };
+    clean_up();
+    check_cured(&old, &new, &program, clean_up);
+}
+
+#[test]
+fn program_on_glibc_2_5() {
+    if !can_chroot() || !["as", "ld.bfd"].into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
+    let glibc = real_corpus().expect("asked for").join("glibc-2.5");
+    let (object, program) = (dir.path().join("old-glibc.o"), dir.path().join("old-glibc"));
+    Ran::of(
+        Command::new("as")
+            .arg("-I")
+            .arg(source::dir())
+            .arg("-o")
+            .arg(&object)
+            .arg(harness::root().join("tests/fixtures/old-glibc.s")),
+    )
+    .expect(0);
+    Ran::of(
+        Command::new("ld.bfd")
+            .args(["-dynamic-linker", "/lib64/ld-linux-x86-64.so.2", "--hash-style=both", "-z", "norelro"])
+            .arg("--allow-shlib-undefined")
+            .arg("-o")
+            .arg(&program)
+            .arg(&object)
+            .args([glibc.join("libpthread.so.0"), glibc.join("libc.so.6")]),
+    )
+    .expect(0);
+    let prepare = |name: &str| {
+        let tree = dir.path().join(name);
+        fs::create_dir_all(tree.join("lib64")).expect("a directory");
+        for file in ["ld-linux-x86-64.so.2", "libc.so.6", "libpthread.so.0"] {
+            let copy = tree.join("lib64").join(file);
+            fs::write(&copy, harness::read(&glibc.join(file))).expect("a copy");
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("its mode");
+        }
+        fs::copy(&program, tree.join("old-glibc")).expect("a copy");
+        tree
+    };
+    let (old, new) = (prepare("old"), prepare("new"));
+    let program = ["/old-glibc"];
+    in_tree(&old, &program).0.expect(0);
+
+    // With libc alone it comes as far as sem_timedwait() in libpthread.
+    tool([Path::new("patch"), Path::new("--in-place"), &new.join("lib64/libc.so.6")]).expect(0);
+    in_tree(&new, &program).1.expect(KILLED);
+    tool([Path::new("patch"), Path::new("--in-place"), &new.join("lib64/libpthread.so.0")]).expect(0);
+    check_cured(&old, &new, &program, || {});
+}
