@@ -37,6 +37,8 @@ func by_copy
     .cfi_def_cfa_offset 8
     ret
 endfunc by_copy
+room room_1
+room room_2
 begin
 check_time by_rip
 check_gettimeofday by_address

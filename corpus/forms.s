@@ -3,7 +3,9 @@
 #@ expect: jump entry=gettimeofday form=tail-jump verdict=patch reach=always function=old_gettimeofday
 #@ expect: loop entry=time form=direct-call verdict=patch strategy=stub reach=always function=time_in_loop
 #@ expect: stored entry=getcpu form=stored-fallback verdict=patch strategy=stub reach=fallback function=init
-#@ expect: resolver entry=time form=ifunc-fallback verdict=patch strategy=stub reach=fallback function=ifunc_time
+# Nothing but the symbol table of a static program says that this is a resolver: stripped, it is unproven.
+#@ expect(dso): resolver entry=time form=ifunc-fallback verdict=patch strategy=stub reach=fallback function=ifunc_time
+#@ expect(exec,pie,static-pie): resolver entry=time form=ifunc-fallback|stored-constant verdict=patch|unproven
 #@ expect(exec): word entry=gettimeofday form=data-word verdict=patch strategy=stub
 #@ expect(pie,static-pie,dso): word entry=gettimeofday form=data-word verdict=patch|refused
 #@ expect: compared entry=gettimeofday form=compare verdict=harmless function=is_page

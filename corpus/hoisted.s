@@ -64,6 +64,8 @@ site second
     .cfi_def_cfa_offset 8
     ret
 endfunc two_hoisted
+room room_1
+room room_2
 begin
 check_time time_in_loop
 check_gettimeofday two_hoisted

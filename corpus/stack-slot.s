@@ -48,6 +48,8 @@ site joined
     .cfi_def_cfa rsp, 8
     ret
 endfunc gettimeofday_o0
+room room_1
+room room_2
 begin
 check_time time_o0
 check_gettimeofday gettimeofday_o0

@@ -79,12 +79,12 @@ impl VaddrRange {
     /// Number of bytes.
     #[must_use]
     pub fn len(self) -> u64 {
-        self.end.0 - self.start.0
+        self.end.0.saturating_sub(self.start.0)
     }
 
     /// Whether there is no address inside.
     #[must_use]
     pub fn is_empty(self) -> bool {
-        self.start == self.end
+        self.start >= self.end
     }
 }

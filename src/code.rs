@@ -81,7 +81,11 @@ impl<'a> Function<'a> {
         let extent = functions
             .extent(image, at)
             .filter(|extent| extent.range.contains(at) && extent.range.len() <= limits::FUNCTION_BYTES)
-            .filter(|extent| at < extent.nominal_end || converges(image, at, extent.range.start))
+            .filter(|extent| {
+                at < extent.nominal_end
+                    || is_reached(image, *extent, at)
+                    || converges(image, at, extent.range.start)
+            })
             .or_else(|| unbounded_extent(image, functions, at))
             .ok_or(Doubt::NoBoundary)?;
         let mut function = Self { extent, parts: vec![extent.range], instructions: Vec::new() };
@@ -377,6 +381,28 @@ pub(crate) fn detour(instruction: &Instruction, known: bool, place: Vaddr, targe
         .map(|result| result.code_buffer)
 }
 
+/// Whether `instruction` has its displacement or its immediate at `at`.
+pub(crate) fn has_operand_at(image: &Image<'_>, instruction: &Instruction, at: Vaddr) -> bool {
+    let offsets = constant_offsets(image, instruction);
+    let is_at = |present: bool, distance: usize| present && instruction.ip() + distance as u64 == at.0;
+    is_at(offsets.has_displacement(), offsets.displacement_offset())
+        || is_at(offsets.has_immediate(), offsets.immediate_offset())
+}
+
+/// Whether the bytes before `at` are the opcode of a direct branch.
+pub(crate) fn may_be_branch_operand(image: &Image<'_>, at: Vaddr) -> bool {
+    let before = |distance: u64| image.array_at::<1>(Vaddr(at.0.wrapping_sub(distance))).map(|[byte]| byte);
+    matches!(before(1), Some(0xe8 | 0xe9))
+        || (before(2) == Some(0x0f) && matches!(before(1), Some(0x80..=0x8f)))
+}
+
+/// Whether the four bytes at `at` may be a displacement from the instruction pointer: a branch's, or that
+/// of a memory operand (whose ModRM byte has mod 00, rm 101).
+pub(crate) fn may_be_displacement(image: &Image<'_>, at: Vaddr) -> bool {
+    let modrm = image.array_at::<1>(Vaddr(at.0.wrapping_sub(1)));
+    may_be_branch_operand(image, at) || modrm.is_some_and(|[byte]| byte & 0xc7 == 0x05)
+}
+
 /// Where in `instruction`, which stands in `image`, its immediate and displacement are.
 pub(crate) fn constant_offsets(image: &Image<'_>, instruction: &Instruction) -> ConstantOffsets {
     let bytes = image.bytes_at(Vaddr(instruction.ip())).unwrap_or_default();
@@ -418,6 +444,22 @@ fn convergence(image: &Image<'_>, at: Vaddr, floor: Vaddr) -> Option<Vaddr> {
     (decodes >= limits::CONVERGING_DECODES).then(|| meeting?.last().copied().map(Vaddr)).flatten()
 }
 
+/// Whether direct jumps and straight code lead from the function's first byte to `at`.
+fn is_reached(image: &Image<'_>, extent: Extent<'_>, at: Vaddr) -> bool {
+    let instructions = sweep(image, extent.range);
+    let function = Function { extent, parts: vec![extent.range], instructions };
+    let mut seen = vec![false; function.instructions.len()];
+    let mut work: Vec<usize> = function.index_of(extent.range.start).into_iter().collect();
+    while let Some(index) = work.pop() {
+        if std::mem::replace(&mut seen[index], true) {
+            continue;
+        }
+        let target = jump_target(&function.instructions[index]).and_then(|target| function.landing(target));
+        work.extend(target.into_iter().chain(function.fall_through(index)));
+    }
+    function.covering(at).is_some_and(|index| seen[index])
+}
+
 /// Whether a decode from `start` agrees at `at` with decodes from everywhere before.
 fn converges(image: &Image<'_>, at: Vaddr, start: Vaddr) -> bool {
     let Some(meeting) = convergence(image, at, start) else { return false };
@@ -429,7 +471,7 @@ fn converges(image: &Image<'_>, at: Vaddr, start: Vaddr) -> bool {
 /// The code around `at` where nothing says where functions begin: from where decodes converge.
 fn unbounded_extent<'a>(image: &Image<'_>, functions: &Functions<'a>, at: Vaddr) -> Option<Extent<'a>> {
     let segment = image.segment_at(at)?;
-    let next = functions.extent(image, at).map_or(segment.range.end, |extent| extent.range.end);
+    let next = functions.next_start(at).unwrap_or(segment.range.end).min(segment.range.end);
     let start = convergence(image, at, segment.range.start)?;
     let end = Vaddr(next.0.min(start.0 + UNBOUNDED_BYTES));
     let range = VaddrRange { start, end };

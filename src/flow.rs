@@ -5,8 +5,8 @@
 //! be otherwise is "something else". Joins only ever lose knowledge, so it settles.
 
 use iced_x86::{
-    Code, ConditionCode, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
-    UsedMemory,
+    Code, ConditionCode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register, UsedMemory,
 };
 
 use crate::addr::Vaddr;
@@ -35,6 +35,9 @@ const R11: Gpr = 11;
 const CALLER_SAVED: [Gpr; 9] = [RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11];
 /// Where integer arguments go (System V ABI).
 const ARGUMENTS: [Gpr; 6] = [RDI, RSI, RDX, RCX, R8, R9];
+
+/// Where a system call's number and arguments go (kernel ABI).
+const SYSCALL_ARGUMENTS: [Gpr; 7] = [RAX, RDI, RSI, RDX, R10, R8, R9];
 
 /// Bytes that `gettimeofday(rdi, rsi)`, `time(rdi)` and `getcpu(rdi, rsi)` may write at their pointers.
 const VSYSCALL_WRITES: [(Gpr, i64); 2] = [(RDI, 16), (RSI, 8)];
@@ -405,6 +408,7 @@ pub(crate) fn analyse(
         function,
         subjects,
         info: InstructionInfoFactory::new(),
+        block_starts: block_starts(image, functions, function),
         before: vec![None; function.instructions.len()],
         flow: Flow {
             sites: vec![SiteUses::default(); subjects.len()],
@@ -416,7 +420,7 @@ pub(crate) fn analyse(
     };
     analysis.settle()?;
     analysis.record()?;
-    analysis.flow.block_starts = analysis.before.iter().map(Option::is_some).collect();
+    analysis.flow.block_starts = analysis.block_starts;
     Ok(analysis.flow)
 }
 
@@ -426,6 +430,8 @@ struct Analysis<'a> {
     function: &'a Function<'a>,
     subjects: &'a Subjects,
     info: InstructionInfoFactory,
+    /// Instructions that control may reach from elsewhere than the instruction before.
+    block_starts: Vec<bool>,
     /// The state before each instruction that begins a block.
     before: Vec<Option<State>>,
     flow: Flow,
@@ -433,6 +439,27 @@ struct Analysis<'a> {
     recording: bool,
     /// What may hold where control arrives unseen: after calls (exceptions), at jumps without a table.
     elsewhere: Option<State>,
+}
+
+/// Entries of the function, and everything that a jump in it may lead to.
+fn block_starts(image: &Image<'_>, functions: &Functions<'_>, function: &Function<'_>) -> Vec<bool> {
+    let mut starts = vec![false; function.instructions.len()];
+    for part in &function.parts {
+        for entry in functions.entries_inside(*part).chain([part.start]) {
+            if let Some(index) = function.index_of(entry) {
+                starts[index] = true;
+            }
+        }
+    }
+    for (index, instruction) in function.instructions.iter().enumerate() {
+        let is_table_jump = instruction.flow_control() == FlowControl::IndirectBranch;
+        let table = if is_table_jump { function.jump_table_targets(image, index) } else { Vec::new() };
+        let direct = code::jump_target(instruction).and_then(|target| function.landing(target));
+        for target in table.into_iter().chain(direct) {
+            starts[target] = true;
+        }
+    }
+    starts
 }
 
 /// Where control goes behind an instruction.
@@ -494,7 +521,7 @@ impl Analysis<'_> {
                     self.arrive(target, &state, work);
                 }
                 let Some(following) = self.function.fall_through(index).filter(|_| falls) else { break };
-                if branches || self.before[following].is_some() {
+                if branches || self.block_starts[following] {
                     self.arrive(following, &state, work);
                     break;
                 }
@@ -506,6 +533,7 @@ impl Analysis<'_> {
 
     /// Joins `state` into what holds before instruction `index`.
     fn arrive(&mut self, index: usize, state: &State, work: &mut Vec<usize>) {
+        self.block_starts[index] = true;
         let changed = match &mut self.before[index] {
             Some(known) => known.join(state),
             empty @ None => {
@@ -599,11 +627,13 @@ impl Analysis<'_> {
             }
             Mnemonic::Cdqe | Mnemonic::Movsxd => self.sign_extend(index, state)?,
             Mnemonic::Syscall => {
+                for register in SYSCALL_ARGUMENTS {
+                    let used = Use::Argument { callee: None, register };
+                    self.used(state.registers[register].plain_sites(), used);
+                    state.escape(state.registers[register]);
+                }
                 for register in [RAX, RCX, R11] {
                     state.registers[register] = Value::UNKNOWN;
-                }
-                for register in ARGUMENTS {
-                    state.escape(state.registers[register]);
                 }
                 state.disturb_escaped();
             }

@@ -122,6 +122,13 @@ impl<'a> Functions<'a> {
         after.chain((0..before).rev()).filter_map(move |index| self.extent_of(image, index))
     }
 
+    /// Where the first function behind `at` begins.
+    #[must_use]
+    pub fn next_start(&self, at: Vaddr) -> Option<Vaddr> {
+        let index = self.primary.partition_point(|start| start.at <= at.0);
+        self.primary.get(index).map(|start| Vaddr(start.at))
+    }
+
     /// Known entries strictly inside `range`, functions and entries within functions alike.
     pub fn entries_inside(&self, range: VaddrRange) -> impl Iterator<Item = Vaddr> {
         let inside = move |at: u64| range.start.0 < at && at < range.end.0;

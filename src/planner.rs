@@ -26,8 +26,8 @@ pub(crate) fn plan(image: &Image<'_>, scan: &Scan<'_>) -> Plan {
         pages: BTreeMap::new(),
         edits: BTreeMap::new(),
     };
-    let outcomes: Vec<Outcome> = scan.sites.iter().map(|site| planner.decide(site)).collect();
-    planner.grow_segment(scan, &outcomes);
+    let mut outcomes: Vec<Outcome> = scan.sites.iter().map(|site| planner.decide(site)).collect();
+    planner.grow_segment(scan, &mut outcomes);
     let offsets: Vec<FileOffset> = planner.edits.keys().copied().collect();
     let sites =
         scan.sites.iter().zip(outcomes).map(|(site, outcome)| planned(site, outcome, &offsets)).collect();
@@ -366,21 +366,18 @@ impl Planner<'_> {
     }
 
     /// Makes the segment that stubs were put behind as large as that takes.
-    fn grow_segment(&mut self, scan: &Scan<'_>, outcomes: &[Outcome]) {
+    fn grow_segment(&mut self, scan: &Scan<'_>, outcomes: &mut [Outcome]) {
         let Some(growth) = self.allocator.as_ref().and_then(Allocator::growth) else { return };
-        let is_used = self.edits.values().any(|edit| growth.tail.contains(&edit.offset));
-        let user =
-            scan.sites.iter().zip(outcomes).find(|(_, outcome)| outcome.strategy == Some(Strategy::Stub));
-        let (true, Some((site, _)), Some(before)) = (is_used, user, self.bytes(growth.field, 16)) else {
-            return;
-        };
+        let Some(before) = self.bytes(growth.field, 16) else { return };
         let after = [growth.size.to_le_bytes(), growth.size.to_le_bytes()].concat();
-        let (offset, entry) = (growth.field, site.entry);
-        self.add(
-            site,
-            Strategy::Stub,
-            NewEdit { offset, vaddr: None, before, after, role: Role::Header, entry },
-        );
+        for (site, outcome) in scan.sites.iter().zip(outcomes) {
+            if outcome.edits.iter().any(|offset| growth.tail.contains(offset)) {
+                let (offset, role, entry) = (growth.field, Role::Header, site.entry);
+                let (before, after) = (before.clone(), after.clone());
+                self.add(site, Strategy::Stub, NewEdit { offset, vaddr: None, before, after, role, entry });
+                outcome.edits.push(offset);
+            }
+        }
     }
 }
 

@@ -265,18 +265,19 @@ impl<'a> Scanner<'a> {
         }
         let found = match self.function_at(at, functions) {
             Ok((function, subjects)) => {
-                let name = function.extent.name;
+                let extent = function.extent;
                 function
                     .covering(at)
-                    .map(|index| (function.instructions[index], subjects, name))
+                    .map(|index| (function.instructions[index], subjects, extent))
                     .ok_or(code::Doubt::NoBoundary)
             }
             Err(doubt) => Err(doubt),
         };
-        let (instruction, subjects, name) = match found {
+        let (instruction, subjects, extent) = match found {
             Ok(found) => found,
             Err(doubt) => return self.undecoded(span, entry, doubt),
         };
+        let name = extent.name;
         match self.role(&instruction, at) {
             Role::Followed(constant) => subjects.push(Subject { instruction, constant }),
             Role::Compared => {
@@ -284,6 +285,8 @@ impl<'a> Scanner<'a> {
                 let span = self.span(&instruction);
                 self.push(span, entry, Form::Compare, name, Finding::Harmless(reason.into()));
             }
+            // Where nothing tells code from data, four bytes that no instruction takes whole are nothing.
+            Role::Other(_) if !extent.is_bounded => {}
             Role::Other(reason) => {
                 self.push(span, entry, Form::OtherInstruction, name, Finding::Harmless(reason.into()));
             }
@@ -431,7 +434,10 @@ impl<'a> Scanner<'a> {
         let calls = self.calls(function, flow, query, number);
         let elsewhere = if calls.is_empty() { self.called_elsewhere(function, uses) } else { None };
         let only_arithmetic = uses.entry.is_none() && uses.uses.iter().all(|used| *used == Use::Computed);
-        let judged = judge(uses, !calls.is_empty() || elsewhere.is_some(), function.extent.is_resolver);
+        let returned = uses.uses.contains(&Use::Returned);
+        let in_resolver = function.extent.is_resolver
+            || (returned && self.is_named_as_resolver(function.extent.range.start));
+        let judged = judge(uses, !calls.is_empty() || elsewhere.is_some(), in_resolver);
         if computed.is_some() && !matches!(judged, Judged::Call(_)) {
             if subject.instruction.mnemonic() == Mnemonic::Sub {
                 return;
@@ -495,7 +501,8 @@ impl<'a> Scanner<'a> {
                     let start = function.extent.range.start;
                     let mut callers = Vec::new();
                     search::relative_references(self.image, VaddrRange { start, end: start.plus(1) }, |at| {
-                        if self.is_branch_operand(at) && callers.len() < limits::CELL_READERS {
+                        if code::may_be_branch_operand(self.image, at) && callers.len() < limits::CELL_READERS
+                        {
                             callers.push(at);
                         }
                     });
@@ -584,6 +591,21 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Whether an `R_X86_64_IRELATIVE` relocation names the function at `start`. Static programs have such
+    /// relocations without a dynamic table, and only section headers, if there are any, tell where.
+    fn is_named_as_resolver(&self, start: Vaddr) -> bool {
+        const R_X86_64_IRELATIVE: u64 = 37;
+        let word = |at: u64| self.image.array_at::<8>(Vaddr(at)).map(u64::from_le_bytes);
+        let mut named = false;
+        search::absolute_references(self.image, VaddrRange { start, end: start.plus(1) }, |at| {
+            let place = word(at.0.wrapping_sub(16)).map(Vaddr).and_then(|place| self.image.segment_at(place));
+            named |= word(at.0.wrapping_sub(8)) == Some(R_X86_64_IRELATIVE)
+                && word(at.0) == Some(start.0)
+                && place.is_some_and(|segment| segment.writable);
+        });
+        named
+    }
+
     fn scratch_is_free(&self, function: &Function<'a>, subject: &Subject) -> bool {
         let index = function.index_of(Vaddr(subject.instruction.ip()));
         index.is_some_and(|index| flow::scratch_is_free(function, self.image, index))
@@ -597,17 +619,9 @@ impl<'a> Scanner<'a> {
         let mut entered = false;
         let between = VaddrRange { start: first, end: last.plus(1) };
         search::relative_references(self.image, between, |at| {
-            entered |= !function.contains(at) && self.is_branch_operand(at);
+            entered |= !function.contains(at) && code::may_be_branch_operand(self.image, at);
         });
         entered
-    }
-
-    /// Whether the bytes before the displacement at `at` are the opcode of a branch.
-    fn is_branch_operand(&self, at: Vaddr) -> bool {
-        let before =
-            |distance: u64| self.image.array_at::<1>(Vaddr(at.0.wrapping_sub(distance))).map(|[byte]| byte);
-        matches!(before(1), Some(0xe8 | 0xe9))
-            || (before(2) == Some(0x0f) && matches!(before(1), Some(0x80..=0x8f)))
     }
 
     // Words of memory.
@@ -652,8 +666,11 @@ impl<'a> Scanner<'a> {
             if !self.image.may_be_code(place) || functions.iter().any(|function| function.contains(place)) {
                 continue;
             }
-            let decoded = Function::decode(self.image, &self.functions, place);
-            if let Ok(function) = decoded.and_then(|function| function.complete(self.image, &self.functions))
+            let decoded = Function::decode(self.image, &self.functions, place).ok().filter(|function| {
+                let covering = function.covering(place).map(|index| &function.instructions[index]);
+                covering.is_some_and(|instruction| code::has_operand_at(self.image, instruction, place))
+            });
+            if let Some(Ok(function)) = decoded.map(|function| function.complete(self.image, &self.functions))
             {
                 functions.push(function);
             }
