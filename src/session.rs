@@ -130,11 +130,13 @@ pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>) -> R
     if matches!(&known, Ok(Some(known)) if known.patched == opened.sha256) {
         return Ok(opened.file(path, kind, plan, Action::Unchanged(Unchanged::AlreadyPatched)));
     }
-    let Some(plan) = plan.filter(Plan::has_edits) else {
-        let (copy, warnings) = copy_of_clean(&opened, destination)?;
-        let (_, plan) = examine(&opened.bytes)?;
-        let file = opened.file(path, kind, plan, Action::Unchanged(Unchanged::Clean { copy }));
-        return Ok(File { warnings, ..file });
+    let plan = match plan {
+        Some(plan) if plan.has_edits() => plan,
+        plan => {
+            let (copy, warnings) = copy_of_clean(&opened, destination)?;
+            let file = opened.file(path, kind, plan, Action::Unchanged(Unchanged::Clean { copy }));
+            return Ok(File { warnings, ..file });
+        }
     };
     let build_id = match &kind {
         Kind::Elf(identity) => identity.build_id.clone(),
@@ -156,8 +158,17 @@ pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>) -> R
     };
     let output = output_path(path, destination);
     let record_path = record.map_or_else(|| store::record_path(&output), Path::to_owned);
-    let warnings = pending.warnings.clone();
-    store_with_record(pending, &opened.source, &record_path, &new_record)?;
+    if store::real_path(&record_path) == pending.destination() {
+        let message = format!("{} is named for the file and for its record", record_path.display());
+        return Err(Error::new(ErrorKind::Usage, message).remedy("name another record with --record"));
+    }
+    let mut warnings = pending.warnings.clone();
+    let replaced = replaced_record(&record_path, &new_record, record.is_some())?;
+    if replaced.as_ref().is_some_and(|replaced| replaced.is_of_another_file) {
+        warnings.push(format!("the record {} was of another file and is replaced", record_path.display()));
+    }
+    let before = replaced.map(|replaced| replaced.json);
+    store_with_record(pending, &opened.source, &record_path, &new_record, before)?;
     let written = Written { output: Some(output), record: Some(record_path), ..written };
     let file = opened.file(path, kind, Some(plan), Action::Written(written));
     Ok(File { warnings, ..file })
@@ -216,16 +227,39 @@ fn prepare(source: &Source, destination: &Destination, bytes: &[u8]) -> Result<O
     }
 }
 
-/// The record goes first: it is true of the old and of the new file, while a patched file without a
-/// record could never be undone.
-fn store_with_record(pending: Pending, source: &Source, at: &Path, record: &Record) -> Result<()> {
-    let before = store::read_record(at)?;
-    if let Some(before) = &before {
-        Record::from_json(before).map_err(|error| {
-            Error::new(ErrorKind::Record, format!("{} is there and is no record: {error}", at.display()))
-                .remedy("move it away or name another record with --record")
-        })?;
+/// A record that is where a new one goes.
+struct Replaced {
+    json: Vec<u8>,
+    is_of_another_file: bool,
+}
+
+/// What the new record replaces at `at`. What is no record stays. Beside the file, the record of another
+/// is one of what the file was before it was replaced, and useless; but where the user `named` the
+/// place, it can be the only way back for a file elsewhere, and stays, too.
+fn replaced_record(at: &Path, new: &Record, named: bool) -> Result<Option<Replaced>> {
+    let Some(json) = store::read_record(at)? else { return Ok(None) };
+    let old = Record::from_json(&json).map_err(|error| {
+        Error::new(ErrorKind::Record, format!("{} is there and is no record: {error}", at.display()))
+            .remedy("move it away or name another record with --record")
+    })?;
+    let is_of_another_file = old.original != new.original;
+    if is_of_another_file && named {
+        let message = format!("{} is the record of another file, which needs it", at.display());
+        return Err(Error::new(ErrorKind::Unsafe, message).remedy("name another record with --record"));
     }
+    Ok(Some(Replaced { json, is_of_another_file }))
+}
+
+/// The record goes first: it is true of the old and of the new file, while a patched file without a
+/// record could never be undone. `before` is what is at its place, to be put back where the file itself
+/// cannot be stored.
+fn store_with_record(
+    pending: Pending,
+    source: &Source,
+    at: &Path,
+    record: &Record,
+    before: Option<Vec<u8>>,
+) -> Result<()> {
     store::write_record(at, &record.to_json(), source)?;
     pending.commit(source).inspect_err(|_| {
         // The error that is reported is the one that matters; a record too many lies about nothing.
@@ -257,8 +291,13 @@ pub fn revert(path: &Path, destination: &Destination, record: Option<&Path>) -> 
     let opened = Opened::open(path)?;
     let record_of_patch = required_record(path, record)?;
     let (kind, plan) = examine(&opened.bytes)?;
+    let own_record =
+        (*destination == Destination::InPlace && record.is_none()).then(|| store::record_path(path));
     if opened.sha256 == record_of_patch.original {
-        return Ok(opened.file(path, kind, plan, Action::Unchanged(Unchanged::AlreadyOriginal)));
+        // A run that was killed can have left the record: its work ends here.
+        let warnings = own_record.as_deref().and_then(remove_useless).into_iter().collect();
+        let file = opened.file(path, kind, plan, Action::Unchanged(Unchanged::AlreadyOriginal));
+        return Ok(File { warnings, ..file });
     }
     let edits = apply::inverse(&record_of_patch.edits);
     let original = apply::apply(&opened.bytes, record_of_patch.patched, &edits)?;
@@ -277,12 +316,15 @@ pub fn revert(path: &Path, destination: &Destination, record: Option<&Path>) -> 
     let Some(pending) = prepare(&opened.source, destination, &original)? else {
         return Ok(opened.file(path, kind, plan, Action::Written(written)));
     };
-    let warnings = pending.warnings.clone();
+    let mut warnings = pending.warnings.clone();
     pending.commit(&opened.source)?;
-    if *destination == Destination::InPlace && record.is_none() {
-        store::remove_record(&store::record_path(path))?;
-    }
+    warnings.extend(own_record.as_deref().and_then(remove_useless));
     let written = Written { output: Some(output_path(path, destination)), ..written };
     let file = opened.file(path, kind, plan, Action::Written(written));
     Ok(File { warnings, ..file })
+}
+
+/// Removes the record of a patch that is undone. One that stays lies about nothing: a warning is enough.
+fn remove_useless(record: &Path) -> Option<String> {
+    store::remove_record(record).err().map(|error| format!("the record is left: {error}"))
 }

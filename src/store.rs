@@ -7,7 +7,7 @@
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, XattrFlags};
@@ -37,17 +37,22 @@ impl Source {
     pub fn open(path: &Path) -> Result<Self> {
         let cannot = |error: io::Error| Error::io("cannot open", error);
         let real_path = path.canonicalize().map_err(cannot)?;
-        let kind = std::fs::metadata(&real_path).map_err(cannot)?.file_type();
-        if !kind.is_file() {
-            let message = format!("is {}, not a regular file", describe(kind));
-            return Err(Error::new(ErrorKind::Io, message));
-        }
+        // To open a device or a FIFO can have effects of its own, so that this is asked first ...
+        check_regular(&std::fs::metadata(&real_path).map_err(cannot)?)?;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file =
             rustix::fs::open(&real_path, flags, Mode::empty()).map_err(|errno| cannot(errno.into()))?;
         let file = File::from(file);
         let metadata = file.metadata().map_err(cannot)?;
+        // ... and again of what was opened: the name may mean another file by now.
+        check_regular(&metadata)?;
         Ok(Self { real_path, file, metadata })
+    }
+
+    /// Where the file is, without symbolic links.
+    #[must_use]
+    pub fn real_path(&self) -> &Path {
+        &self.real_path
     }
 
     /// Size in bytes when it was opened.
@@ -112,6 +117,14 @@ impl Source {
         let (now, then) = (stamp(&now), stamp(&self.metadata));
         if now == then { Ok(()) } else { Err(self.changed()) }
     }
+}
+
+fn check_regular(metadata: &Metadata) -> Result<()> {
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Io, format!("is {}, not a regular file", describe(kind))))
 }
 
 /// What tells two states of a file apart.
@@ -195,16 +208,27 @@ pub fn prepare_copy(source: &Source, destination: &Path, bytes: &[u8]) -> Result
                 Error::new(ErrorKind::Unsafe, message).remedy("the other names would keep the old content")
             );
         }
+        Err(_) if destination.is_symlink() => {
+            let message = format!("{} is a symbolic link that leads to no file", destination.display());
+            return Err(
+                Error::new(ErrorKind::Usage, message).remedy("name the file itself, or remove the link")
+            );
+        }
         _ => {}
     }
-    let destination = destination.canonicalize().unwrap_or_else(|_| destination.to_owned());
-    prepare(source, destination, bytes)
+    prepare(source, real_path(destination), bytes)
+}
+
+/// `path` without symbolic links; as it is where there is no file yet.
+#[must_use]
+pub fn real_path(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 fn prepare(source: &Source, destination: PathBuf, bytes: &[u8]) -> Result<Pending> {
     let mut file = temporary_beside(&destination)?;
     let cannot = |error: io::Error| cannot_write(&destination, error);
-    file.write_all(bytes).map_err(cannot)?;
+    file.as_file_mut().write_all(bytes).map_err(cannot)?;
     let mut warnings = Vec::new();
     copy_attributes(source, file.as_file(), &mut warnings).map_err(cannot)?;
     file.as_file().sync_all().map_err(cannot)?;
@@ -212,11 +236,15 @@ fn prepare(source: &Source, destination: PathBuf, bytes: &[u8]) -> Result<Pendin
 }
 
 fn temporary_beside(destination: &Path) -> Result<NamedTempFile> {
-    let directory = directory_of(destination);
-    tempfile::Builder::new()
-        .prefix(".vsyspatch-")
-        .tempfile_in(directory)
-        .map_err(|error| cannot_write(destination, error))
+    // tempfile wraps errors to add the temporary name: that would only confuse, and hides the number.
+    let mut number = None;
+    let create = |path: &Path| {
+        let mut options = File::options();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(path);
+        file.inspect_err(|error| number = error.raw_os_error())
+    };
+    let file = tempfile::Builder::new().prefix(".vsyspatch-").make_in(directory_of(destination), create);
+    file.map_err(|error| cannot_write(destination, number.map_or(error, io::Error::from_raw_os_error)))
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -231,13 +259,11 @@ fn cannot_write(destination: &Path, error: io::Error) -> Error {
         Some(Errno::NOENT) => "the directory must exist",
         _ => "nothing was changed",
     };
-    // tempfile adds the temporary name to the message; it would only confuse.
-    let error = error.raw_os_error().map_or(error, io::Error::from_raw_os_error);
     Error::io(format!("cannot write {}", destination.display()), error).remedy(remedy)
 }
 
-/// Owner, then mode (a change of owner clears set-user-ID), then extended attributes (a write or a change
-/// of owner clears file capabilities).
+/// Owner first: a change of owner clears set-user-ID and file capabilities. Then extended attributes,
+/// while the owner may write to the file; then the mode, which may take that right away.
 fn copy_attributes(source: &Source, file: &File, warnings: &mut Vec<String>) -> io::Result<()> {
     let wanted = &source.metadata;
     let now = file.metadata()?;
@@ -251,8 +277,20 @@ fn copy_attributes(source: &Source, file: &File, warnings: &mut Vec<String>) -> 
             mode &= 0o1777;
         }
     }
-    file.set_permissions(Permissions::from_mode(mode))?;
-    copy_xattrs(&source.file, file, warnings)
+    drop_inherited_acl(&source.file, file)?;
+    copy_xattrs(&source.file, file, warnings)?;
+    file.set_permissions(Permissions::from_mode(mode))
+}
+
+/// A directory can have a default ACL, which a new file in it gets: it would let others at the copy who
+/// had no right to the original.
+fn drop_inherited_acl(from: &File, to: &File) -> io::Result<()> {
+    const ACL: &[u8] = b"system.posix_acl_access";
+    let has_acl = |file| Ok::<_, io::Error>(xattr_names(file)?.iter().any(|name| name == ACL));
+    if has_acl(to)? && !has_acl(from)? {
+        rustix::fs::fremovexattr(to, ACL)?;
+    }
+    Ok(())
 }
 
 fn copy_xattrs(from: &File, to: &File, warnings: &mut Vec<String>) -> io::Result<()> {
@@ -334,7 +372,7 @@ fn sync_directory(path: &Path) {
 pub fn write_record(path: &Path, json: &[u8], source: &Source) -> Result<()> {
     let mut file = temporary_beside(path)?;
     let cannot = |error: io::Error| cannot_write(path, error);
-    file.write_all(json).map_err(cannot)?;
+    file.as_file_mut().write_all(json).map_err(cannot)?;
     let mode = (source.metadata.mode() & 0o444) | 0o600;
     file.as_file().set_permissions(Permissions::from_mode(mode)).map_err(cannot)?;
     file.as_file().sync_all().map_err(cannot)?;
@@ -363,16 +401,20 @@ fn in_record(path: &Path, error: &Error) -> Error {
 }
 
 /// Removes the record at `path`; it is for a patch that was undone, or that did not happen.
+///
+/// # Errors
+/// `Io` where it cannot be removed.
 pub fn remove_record(path: &Path) -> Result<()> {
     std::fs::remove_file(path).map_err(|error| cannot_write(path, error))?;
     sync_directory(path);
     Ok(())
 }
 
-/// Where the record of the file at `path` is, unless the user says otherwise.
+/// Where the record of the file at `path` is, unless the user says otherwise: beside the file itself,
+/// whatever symbolic link it is named by.
 #[must_use]
 pub fn record_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+    let mut name = real_path(path).into_os_string();
     name.push(".vsyspatch.json");
     PathBuf::from(name)
 }

@@ -573,10 +573,16 @@ mod number {
     pub const FSYNC: i64 = 74;
     pub const RENAME: i64 = 82;
     pub const FCHMOD: i64 = 91;
+    pub const RENAMEAT: i64 = 264;
     pub const RENAMEAT2: i64 = 316;
     pub const UNLINK: i64 = 87;
-    pub const WRITE_FAULT: [(&str, i64); 4] =
-        [("fsync", FSYNC), ("fchmod", FCHMOD), ("rename", RENAME), ("renameat2", RENAMEAT2)];
+    pub const WRITE_FAULT: [(&str, i64); 5] = [
+        ("fsync", FSYNC),
+        ("fchmod", FCHMOD),
+        ("rename", RENAME),
+        ("renameat", RENAMEAT),
+        ("renameat2", RENAMEAT2),
+    ];
 }
 
 const EIO: i32 = 5;

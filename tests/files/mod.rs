@@ -21,7 +21,7 @@ pub const BASE: u64 = 0x40_0000;
 pub const CODE: usize = 0x78;
 
 /// Offset of the instruction that holds the address of `time`.
-pub const CONSTANT: usize = CODE + 6;
+pub const CONSTANT: usize = CODE;
 
 /// Offset of the call through it.
 pub const CALL: usize = CONSTANT + 7;
@@ -29,8 +29,7 @@ pub const CALL: usize = CONSTANT + 7;
 /// A static program that exits with status 0 after it called `time` in the vsyscall page.
 pub fn program() -> Vec<u8> {
     let code: &[u8] = &[
-        0x48, 0x83, 0xec, 0x08, // sub $8,%rsp
-        0x31, 0xff, // xor %edi,%edi
+        // %rdi is zero when a program starts.
         0x48, 0xc7, 0xc0, 0x00, 0x04, 0x60, 0xff, // mov $0xffffffffff600400,%rax
         0xff, 0xd0, // call *%rax
         0x31, 0xff, // xor %edi,%edi
