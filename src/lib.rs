@@ -58,8 +58,10 @@
 //! # let bytes: &[u8] = include_bytes!("../corpus/prebuilt/demo");
 //! let Parsed::Image(image) = vsyspatch::elf::parse(bytes)? else { panic!("not a program") };
 //! let plan = vsyspatch::plan_elf(&image);
-//! let patched = vsyspatch::apply::apply(bytes, plan.original, &plan.edits)?;
-//! let record = vsyspatch::record::Record::of(&plan, vsyspatch::digest::Sha256::of(&patched), None);
+//! let original = plan.original.expect("there is something to patch");
+//! let patched = vsyspatch::apply::apply(bytes, original, &plan.edits)?;
+//! let patched_sha256 = vsyspatch::digest::Sha256::of(&patched);
+//! let record = vsyspatch::record::Record::of(&plan, original, patched_sha256, None);
 //! assert!(vsyspatch::verify::verify(&patched, &record).is_empty());
 //! let original = vsyspatch::apply::apply(&patched, record.patched, &vsyspatch::apply::inverse(&record.edits))?;
 //! assert_eq!(original, bytes);
@@ -96,5 +98,5 @@ pub mod vsyscall;
 /// elf -> scan -> plan: everything that is decided about one file, nothing written.
 #[must_use]
 pub fn plan_elf(image: &elf::Image<'_>) -> plan::Plan {
-    planner::plan(image, &scan::scan(image))
+    planner::plan(image, &scan::scan(image), None)
 }

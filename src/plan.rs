@@ -87,8 +87,8 @@ pub struct PlannedSite {
 /// What to do about one ELF file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Checksum of the bytes that the plan is for.
-    pub original: Sha256,
+    /// Checksum of the bytes that the edits are for; nothing where there are no edits.
+    pub original: Option<Sha256>,
     /// Size of those bytes.
     pub size: u64,
     /// Every site, sorted by offset.

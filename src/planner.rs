@@ -16,7 +16,8 @@ use crate::stub::{Allocator, Room};
 use crate::vsyscall::{ENTRY_STRIDE, Entry};
 
 /// Decides what to do about each site of `scan`.
-pub(crate) fn plan(image: &Image<'_>, scan: &Scan<'_>) -> Plan {
+/// `checksum` of the file, where it is known already.
+pub(crate) fn plan(image: &Image<'_>, scan: &Scan<'_>, checksum: Option<Sha256>) -> Plan {
     let in_place = sites_in_place(&scan.sites);
     let mut planner = Planner {
         image,
@@ -28,11 +29,12 @@ pub(crate) fn plan(image: &Image<'_>, scan: &Scan<'_>) -> Plan {
     };
     let mut outcomes: Vec<Outcome> = scan.sites.iter().map(|site| planner.decide(site)).collect();
     planner.grow_segment(scan, &mut outcomes);
+    let has_edits = !planner.edits.is_empty();
     let offsets: Vec<FileOffset> = planner.edits.keys().copied().collect();
     let sites =
         scan.sites.iter().zip(outcomes).map(|(site, outcome)| planned(site, outcome, &offsets)).collect();
     Plan {
-        original: Sha256::of(image.bytes),
+        original: has_edits.then(|| checksum.unwrap_or_else(|| Sha256::of(image.bytes))),
         size: image.bytes.len() as u64,
         sites,
         edits: planner.edits.into_values().collect(),

@@ -53,11 +53,11 @@ pub struct Record {
 }
 
 impl Record {
-    /// The record of `plan`, which made bytes with the checksum `patched`.
+    /// The record of `plan`, which turned bytes with the checksum `original` into `patched`.
     #[must_use]
-    pub fn of(plan: &Plan, patched: Sha256, build_id: Option<String>) -> Self {
+    pub fn of(plan: &Plan, original: Sha256, patched: Sha256, build_id: Option<String>) -> Self {
         let (tool, edits) = (Tool::this(), plan.edits.clone());
-        Self { tool, size: plan.size, original: plan.original, patched, build_id, edits }
+        Self { tool, size: plan.size, original, patched, build_id, edits }
     }
 
     /// The record as the bytes of its file.

@@ -107,7 +107,8 @@ pub(crate) struct Scan<'a> {
 
 /// Finds every site of `image`. A file without an entry's address is searched, never decoded.
 pub(crate) fn scan<'a>(image: &'a Image<'a>) -> Scan<'a> {
-    let hits = search::hits(image);
+    let mut hits = search::hits(image);
+    hits.retain(|hit| may_be_site(image, hit));
     if hits.is_empty() {
         return Scan { sites: Vec::new(), functions: None };
     }
@@ -118,6 +119,20 @@ pub(crate) fn scan<'a>(image: &'a Image<'a>) -> Scan<'a> {
     sites.sort_by_key(|site| site.span.offset);
     sites.dedup_by_key(|site| site.span.offset);
     Scan { sites, functions: Some(functions) }
+}
+
+/// Whether `hit` is worth a look: in code, or a whole pointer.
+fn may_be_site(image: &Image<'_>, hit: &Hit) -> bool {
+    match *hit {
+        Hit::Word(..) => true,
+        Hit::Immediate(_, at) => image.may_be_code(at) || pointer_at(image, at).is_some(),
+        Hit::Subtrahend(_, at) | Hit::Branch(_, at) => image.may_be_code(at),
+    }
+}
+
+/// The entry whose address, as a pointer, stands at `at`.
+fn pointer_at(image: &Image<'_>, at: Vaddr) -> Option<Entry> {
+    image.array_at::<8>(at).map(u64::from_le_bytes).and_then(Entry::at)
 }
 
 struct Scanner<'a> {
@@ -313,10 +328,7 @@ impl<'a> Scanner<'a> {
 
     /// Four bytes in an executable segment, but not in code: only a whole pointer is a site.
     fn in_data(&mut self, span: Span) {
-        let Some(entry) = self.image.array_at::<8>(span.vaddr).map(u64::from_le_bytes).and_then(Entry::at)
-        else {
-            return;
-        };
+        let Some(entry) = pointer_at(self.image, span.vaddr) else { return };
         let span = Span { len: 8, ..span };
         if span.vaddr.0.is_multiple_of(8) {
             return self.word(span, entry);

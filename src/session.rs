@@ -8,7 +8,9 @@ use crate::elf::{self, Headers, Parsed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::outcome::{Action, Direction, File, Kind, Unchanged, Written};
 use crate::plan::Plan;
+use crate::planner;
 use crate::record::Record;
+use crate::scan;
 use crate::search;
 use crate::store::{self, Pending, Source};
 use crate::verify;
@@ -55,9 +57,11 @@ impl Opened {
 }
 
 /// Kind and plan of `bytes`.
-fn examine(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
+fn examine(bytes: &[u8], checksum: Option<Sha256>) -> Result<(Kind, Option<Plan>)> {
     Ok(match elf::parse(bytes)? {
-        Parsed::Image(image) => (Kind::Elf(image.identity.clone()), Some(crate::plan_elf(&image))),
+        Parsed::Image(image) => {
+            (Kind::Elf(image.identity.clone()), Some(planner::plan(&image, &scan::scan(&image), checksum)))
+        }
         Parsed::Foreign(what) => (Kind::Foreign(what), None),
     })
 }
@@ -82,9 +86,10 @@ pub fn scan(path: &Path, details: bool) -> Result<File> {
         });
     }
     let bytes = source.read()?;
-    let sha256 = Sha256::of(&bytes);
-    let (kind, plan) = examine(&bytes)?;
-    Ok(Opened { source, bytes, sha256 }.file(path, kind, plan, Action::Scanned))
+    let sha256 = details.then(|| Sha256::of(&bytes));
+    let (kind, plan) = examine(&bytes, sha256)?;
+    let (path, size) = (path.to_owned(), bytes.len() as u64);
+    Ok(File { path, sha256, size, kind, plan, action: Action::Scanned, warnings: vec![] })
 }
 
 /// Whether the file is a sound program, and a search of its segments, block by block, shows no entry's
@@ -125,7 +130,7 @@ const BLOCK: usize = 256 << 10;
 /// right: then nothing is stored.
 pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>) -> Result<File> {
     let opened = Opened::open(path)?;
-    let (kind, plan) = examine(&opened.bytes)?;
+    let (kind, plan) = examine(&opened.bytes, Some(opened.sha256))?;
     let known = known_record(path, record);
     if matches!(&known, Ok(Some(known)) if known.patched == opened.sha256) {
         return Ok(opened.file(path, kind, plan, Action::Unchanged(Unchanged::AlreadyPatched)));
@@ -142,8 +147,8 @@ pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>) -> R
         Kind::Elf(identity) => identity.build_id.clone(),
         _ => None,
     };
-    let patched = apply::apply(&opened.bytes, plan.original, &plan.edits)?;
-    let new_record = Record::of(&plan, Sha256::of(&patched), build_id);
+    let patched = apply::apply(&opened.bytes, opened.sha256, &plan.edits)?;
+    let new_record = Record::of(&plan, opened.sha256, Sha256::of(&patched), build_id);
     prove(&patched, &new_record)?;
     let written = Written {
         direction: Direction::Patch,
@@ -277,7 +282,7 @@ fn store_with_record(
 pub fn verify(path: &Path, record: Option<&Path>) -> Result<File> {
     let opened = Opened::open(path)?;
     let record = required_record(path, record)?;
-    let (kind, plan) = examine(&opened.bytes)?;
+    let (kind, plan) = examine(&opened.bytes, Some(opened.sha256))?;
     let findings = verify::verify(&opened.bytes, &record);
     Ok(opened.file(path, kind, plan, Action::Verified(findings)))
 }
@@ -290,7 +295,7 @@ pub fn verify(path: &Path, record: Option<&Path>) -> Result<File> {
 pub fn revert(path: &Path, destination: &Destination, record: Option<&Path>) -> Result<File> {
     let opened = Opened::open(path)?;
     let record_of_patch = required_record(path, record)?;
-    let (kind, plan) = examine(&opened.bytes)?;
+    let (kind, plan) = examine(&opened.bytes, Some(opened.sha256))?;
     let own_record =
         (*destination == Destination::InPlace && record.is_none()).then(|| store::record_path(path));
     if opened.sha256 == record_of_patch.original {

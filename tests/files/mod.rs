@@ -87,7 +87,7 @@ impl Expected {
     }
 
     pub fn record(&self) -> Record {
-        Record::of(&plan(&self.original), Sha256::of(&self.patched), None)
+        Record::of(&plan(&self.original), Sha256::of(&self.original), Sha256::of(&self.patched), None)
     }
 }
 
