@@ -48,7 +48,7 @@ fn edit(vaddr: u64, role: Role, before: &[u8], after: &[u8]) -> Edit {
 fn plan() -> Plan {
     let stub = [0xb8, 0x60, 0, 0, 0, 0x0f, 0x05, 0xc3];
     Plan {
-        original: Sha256::of(b"before"),
+        original: Some(Sha256::of(b"before")),
         size: 6,
         sites: vec![
             site(0x40_1000, Form::IfuncFallback, Verdict::Patch, Some("gettimeofday"), "returned"),
