@@ -1,7 +1,6 @@
 # clang -O2's code for a table of entries: the index is known only at run time.
-#@ later: run-time index needs a table of the page's layout
 #@ expect(exec): index entry=gettimeofday form=computed verdict=patch|refused
-#@ expect(pie,static-pie,dso): index entry=gettimeofday form=computed verdict=refused
+#@ expect(pie,static-pie,dso): index entry=gettimeofday form=computed verdict=patch|refused
 #@ run: 0
 .include "common.inc"
 .text

@@ -1,6 +1,5 @@
 # A data word in a file that is loaded anywhere: the word cannot take a stub's address without a relocation.
 #@ link: pie static-pie dso
-#@ later: data words in position-independent files
 #@ expect: word entry=time form=data-word verdict=patch|refused
 #@ run: 0
 .include "common.inc"

@@ -1,6 +1,5 @@
 # The call's or jump's own operand is the word in memory.
 #@ link: exec
-#@ later: calls and jumps through a memory operand
 #@ expect: call entry=time form=data-word verdict=patch strategy=stub
 #@ expect: jump entry=gettimeofday form=data-word verdict=patch strategy=stub
 #@ run: 0

@@ -1,6 +1,5 @@
 # call and jmp rel32 straight into the page, from a program linked below 2 GiB.
 #@ link: exec
-#@ later: branches with the page as their target
 #@ expect: call entry=time form=direct-branch verdict=patch reach=always function=time_call
 #@ expect: jump entry=gettimeofday form=direct-branch verdict=patch reach=always function=gettimeofday_jump
 #@ run: 0

@@ -1,5 +1,4 @@
 # push of the constant and ret: a jump in other words.
-#@ later: push and ret
 #@ expect: push entry=time form=tail-jump verdict=patch|refused reach=always function=time_push
 #@ run: 0
 .include "common.inc"

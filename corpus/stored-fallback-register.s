@@ -1,6 +1,5 @@
 # The start-up code of dietlibc: the constant waits in rdx across a call to a local function that keeps rdx,
 # joins by cmov, and is stored to a global that is loaded and called later.
-#@ later: needs the summary of what a local function keeps
 #@ expect: start entry=time form=stored-fallback verdict=patch strategy=stub reach=fallback|always function=start_up
 #@ run: 0
 .include "common.inc"

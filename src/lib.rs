@@ -1,4 +1,70 @@
-//! vsyspatch: skeleton, the architecture note comes with the phases.
+//! vsyspatch finds the calls that old x86-64 programs make into the vsyscall page, rewrites them to real
+//! system calls in the file, proves the result and undoes it byte for byte.
+//!
+//! # How it fits together
+//!
+//! ```text
+//! bytes -> ELF image -> decoded code -> sites -> plan -> apply -> verify -> store + record
+//!          elf          code            scan     planner apply    verify    store   record
+//!          functions    flow                     encode
+//!          search                                stub
+//! ```
+//!
+//! Each phase is one place, borrows what the former made, and hands its result on; nothing is changed
+//! behind another phase's back. [`session`] runs the phases for one file and returns an [`outcome`];
+//! [`report`] and [`cli`] are the only ones that print.
+//!
+//! * [`elf`] checks the headers that the kernel reads, and only these. Section headers are a help where
+//!   they make sense. [`functions`] says where functions begin and end: unwind information, symbols,
+//!   relocations, entry points.
+//! * [`search`] finds the bytes of an entry's address. A file without them is never decoded, and
+//!   [`session::scan`] does not even read it as a whole.
+//! * `code` decodes the function around a hit: instruction boundaries and control flow. Without bounds,
+//!   only a place where decodes from everywhere before meet counts as a boundary.
+//! * `flow` follows the address forward through registers, stack slots, joins and calls to every use; it
+//!   is a may-analysis, so what it does not understand makes a value less certain, never more.
+//! * `scan` turns uses into sites: proven calls with their evidence, harmless look-alikes, and what
+//!   cannot be told.
+//! * `planner` is a ladder of tactics: a system call in place; else the address of a stub where the
+//!   constant is; else a detour through unused bytes; else a refusal with its reason. The [`plan`] is data.
+//! * [`apply`] is mechanical, and revert is the inverse edits through the same code.
+//! * [`verify`] reads the final bytes back with another ELF parser than the one that planned.
+//! * [`store`] is the only module that touches the user's files.
+//!
+//! # Invariants
+//!
+//! **Invariant: never guess.** A site is patched only with evidence for it: instruction boundaries that
+//! something proves, and a data flow from the constant to a call. There is no matching of bytes before
+//! or behind a hit that decides anything.
+//!
+//! **Invariant: never move.** No byte that the program uses changes its address or its offset, and no file
+//! changes its size. The only header that may change is the size of an executable segment, within its
+//! last page.
+//!
+//! **Invariant: never lose.** A file is replaced whole or not at all, with all its attributes; nothing is
+//! stored that did not pass [`verify::verify`]; a record is true whenever the tool is killed.
+//!
+//! **Invariant: the engine takes bytes and gives values.** Everything below [`session`] is without files,
+//! clocks, printing and panics on any input; [`limits`] bounds what hostile input can cost.
+//!
+//! **Invariant: what is deliberately absent.** No `unsafe`; no execution of what is patched; no rewriting
+//! of sections, symbols or debug information; no configuration.
+//!
+//! # Use as a library
+//!
+//! ```
+//! use vsyspatch::elf::Parsed;
+//!
+//! # let bytes: &[u8] = include_bytes!("../corpus/prebuilt/demo");
+//! let Parsed::Image(image) = vsyspatch::elf::parse(bytes)? else { panic!("not a program") };
+//! let plan = vsyspatch::plan_elf(&image);
+//! let patched = vsyspatch::apply::apply(bytes, plan.original, &plan.edits)?;
+//! let record = vsyspatch::record::Record::of(&plan, vsyspatch::digest::Sha256::of(&patched), None);
+//! assert!(vsyspatch::verify::verify(&patched, &record).is_empty());
+//! let original = vsyspatch::apply::apply(&patched, record.patched, &vsyspatch::apply::inverse(&record.edits))?;
+//! assert_eq!(original, bytes);
+//! # Ok::<(), vsyspatch::error::Error>(())
+//! ```
 
 pub mod addr;
 pub mod apply;

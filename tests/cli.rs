@@ -228,3 +228,91 @@ fn exec_is_transparent_for_programs_without_vsyscalls() {
     let ran = run(folder.path(), &["exec", "--", "./missing"]).ends_with(2);
     assert!(ran.stderr.starts_with("vsyspatch: cannot run ./missing: "), "{ran:?}");
 }
+
+#[test]
+fn patch_verify_revert_tell_what_they_did() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let mut told = String::new();
+    for line in [
+        "patch --dry-run sample",
+        "patch sample -o patched",
+        "patch patched --in-place",
+        "verify patched",
+        "revert patched --dry-run",
+        "revert patched back",
+        "revert back --in-place --record patched.vsyspatch.json",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ran = run(folder.path(), &words).ends_with(0);
+        assert_eq!(ran.stderr, "", "{line}");
+        told += &format!("$ vsyspatch {line}\n{}", ran.stdout);
+    }
+    insta::assert_snapshot!(told);
+    assert_eq!(fs::read(at("back")).unwrap(), SAMPLE);
+    assert_ne!(fs::read(at("patched")).unwrap(), SAMPLE);
+}
+
+#[test]
+fn a_clean_file_is_copied_only_where_a_copy_was_asked_for() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at(CLEAN), clean_sample()).unwrap();
+    let in_place = run(folder.path(), &["patch", CLEAN, "--in-place"]).ends_with(0);
+    assert_eq!(in_place.stdout, "clean: EXEC, static, not stripped\n  clean: no vsyscall to patch\n");
+    let copied = run(folder.path(), &["patch", CLEAN, "copy"]).ends_with(0);
+    assert!(copied.stdout.ends_with("no vsyscall to patch; identical copy: copy\n"), "{copied:?}");
+    assert_eq!(fs::read(at("copy")).unwrap(), clean_sample());
+    assert!(!at("clean.vsyspatch.json").exists() && !at("copy.vsyspatch.json").exists());
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let folder = folder();
+    run(folder.path(), &["patch", "sample", "out", "--dry-run"]).ends_with(0);
+    run(folder.path(), &["patch", "sample", "--in-place", "--dry-run"]).ends_with(0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read(folder.path().join("sample")).unwrap(), SAMPLE);
+}
+
+#[test]
+fn quiet_patch_verify_revert_say_nothing_on_success() {
+    let folder = folder();
+    for line in ["patch -q sample -i", "verify -q sample", "revert -q sample -i"] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ran = run(folder.path(), &words).ends_with(0);
+        assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{line}");
+    }
+    assert_eq!(fs::read(folder.path().join("sample")).unwrap(), SAMPLE);
+}
+
+#[test]
+fn verify_goes_on_behind_a_target_without_a_record() {
+    let folder = folder();
+    run(folder.path(), &["patch", "sample", "patched"]).ends_with(0);
+    let ran = run(folder.path(), &["verify", "sample", "missing", "patched"]).ends_with(2);
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{ran:?}");
+    assert!(
+        lines[0].starts_with("vsyspatch: sample: there is no record at sample.vsyspatch.json ("),
+        "{ran:?}"
+    );
+    assert!(lines[1].starts_with("vsyspatch: missing: "), "{ran:?}");
+    assert!(ran.stdout.starts_with("patched: EXEC"), "{ran:?}");
+    assert!(ran.stdout.contains("verified: "), "{ran:?}");
+}
+
+#[test]
+fn a_record_may_be_elsewhere_and_of_no_other_version() {
+    let folder = folder();
+    run(folder.path(), &["patch", "sample", "patched", "--record", "elsewhere.json"]).ends_with(0);
+    assert!(!folder.path().join("patched.vsyspatch.json").exists());
+    run(folder.path(), &["verify", "patched", "--record", "elsewhere.json"]).ends_with(0);
+
+    let record = fs::read_to_string(folder.path().join("elsewhere.json")).unwrap();
+    let newer = record.replace("vsyspatch.record/1", "vsyspatch.record/2");
+    assert_ne!(newer, record);
+    fs::write(folder.path().join("elsewhere.json"), newer).unwrap();
+    let ran = run(folder.path(), &["verify", "patched", "--record", "elsewhere.json"]).ends_with(2);
+    assert!(ran.stderr.contains("vsyspatch.record/2"), "{ran:?}");
+}

@@ -7,16 +7,29 @@ use std::fs;
 use common::{SAMPLE, folder, run};
 use serde_json::{Value, json};
 
-fn schema() -> jsonschema::Validator {
-    let schema: Value = serde_json::from_str(include_str!("schema/report-1.json")).expect("JSON");
+fn compiled(schema: &str) -> jsonschema::Validator {
+    let schema: Value = serde_json::from_str(schema).expect("JSON");
     jsonschema::draft202012::meta::validate(&schema).expect("a JSON Schema");
     jsonschema::draft202012::new(&schema).expect("a JSON Schema")
 }
 
+fn schema() -> jsonschema::Validator {
+    compiled(include_str!("schema/report-1.json"))
+}
+
+fn record_schema() -> jsonschema::Validator {
+    compiled(include_str!("schema/record-1.json"))
+}
+
 #[track_caller]
 fn assert_valid(document: &Value) {
+    assert_follows(&schema(), document);
+}
+
+#[track_caller]
+fn assert_follows(schema: &jsonschema::Validator, document: &Value) {
     let errors: Vec<String> =
-        schema().iter_errors(document).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        schema.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path())).collect();
     assert!(errors.is_empty(), "{}\n{document:#}", errors.join("\n"));
 }
 
@@ -41,7 +54,103 @@ fn scan_writes_one_valid_document_whatever_the_targets_are() {
     }
 }
 
-/// The words that the issue promises, as a program would look for them.
+/// From patch to revert, with everything that can come between: the words of a line, the status, the
+/// outcome that the document names.
+#[test]
+fn the_commands_that_write_and_prove_give_valid_documents() {
+    let folder = folder();
+    let sample = folder.path().join("sample");
+    let break_byte = |name: &str, at: usize| {
+        let mut bytes = fs::read(folder.path().join(name)).unwrap();
+        bytes[at] ^= 1;
+        fs::write(folder.path().join(name), bytes).unwrap();
+    };
+    let document = |line: &str, status: i32| {
+        let words: Vec<&str> = line.split(' ').chain(["--json"]).collect();
+        let document = run(folder.path(), &words).ends_with(status).json();
+        assert_valid(&document);
+        assert_eq!(document["status"], status, "{line}");
+        assert_eq!(document["command"], words[0], "{line}");
+        document
+    };
+    let outcome = |line: &str, status: i32, outcome: &str| {
+        let file = document(line, status)["targets"][0]["files"][0].clone();
+        assert_eq!(file["outcome"], outcome, "{line}");
+        file
+    };
+    let error = |line: &str, kind: &str| {
+        assert_eq!(document(line, 2)["targets"][0]["error"]["kind"], kind, "{line}");
+    };
+
+    let planned = outcome("patch --dry-run sample", 0, "planned");
+    assert_eq!(planned["sites"][0]["edits"].as_array().unwrap().len(), 2);
+    assert_eq!(planned.get("output"), None);
+    error("verify sample", "record");
+    error("revert sample out", "record");
+    let patched = outcome("patch sample patched", 0, "patched");
+    assert_eq!(patched["output"], "patched");
+    assert_eq!(patched["record"], "patched.vsyspatch.json");
+    assert_eq!(patched["output_sha256"], planned["output_sha256"]);
+    outcome("patch patched again", 0, "already-patched");
+    assert!(!folder.path().join("again").exists());
+    outcome("verify patched", 0, "verified");
+    assert_eq!(outcome("revert --dry-run patched", 0, "planned")["edits"].as_array().unwrap().len(), 2);
+    let reverted = outcome("revert patched reverted", 0, "reverted");
+    assert_eq!(reverted["output_sha256"], patched["sha256"]);
+    assert_eq!(reverted["edits"][1]["after_asm"], json!(["call *%rax"]));
+    outcome("revert reverted x --record patched.vsyspatch.json", 0, "already-original");
+
+    break_byte("patched", SAMPLE.len() - 1);
+    let slugs = |file: Value| -> Vec<String> {
+        let findings = file["findings"].as_array().unwrap().clone();
+        findings.iter().map(|finding| finding["slug"].as_str().unwrap().to_owned()).collect()
+    };
+    let findings = slugs(outcome("verify patched", 1, "findings"));
+    assert_eq!(findings, ["checksum-patched", "unplanned-change"]);
+    error("revert patched out", "mismatch");
+    break_byte("patched", SAMPLE.len() - 1);
+    break_byte("patched", 0x12b);
+    assert!(slugs(outcome("verify patched", 1, "findings")).contains(&"edit-missing".to_owned()));
+
+    let mut clean = SAMPLE.to_vec();
+    clean[0x124 + 5] = 0x50; // no entry's address any more
+    fs::write(folder.path().join("clean"), clean).unwrap();
+    let copied = outcome("patch clean copy", 0, "unchanged");
+    assert_eq!(copied["output"], "copy");
+    assert_eq!(fs::read(sample).unwrap(), SAMPLE);
+}
+
+#[test]
+fn demo_writes_a_valid_document() {
+    let folder = folder();
+    let document = run(folder.path(), &["demo", "--json"]).ends_with(0).json();
+    assert_valid(&document);
+    assert_eq!(document["demo"]["steps"].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn the_record_follows_its_schema() {
+    let folder = folder();
+    run(folder.path(), &["patch", "sample", "patched"]).ends_with(0);
+    let record = fs::read(folder.path().join("patched.vsyspatch.json")).unwrap();
+    let record: Value = serde_json::from_slice(&record).unwrap();
+    assert_follows(&record_schema(), &record);
+    assert_eq!(record["size"], SAMPLE.len());
+    assert_eq!(record["edits"][0]["before"], "48c7c0000460ff");
+    for (pointer, key, value) in [
+        ("", "schema", json!("vsyspatch.record/2")),
+        ("", "original_sha256", json!("0")),
+        ("", "surprise", json!(1)),
+        ("/edits/0", "role", json!("magic")),
+        ("/edits/0", "before", json!("4")),
+    ] {
+        let mut bad = record.clone();
+        bad.pointer_mut(pointer).unwrap()[key] = value;
+        assert!(!record_schema().is_valid(&bad), "{pointer}/{key}");
+    }
+}
+
+/// The words of the contract, as a program would look for them.
 #[test]
 fn the_sample_is_described_in_full() {
     let folder = folder();

@@ -86,8 +86,8 @@ pub struct Scan {
     /// List files without a site too, and in JSON the harmless sites
     #[arg(long)]
     pub all: bool,
-    #[command(flatten)]
     /// How far doubt counts.
+    #[command(flatten)]
     pub strict: Strict,
 }
 

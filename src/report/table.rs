@@ -86,9 +86,17 @@ pub fn assembly(edit: &Edit) -> [Vec<String>; 2] {
     let code = |bytes: &[u8]| edit.vaddr.map_or_else(Vec::new, |at| crate::code::assembly(bytes, at));
     match edit.role {
         Role::Constant | Role::Call => [code(&edit.before), code(&edit.after)],
-        Role::Stub | Role::Detour => [vec![], code(&edit.after)],
+        Role::Stub | Role::Detour => {
+            let unless_unused = |bytes| if is_unused(bytes) { vec![] } else { code(bytes) };
+            [unless_unused(&edit.before), unless_unused(&edit.after)]
+        }
         Role::Pointer | Role::Header => [vec![], vec![]],
     }
+}
+
+/// Whether the bytes are what stands where nothing is: one byte over and over.
+fn is_unused(bytes: &[u8]) -> bool {
+    bytes.windows(2).all(|pair| pair[0] == pair[1])
 }
 
 /// `value` in the colours of `style`.

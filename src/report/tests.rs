@@ -177,6 +177,18 @@ fn the_worst_status_of_several_targets_wins() {
 }
 
 #[test]
+fn doubt_and_losses_are_warned_of() {
+    let mut lossy = file(written(Direction::Patch, false));
+    lossy.warnings.push("security.ima was dropped".into());
+    let lines = text::warning_lines(&target(lossy)).join("\n");
+    assert_eq!(
+        anstream::adapter::strip_str(&lines).to_string(),
+        "vsyspatch: libc.so.6: warning: security.ima was dropped\n\
+         vsyspatch: libc.so.6: warning: a site is unproven: it may become a call, and stays as it is"
+    );
+}
+
+#[test]
 fn an_error_line_names_file_offset_and_what_was_wrong() {
     let error = Error::malformed(0x20_usize, "e_phoff is a lie").remedy("get another file");
     let bad = Target { name: "a\nb".into(), result: Err(error) };

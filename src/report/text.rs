@@ -41,11 +41,20 @@ pub fn error_line(target: &Target) -> Option<String> {
 /// `vsyspatch: PATH: warning: ...`, a line for each.
 #[must_use]
 pub fn warning_lines(target: &Target) -> Vec<String> {
-    let warnings = target.result.as_ref().map_or(&[][..], |file| &file.warnings);
-    let line = |text: &String| {
+    let Ok(file) = &target.result else { return vec![] };
+    let line = |text: &str| {
         line_of(paint::DOUBT, &format!("{}: warning: {}", Escaped::path(&target.name), Escaped::text(text)))
     };
-    warnings.iter().map(line).collect()
+    file.warnings.iter().cloned().chain(doubt(file)).map(|text| line(&text)).collect()
+}
+
+/// What `unproven` sites mean.
+fn doubt(file: &File) -> Option<String> {
+    match file.count(Verdict::Unproven) {
+        0 => None,
+        1 => Some("a site is unproven: it may become a call, and stays as it is".into()),
+        count => Some(format!("{count} sites are unproven: they may become calls, and stay as they are")),
+    }
 }
 
 /// `vsyspatch: message`: an error of the run, not of a target.
@@ -111,7 +120,7 @@ fn write_written(out: &mut String, file: &File, written: &Written) -> fmt::Resul
     write!(out, "  {would}")?;
     painted(out, paint::GOOD, &done)?;
     if let Some(output) = &written.output {
-        write!(out, ": {}", Escaped::path(output))?;
+        write!(out, ", written to {}", Escaped::path(output))?;
     }
     out.push('\n');
     write_sum(out, sum_before, file.sha256)?;
