@@ -303,6 +303,8 @@ pub(crate) enum Incoming {
     Argument(Gpr),
     /// In `rax` behind calls of the function at this address.
     Result(Vaddr),
+    /// In this register when the function is entered, and to be there when it returns.
+    Kept(Gpr),
 }
 
 impl Subjects {
@@ -388,6 +390,8 @@ pub(crate) struct CallUse {
 pub(crate) struct Flow {
     pub(crate) sites: Vec<SiteUses>,
     pub(crate) calls: Vec<CallUse>,
+    /// How many returns leave the value of [`Incoming::Kept`] in its register, and how many do not.
+    pub(crate) returns: (usize, usize),
     /// For each instruction whether control arrives there from elsewhere than the instruction before.
     pub(crate) block_starts: Vec<bool>,
 }
@@ -413,6 +417,7 @@ pub(crate) fn analyse(
         flow: Flow {
             sites: vec![SiteUses::default(); subjects.len()],
             calls: Vec::new(),
+            returns: (0, 0),
             block_starts: Vec::new(),
         },
         recording: false,
@@ -482,8 +487,14 @@ impl Analysis<'_> {
         }
         for root in roots {
             let mut state = State::at_entry();
-            if let (Some(Incoming::Argument(register)), true) = (self.subjects.incoming, root == first) {
-                state.registers[register] = self.incoming_value();
+            match self.subjects.incoming {
+                Some(Incoming::Argument(register)) if root == first => {
+                    state.registers[register] = self.incoming_value();
+                }
+                Some(Incoming::Kept(register)) if root == first => {
+                    state.registers[register] = Value { other: false, ..self.incoming_value() };
+                }
+                _ => {}
             }
             if let Some(index) = self.function.index_of(root) {
                 self.arrive(index, &state, &mut work);
@@ -647,6 +658,7 @@ impl Analysis<'_> {
             Some(target) if function.contains(target) => function.landing(target).into_iter().collect(),
             Some(target) => {
                 self.arguments(state, Some(target));
+                self.leave();
                 Vec::new()
             }
             None => Vec::new(),
@@ -989,12 +1001,11 @@ impl Analysis<'_> {
         }
         state.disturb_escaped();
         let holds_sites = CALLER_SAVED.iter().any(|&number| !state.registers[number].sites().is_empty());
-        let changed = match direct.filter(|_| holds_sites) {
-            Some(callee) => registers_written(self.image, callee),
-            None => u16::MAX,
-        };
         for number in CALLER_SAVED {
-            if changed >> number & 1 == 1 {
+            let kept = holds_sites
+                && !state.registers[number].sites().is_empty()
+                && direct.is_some_and(|callee| self.keeps(callee, number));
+            if !kept {
                 state.registers[number] = Value::UNKNOWN;
             }
         }
@@ -1002,6 +1013,24 @@ impl Analysis<'_> {
         if direct.is_some_and(|callee| self.subjects.incoming == Some(Incoming::Result(callee))) {
             state.registers[RAX] = self.incoming_value();
         }
+    }
+
+    /// Whether the local function `callee` returns with `register` as it found it.
+    fn keeps(&self, callee: Vaddr, register: Gpr) -> bool {
+        if registers_written(self.image, callee) >> register & 1 == 0 {
+            return true;
+        }
+        if matches!(self.subjects.incoming, Some(Incoming::Kept(_))) {
+            return false; // one level is enough
+        }
+        let decoded = Function::decode(self.image, self.functions, callee);
+        let Ok(function) = decoded.and_then(|function| function.complete(self.image, self.functions)) else {
+            return false;
+        };
+        let query = Subjects { incoming: Some(Incoming::Kept(register)), ..Subjects::default() };
+        function.extent.range.start == callee
+            && analyse(self.image, self.functions, &function, &query)
+                .is_ok_and(|flow| flow.returns.0 > 0 && flow.returns.1 == 0)
     }
 
     /// Notes a call or jump to `target` if that may be a site's; whether it is nothing else.
@@ -1039,6 +1068,7 @@ impl Analysis<'_> {
                 Some(target) => Next::Jump(vec![target]),
                 None => {
                     self.arguments(state, Some(target));
+                    self.leave();
                     Next::Nowhere
                 }
             };
@@ -1051,17 +1081,28 @@ impl Analysis<'_> {
         let targets = function.jump_table_targets(self.image, index);
         if targets.is_empty() {
             self.arguments(state, None);
+            self.leave();
             self.join_elsewhere(state);
             return Next::Nowhere;
         }
         Next::Jump(targets)
     }
 
+    /// Control goes to code that is not followed; what that returns with is not known.
+    fn leave(&mut self) {
+        self.flow.returns.1 += usize::from(self.recording);
+    }
+
     fn return_from(&mut self, index: usize, state: &State) {
+        if let (Some(Incoming::Kept(register)), true) = (self.subjects.incoming, self.recording) {
+            let value = state.registers[register];
+            let (kept, lost) = &mut self.flow.returns;
+            *if !value.entry.is_empty() && !value.other { kept } else { lost } += 1;
+        }
         self.used(state.registers[RAX].sites(), Use::Returned);
         let top = state.registers[RSP].stack();
         let pushed = top.map_or(Value::UNKNOWN, |offset| state.load(offset, 8));
-        self.called(index, pushed, true);
+        self.called(index, Value { through_slot: false, ..pushed }, true);
     }
 
     fn join_elsewhere(&mut self, state: &State) {

@@ -414,7 +414,6 @@ pub fn remove_record(path: &Path) -> Result<()> {
 /// whatever symbolic link it is named by.
 #[must_use]
 pub fn record_path(path: &Path) -> PathBuf {
-    // Not resolved where it need not be: messages show the record by the name that the user gave the file.
     let file = if path.is_symlink() { real_path(path) } else { path.to_owned() };
     let mut name = file.into_os_string();
     name.push(".vsyspatch.json");

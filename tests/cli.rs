@@ -8,6 +8,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Stdio;
 
 use common::{Ran, SAMPLE, folder, run, skip, vsyspatch};
@@ -229,6 +230,12 @@ fn exec_is_transparent_for_programs_without_vsyscalls() {
     assert!(ran.stderr.starts_with("vsyspatch: cannot run ./missing: "), "{ran:?}");
 }
 
+/// `text` with names relative to the temporary folder, however they are shown.
+fn without_folder(folder: &Path, text: &str) -> String {
+    let folder = folder.canonicalize().unwrap();
+    text.replace(&format!("{}/", folder.display()), "")
+}
+
 #[test]
 fn patch_verify_revert_tell_what_they_did() {
     let folder = folder();
@@ -246,7 +253,7 @@ fn patch_verify_revert_tell_what_they_did() {
         let words: Vec<&str> = line.split(' ').collect();
         let ran = run(folder.path(), &words).ends_with(0);
         assert_eq!(ran.stderr, "", "{line}");
-        told += &format!("$ vsyspatch {line}\n{}", ran.stdout);
+        told += &format!("$ vsyspatch {line}\n{}", without_folder(folder.path(), &ran.stdout));
     }
     insta::assert_snapshot!(told);
     assert_eq!(fs::read(at("back")).unwrap(), SAMPLE);
@@ -291,7 +298,8 @@ fn verify_goes_on_behind_a_target_without_a_record() {
     let folder = folder();
     run(folder.path(), &["patch", "sample", "patched"]).ends_with(0);
     let ran = run(folder.path(), &["verify", "sample", "missing", "patched"]).ends_with(2);
-    let lines: Vec<&str> = ran.stderr.lines().collect();
+    let stderr = without_folder(folder.path(), &ran.stderr);
+    let lines: Vec<&str> = stderr.lines().collect();
     assert_eq!(lines.len(), 2, "{ran:?}");
     assert!(
         lines[0].starts_with("vsyspatch: sample: there is no record at sample.vsyspatch.json ("),
