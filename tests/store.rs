@@ -663,9 +663,13 @@ fn a_kill_at_each_step_leaves_a_whole_file_and_a_true_record() {
 #[test]
 fn a_kill_at_any_moment_leaves_a_whole_file_and_a_true_record() {
     const KILLS: u32 = 120;
+    const MOST_KILLS: u32 = 2_000; // on a busy machine some states are met late
     let mut seen = std::collections::BTreeMap::new();
     let place = Place::new();
-    for round in 0..KILLS {
+    for round in 0..MOST_KILLS {
+        if round >= KILLS && seen.len() == 3 {
+            break;
+        }
         let mut child = child_command("patch and revert, again and again", &place.program())
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())

@@ -217,7 +217,16 @@ pub fn as_nobody(operation: &str, target: &Path) -> Said {
     let copy = directory.path().join("program");
     fs::copy(std::env::current_exe().expect("this program has a path"), &copy).expect("it can be copied");
     let mut command = command_of(&copy, operation, target);
-    Said(command.uid(NOBODY).gid(NOBODY).output().expect("the child starts"))
+    command.uid(NOBODY).gid(NOBODY);
+    // Another test's child can hold the copy open for writing until it starts its own program.
+    loop {
+        match command.output() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            output => return Said(output.expect("the child starts")),
+        }
+    }
 }
 
 /// Does `operation` on `target` while the system call `number` fails with `errno`, or kills where there

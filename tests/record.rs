@@ -1,0 +1,265 @@
+//! Apply, record and verify: what they accept, and that each thing that can be wrong is found and named.
+
+mod files;
+
+use files::{CALL, CONSTANT, Expected, plan, program};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use vsyspatch::addr::FileOffset;
+use vsyspatch::apply::{apply, inverse};
+use vsyspatch::digest::Sha256;
+use vsyspatch::error::ErrorKind;
+use vsyspatch::plan::{Edit, Role, Strategy as PatchStrategy};
+use vsyspatch::record::{Record, SCHEMA};
+use vsyspatch::site::Form;
+use vsyspatch::verify::verify;
+use vsyspatch::vsyscall::Entry;
+
+// --- apply ---
+
+#[test]
+fn the_plan_makes_the_bytes_that_are_written_down() {
+    let expected = Expected::new();
+    let plan = plan(&expected.original);
+    let patched = apply(&expected.original, plan.original, &plan.edits).unwrap();
+    assert!(patched == expected.patched);
+    let original = apply(&patched, Sha256::of(&patched), &inverse(&plan.edits)).unwrap();
+    assert!(original == expected.original);
+}
+
+fn edit(offset: u64, before: &[u8], after: &[u8]) -> Edit {
+    Edit {
+        offset: FileOffset(offset),
+        vaddr: None,
+        before: before.to_vec(),
+        after: after.to_vec(),
+        role: Role::Constant,
+        entry: Entry::Time,
+        form: Form::DirectCall,
+        strategy: PatchStrategy::InPlace,
+        function: None,
+    }
+}
+
+#[test]
+fn apply_refuses_what_was_not_planned_for_these_bytes() {
+    let bytes = b"0123456789";
+    let sum = Sha256::of(bytes);
+    let cases: [(&str, Vec<Edit>, Option<u64>); 8] = [
+        ("other bytes there", vec![edit(2, b"xx", b"yy")], Some(2)),
+        ("longer after", vec![edit(2, b"23", b"yyy")], Some(2)),
+        ("empty", vec![edit(2, b"", b"")], Some(2)),
+        ("overlap", vec![edit(2, b"234", b"aaa"), edit(4, b"45", b"bb")], Some(4)),
+        ("twice", vec![edit(2, b"2", b"a"), edit(2, b"2", b"a")], Some(2)),
+        ("not sorted", vec![edit(5, b"5", b"a"), edit(2, b"2", b"b")], Some(2)),
+        ("beyond the end", vec![edit(9, b"9x", b"aa")], Some(9)),
+        ("offset that wraps", vec![edit(u64::MAX, b"9", b"a")], Some(u64::MAX)),
+    ];
+    for (what, edits, at) in cases {
+        let error = apply(bytes, sum, &edits).expect_err(what);
+        assert_eq!(error.offset().map(|at| at.0), at, "{what}: {error}");
+    }
+    let error = apply(b"012345678x", sum, &[edit(2, b"2", b"a")]).expect_err("another file");
+    assert_eq!(error.kind(), ErrorKind::Mismatch);
+    // Edits that touch do not overlap.
+    assert_eq!(apply(bytes, sum, &[edit(2, b"23", b"ab"), edit(4, b"4", b"c")]).unwrap(), b"01abc56789");
+}
+
+proptest! {
+    /// Gaps and lengths make edits that are sorted and disjoint; any bytes may be there and go there.
+    #[test]
+    fn the_inverse_undoes_any_edits(
+        bytes in prop::collection::vec(any::<u8>(), 1..400),
+        steps in prop::collection::vec((0usize..20, prop::collection::vec(any::<u8>(), 1..12)), 0..20),
+    ) {
+        let mut at = 0;
+        let mut edits = Vec::new();
+        let mut expected = bytes.clone();
+        for (gap, after) in steps {
+            let end = at + gap + after.len();
+            let Some(before) = bytes.get(at + gap..end) else { break };
+            expected[at + gap..end].copy_from_slice(&after);
+            edits.push(edit((at + gap) as u64, before, &after));
+            at = end;
+        }
+        let patched = apply(&bytes, Sha256::of(&bytes), &edits).unwrap();
+        prop_assert_eq!(&patched, &expected);
+        prop_assert_eq!(apply(&patched, Sha256::of(&patched), &inverse(&edits)).unwrap(), bytes);
+    }
+}
+
+// --- record ---
+
+fn json() -> Value {
+    serde_json::from_slice(&Expected::new().record().to_json()).unwrap()
+}
+
+#[test]
+fn a_record_comes_back_as_it_went() {
+    let record = Expected::new().record();
+    assert_eq!(Record::from_json(&record.to_json()).unwrap(), record);
+    let json = json();
+    assert_eq!(json["schema"], SCHEMA);
+    assert_eq!(json["edits"][0]["offset"], json!(CONSTANT));
+    assert_eq!(json["edits"][0]["before"], "48c7c0000460ff");
+    assert_eq!(json["edits"][0]["after"], "48c7c0c9000000");
+    assert_eq!(json["edits"][1]["after"], "0f05");
+}
+
+#[test]
+fn a_record_with_one_wrong_field_is_refused() {
+    let digits = "0".repeat(63);
+    let cases: Vec<(&str, &str, Value)> = vec![
+        ("unknown version", "/schema", json!("vsyspatch.record/2")),
+        ("another document", "/schema", json!("vsyspatch.report/1")),
+        ("no string", "/schema", json!(1)),
+        ("short checksum", "/original_sha256", json!(digits)),
+        ("no checksum", "/patched_sha256", json!("x")),
+        ("file too small", "/size", json!(CALL + 1)),
+        ("negative size", "/size", json!(-1)),
+        ("overlap", "/edits/1/offset", json!(CONSTANT + 6)),
+        ("not sorted", "/edits/0/offset", json!(CALL + 2)),
+        ("offset that wraps", "/edits/1/offset", json!(u64::MAX)),
+        ("odd hex", "/edits/0/before", json!("48c7c0000460f")),
+        ("no hex", "/edits/0/after", json!("48c7c0c90000zz")),
+        ("shorter", "/edits/0/after", json!("48c7c0c90000")),
+        ("unknown role", "/edits/0/role", json!("magic")),
+        ("unknown entry", "/edits/0/entry", json!("clock")),
+        ("unknown form", "/edits/0/form", json!("?")),
+        ("unknown strategy", "/edits/0/strategy", json!("hope")),
+    ];
+    for (what, pointer, value) in cases {
+        let mut json = json();
+        *json.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer}")) = value;
+        let error = Record::from_json(&serde_json::to_vec(&json).unwrap()).expect_err(what);
+        assert_eq!(error.kind(), ErrorKind::Record, "{what}: {error}");
+    }
+    for bytes in [&b""[..], b"{", b"[]", b"null", b"\xff\xfe", &b"[".repeat(100_000)] {
+        assert_eq!(Record::from_json(bytes).expect_err("no record").kind(), ErrorKind::Record);
+    }
+    let unknown =
+        String::from_utf8(serde_json::to_vec(&json()).unwrap()).unwrap().replace("record/1", "record/2");
+    let error = Record::from_json(unknown.as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("record/2") && error.contains(SCHEMA), "{error}");
+}
+
+// --- verify ---
+
+fn slugs(patched: &[u8], record: &Record) -> Vec<&'static str> {
+    let mut slugs: Vec<_> = verify(patched, record).iter().map(|finding| finding.slug).collect();
+    slugs.dedup();
+    slugs
+}
+
+#[test]
+fn what_the_planner_made_has_no_findings() {
+    let expected = Expected::new();
+    assert_eq!(verify(&expected.patched, &expected.record()), []);
+}
+
+#[test]
+fn each_way_in_which_a_file_can_differ_is_found() {
+    let Expected { original, patched } = Expected::new();
+    let record = Expected::new().record();
+    assert_eq!(slugs(&original, &record), ["not-patched"]);
+    assert_eq!(slugs(&patched[..patched.len() - 1], &record), ["size-changed"]);
+    let with = |at: usize, byte: u8| {
+        let mut bytes = patched.clone();
+        assert_ne!(bytes[at], byte);
+        bytes[at] = byte;
+        slugs(&bytes, &record)
+    };
+    let undone = with(CALL, 0xff);
+    assert!(undone.contains(&"edit-missing") && undone.contains(&"checksum-patched"), "{undone:?}");
+    let elsewhere = with(patched.len() - 1, 0);
+    assert!(
+        elsewhere.contains(&"unplanned-change") && elsewhere.contains(&"checksum-patched"),
+        "{elsewhere:?}"
+    );
+}
+
+/// A record whose checksums and edits agree with `patched`, as a bug of the planner would make it.
+fn record_of(original: &[u8], patched: &[u8], change: impl FnOnce(&mut Vec<Edit>)) -> Record {
+    let mut record = Expected::new().record();
+    record.original = Sha256::of(original);
+    record.patched = Sha256::of(patched);
+    record.size = patched.len() as u64;
+    change(&mut record.edits);
+    record
+}
+
+#[test]
+fn edits_that_agree_with_the_checksums_and_are_wrong_all_the_same_are_found() {
+    let original = program();
+    let cases: [(&str, usize, &[u8], &str); 5] = [
+        ("no number", CONSTANT, &[0x48, 0xc7, 0xc0, 202, 0, 0, 0], "instruction-mismatch"),
+        ("no instruction", CONSTANT, &[0x48, 0xc7, 0xc0, 201, 0, 0, 0x06], "instruction-mismatch"),
+        ("no system call", CALL, &[0x90, 0x90], "instruction-mismatch"),
+        ("half an instruction", CALL, &[0x0f, 0x0f], "instruction-mismatch"),
+        ("sysenter", CALL, &[0x0f, 0x34], "instruction-mismatch"),
+    ];
+    for (what, at, after, slug) in cases {
+        let mut patched = Expected::new().patched;
+        patched[at..at + after.len()].copy_from_slice(after);
+        let record = record_of(&original, &patched, |edits| {
+            let edit = edits.iter_mut().find(|edit| edit.offset.0 == at as u64).unwrap();
+            edit.after = after.to_vec();
+        });
+        let slugs = slugs(&patched, &record);
+        assert!(slugs.contains(&slug), "{what}: {slugs:?}");
+        assert!(!slugs.contains(&"checksum-patched"), "{what}: {slugs:?}");
+    }
+}
+
+#[test]
+fn a_call_that_is_left_is_found() {
+    let original = program();
+    let mut patched = original.clone();
+    // Both edits forgotten, another made in their stead.
+    let last = patched.len() - 2;
+    patched[last..].copy_from_slice(&[0x0f, 0x05]);
+    let record = record_of(&original, &patched, |edits| {
+        let call = edits.pop().unwrap();
+        edits.clear();
+        let vaddr = Some(vsyspatch::addr::Vaddr(files::BASE + last as u64));
+        edits.push(Edit { offset: FileOffset(last as u64), vaddr, before: vec![0x0f, 0x0b], ..call });
+    });
+    assert_eq!(slugs(&patched, &record), ["site-left"]);
+}
+
+#[test]
+fn edits_of_headers_and_of_places_that_are_not_run_are_found() {
+    let expected = Expected::new();
+    for (what, at, slug) in [("e_entry", 0x18, "header-changed"), ("p_flags", 0x44, "header-changed")] {
+        let mut patched = expected.patched.clone();
+        patched[at] ^= 2;
+        let header =
+            Edit { role: Role::Header, ..edit(at as u64, &expected.patched[at..=at], &patched[at..=at]) };
+        let record = record_of(&expected.original, &patched, |edits| edits.insert(0, header));
+        let slugs = slugs(&patched, &record);
+        assert!(slugs.contains(&slug), "{what}: {slugs:?}");
+    }
+    // Behind the segment: never loaded, so no code.
+    let trailer = [expected.original.as_slice(), b"\xff\xd0"].concat();
+    let patched = [expected.patched.as_slice(), b"\x0f\x05"].concat();
+    let record = record_of(&trailer, &patched, |edits| {
+        let vaddr = Some(vsyspatch::addr::Vaddr(files::BASE + expected.patched.len() as u64));
+        let offset = FileOffset(expected.patched.len() as u64);
+        let call = Edit { offset, vaddr, ..edits[1].clone() };
+        edits.push(call);
+    });
+    assert_eq!(slugs(&patched, &record), ["edit-misplaced"]);
+}
+
+proptest! {
+    /// Whatever is in the file and wherever the record's edits are: findings, no panic.
+    #[test]
+    fn no_change_of_the_file_goes_unseen(at in 0usize..140, byte in any::<u8>()) {
+        let expected = Expected::new();
+        let mut patched = expected.patched.clone();
+        let at = at % patched.len();
+        prop_assume!(patched[at] != byte);
+        patched[at] = byte;
+        prop_assert!(!verify(&patched, &expected.record()).is_empty());
+    }
+}
