@@ -46,7 +46,9 @@ fn loaded() -> Vec<Sample> {
 /// The floor of everything that reads a file: its checksum.
 #[divan::bench(args = loaded())]
 fn checksum(bencher: Bencher<'_, '_>, sample: &Sample) {
-    bencher.counter(BytesCount::of_slice(&sample.bytes)).bench(|| Sha256::of(divan::black_box(&sample.bytes)));
+    bencher
+        .counter(BytesCount::of_slice(&sample.bytes))
+        .bench(|| Sha256::of(divan::black_box(&sample.bytes)));
 }
 
 #[divan::bench(args = loaded())]
