@@ -190,8 +190,9 @@ impl<'a> Image<'a> {
             }
     }
 
-    /// How many bytes from `from` on belong to nothing that the headers name: no segment, no section,
-    /// no header table. Up to the end of the file.
+    /// How many bytes from `from` on belong to nothing that the headers name, up to something that they do
+    /// name: a segment, a section, a header table. What stands behind all of these is not the program's,
+    /// but may be somebody's (the payload of an installer), so that it is never unused.
     pub(crate) fn unused_file_bytes(&self, from: FileOffset) -> u64 {
         let segments = self.segments.iter().map(|segment| (segment.offset.0, segment.file_end().0));
         let sections = self
@@ -200,8 +201,7 @@ impl<'a> Image<'a> {
             .map(|section| (section.file.0, section.file.0.saturating_add(section.file.1)));
         let used =
             segments.chain(sections).chain(self.tables).filter(|&(start, end)| start < end && end > from.0);
-        let next = used.map(|(start, _)| start.max(from.0)).min().unwrap_or(u64::MAX);
-        next.min(self.bytes.len() as u64).saturating_sub(from.0)
+        used.map(|(start, _)| start.saturating_sub(from.0)).min().unwrap_or(0)
     }
 
     /// The allocated section that holds `at`, where section headers tell.

@@ -12,6 +12,7 @@ use crate::planner;
 use crate::record::Record;
 use crate::scan;
 use crate::search;
+use crate::site::Verdict;
 use crate::store::{self, Pending, Source};
 use crate::verify;
 
@@ -86,8 +87,11 @@ pub fn scan(path: &Path, details: bool) -> Result<File> {
         });
     }
     let bytes = source.read()?;
-    let sha256 = details.then(|| Sha256::of(&bytes));
-    let (kind, plan) = examine(&bytes, sha256)?;
+    let known = details.then(|| Sha256::of(&bytes));
+    let (kind, plan) = examine(&bytes, known)?;
+    let is_of_interest = plan.as_ref().is_some_and(|plan| plan.count(Verdict::Harmless) < plan.sites.len());
+    let planned = plan.as_ref().and_then(|plan| plan.original);
+    let sha256 = known.or(planned).or_else(|| is_of_interest.then(|| Sha256::of(&bytes)));
     let (path, size) = (path.to_owned(), bytes.len() as u64);
     Ok(File { path, sha256, size, kind, plan, action: Action::Scanned, warnings: vec![] })
 }
