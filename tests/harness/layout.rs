@@ -258,10 +258,10 @@ impl Layout {
         let text_end = bytes.len() as u64;
         loads.push([5, text, text_vaddr(text), text_end - text, text_end - text]);
         bytes.extend(vec![0; self.gap]);
+        // What follows is aligned: nobody's bytes up to there.
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
         padding.push(text_end..bytes.len() as u64);
         if self.extra[1] {
-            bytes.resize(bytes.len().next_multiple_of(8), 0);
-            padding.last_mut().expect("one").end = bytes.len() as u64;
             let start = bytes.len() as u64;
             let data = noise(self.seed ^ 1, 200);
             loads.push([6, start, base + 0x20_0000 + start, data.len() as u64, data.len() as u64]);
