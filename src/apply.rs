@@ -19,17 +19,22 @@ pub fn apply(bytes: &[u8], expected: Sha256, edits: &[Edit]) -> Result<Vec<u8>> 
             .remedy("it changed since; start again from the file as it is"));
     }
     check_layout(edits, bytes.len() as u64)?;
+    if let Some(edit) = edits.iter().find(|edit| !bytes[edit.offset.index()..].starts_with(&edit.before)) {
+        let message = "the bytes here are not those that the edit replaces";
+        return Err(Error::new(ErrorKind::Mismatch, message).at(edit.offset));
+    }
+    replaced(bytes, edits).ok_or_else(|| Error::new(ErrorKind::Record, "the edits do not fit the file"))
+}
+
+/// `bytes` with the bytes that each edit writes, whatever is there now; nothing where an edit does not fit.
+pub(crate) fn replaced(bytes: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
+    check_layout(edits, bytes.len() as u64).ok()?;
     let mut patched = bytes.to_vec();
     for edit in edits {
         let start = edit.offset.index();
-        let place = patched.get_mut(start..start + edit.before.len()).filter(|place| **place == *edit.before);
-        let place = place.ok_or_else(|| {
-            Error::new(ErrorKind::Mismatch, "the bytes here are not those that the edit replaces")
-                .at(edit.offset)
-        })?;
-        place.copy_from_slice(&edit.after);
+        patched.get_mut(start..start + edit.after.len())?.copy_from_slice(&edit.after);
     }
-    Ok(patched)
+    Some(patched)
 }
 
 /// The edits that undo `edits`.

@@ -98,5 +98,5 @@ pub mod vsyscall;
 /// elf -> scan -> plan: everything that is decided about one file, nothing written.
 #[must_use]
 pub fn plan_elf(image: &elf::Image<'_>) -> plan::Plan {
-    planner::plan(image, &scan::scan(image), None)
+    planner::settled(image, None)
 }

@@ -4,20 +4,75 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::addr::{FileOffset, Vaddr};
+use crate::apply;
 use crate::code;
 use crate::digest::Sha256;
-use crate::elf::{FileType, Image};
+use crate::elf::{self, FileType, Image, Parsed};
 use crate::encode;
 use crate::flow::{RAX, Through};
+use crate::limits;
 use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy};
-use crate::scan::{Constant, Evidence, Finding, Load, Scan, Site, Span};
+use crate::scan::{Constant, Evidence, Finding, Load, Scan, Site, Span, scan};
 use crate::site::Verdict;
 use crate::stub::{Allocator, Room};
 use crate::vsyscall::{ENTRY_STRIDE, Entry};
 
+/// The plan for `image` that leaves nothing to be patched by another run: a site may be provable, or find
+/// room, only once others are rewritten. `checksum` of the file, where it is known already.
+pub(crate) fn settled(image: &Image<'_>, checksum: Option<Sha256>) -> Plan {
+    let mut plan = plan(image, &scan(image), checksum);
+    for _ in 0..limits::PLAN_ROUNDS {
+        let is_open = |site: &PlannedSite| matches!(site.verdict, Verdict::Refused | Verdict::Unproven);
+        if !plan.has_edits() || !plan.sites.iter().any(is_open) {
+            break;
+        }
+        let Some(patched) = apply::replaced(image.bytes, &plan.edits) else { break };
+        let Ok(Parsed::Image(next)) = elf::parse(&patched) else { break };
+        let more = self::plan(&next, &scan(&next), None);
+        match merged(&plan, &more).filter(|_| more.has_edits()) {
+            Some(both) => plan = both,
+            None => break,
+        }
+    }
+    plan
+}
+
+/// `first`, and then `more` for the bytes that `first` makes, as one plan; nothing where an edit of one
+/// overlaps another of the other.
+fn merged(first: &Plan, more: &Plan) -> Option<Plan> {
+    let mut edits: BTreeMap<FileOffset, Edit> =
+        first.edits.iter().map(|edit| (edit.offset, edit.clone())).collect();
+    for edit in &more.edits {
+        let end = |edit: &Edit| edit.offset.0 + edit.after.len() as u64;
+        match edits.get_mut(&edit.offset) {
+            Some(known) if known.after.len() == edit.after.len() => known.after = edit.after.clone(),
+            Some(_) => return None,
+            None => {
+                let overlaps = |known: &Edit| known.offset.0 < end(edit) && edit.offset.0 < end(known);
+                if edits.values().any(overlaps) {
+                    return None;
+                }
+                edits.insert(edit.offset, edit.clone());
+            }
+        }
+    }
+    let offsets: Vec<FileOffset> = edits.keys().copied().collect();
+    let renumbered = |plan: &Plan, site: &PlannedSite| {
+        let number = |&edit: &usize| offsets.binary_search(&plan.edits.get(edit)?.offset).ok();
+        PlannedSite { edits: site.edits.iter().filter_map(number).collect(), ..site.clone() }
+    };
+    let mut sites: BTreeMap<FileOffset, PlannedSite> =
+        first.sites.iter().map(|site| (site.offset, renumbered(first, site))).collect();
+    for site in more.sites.iter().filter(|site| site.verdict == Verdict::Patch) {
+        sites.insert(site.offset, renumbered(more, site));
+    }
+    let (sites, edits) = (sites.into_values().collect(), edits.into_values().collect());
+    Some(Plan { original: first.original, size: first.size, sites, edits })
+}
+
 /// Decides what to do about each site of `scan`.
 /// `checksum` of the file, where it is known already.
-pub(crate) fn plan(image: &Image<'_>, scan: &Scan<'_>, checksum: Option<Sha256>) -> Plan {
+fn plan(image: &Image<'_>, scan: &Scan<'_>, checksum: Option<Sha256>) -> Plan {
     let in_place = sites_in_place(&scan.sites);
     let mut planner = Planner {
         image,

@@ -10,7 +10,6 @@ use crate::outcome::{Action, Direction, File, Kind, Unchanged, Written};
 use crate::plan::Plan;
 use crate::planner;
 use crate::record::Record;
-use crate::scan;
 use crate::search;
 use crate::site::Verdict;
 use crate::store::{self, Pending, Source};
@@ -60,9 +59,7 @@ impl Opened {
 /// Kind and plan of `bytes`.
 fn examine(bytes: &[u8], checksum: Option<Sha256>) -> Result<(Kind, Option<Plan>)> {
     Ok(match elf::parse(bytes)? {
-        Parsed::Image(image) => {
-            (Kind::Elf(image.identity.clone()), Some(planner::plan(&image, &scan::scan(&image), checksum)))
-        }
+        Parsed::Image(image) => (Kind::Elf(image.identity.clone()), Some(planner::settled(&image, checksum))),
         Parsed::Foreign(what) => (Kind::Foreign(what), None),
     })
 }

@@ -50,7 +50,7 @@ pub fn verify(patched: &[u8], record: &Record) -> Vec<Finding> {
         let message = format!("the file's sha256 is {actual}, the record says {}", record.patched);
         findings.push(finding("checksum-patched", message, None));
     }
-    match original(patched, record) {
+    match apply::replaced(patched, &apply::inverse(&record.edits)) {
         Some(original) => {
             let checksum = Sha256::of(&original);
             if checksum != record.original {
@@ -76,17 +76,6 @@ fn holds(patched: &[u8], edit: &Edit) -> bool {
 
 fn missing_edit(edit: &Edit) -> Finding {
     finding("edit-missing", "the bytes here are not those that the edit wrote", Some(edit.offset))
-}
-
-/// `patched` with the bytes before each edit put back, whatever is there now.
-fn original(patched: &[u8], record: &Record) -> Option<Vec<u8>> {
-    apply::check_layout(&record.edits, patched.len() as u64).ok()?;
-    let mut original = patched.to_vec();
-    for edit in &record.edits {
-        let start = edit.offset.index();
-        original.get_mut(start..start + edit.before.len())?.copy_from_slice(&edit.before);
-    }
-    Some(original)
 }
 
 /// The headers hold, and differ only where an edit says so; every edit is where it may be.
