@@ -39,6 +39,7 @@ pub(crate) fn refers_to(bytes: &[u8], at: Vaddr) -> Option<Vaddr> {
     match instruction.op0_kind() {
         OpKind::NearBranch64 => Some(Vaddr(instruction.near_branch_target())),
         _ if instruction.code() == Code::Lea_r64_m => Some(Vaddr(instruction.memory_displacement64())),
+        _ if subtracts(&instruction) => immediate.map(|number| Vaddr(number.wrapping_neg())),
         _ => immediate.map(Vaddr),
     }
 }
