@@ -177,28 +177,30 @@ fn relative(bytes: &[u8], start: Vaddr, target: u64, len: u64, found: impl FnMut
 /// Four passes over a block, one per alignment, so that each pass is one run of vector loads.
 fn numbers(bytes: &[u8], step: u32, first: u64, len: u64, mut found: impl FnMut(usize)) {
     let (first, len) = (first as u32, u32::try_from(len).unwrap_or(u32::MAX));
-    let in_range = |number: u32, index: usize| {
-        number.wrapping_add(step.wrapping_mul(index as u32)).wrapping_sub(first) < len
-    };
-    let mut block_start = 0;
-    while block_start < bytes.len() {
+    for block_start in (0..bytes.len()).step_by(BLOCK) {
         let block = &bytes[block_start..bytes.len().min(block_start + BLOCK + 3)];
         for phase in 0..block.len().min(4) {
             let lanes = block[phase..].as_chunks::<4>().0;
-            let index = |lane: usize| block_start + phase + lane * 4;
+            let at = block_start + phase;
+            // What is sought moves by `step` a byte, so by four times that a lane.
+            let sought = first.wrapping_sub(step.wrapping_mul(at as u32));
+            let is_found = |lane: usize, number: &[u8; 4]| {
+                let moved = step.wrapping_mul(4).wrapping_mul(lane as u32);
+                u32::from_le_bytes(*number).wrapping_add(moved).wrapping_sub(sought) < len
+            };
             let any = lanes
                 .iter()
                 .enumerate()
-                .fold(false, |any, (lane, bytes)| any | in_range(u32::from_le_bytes(*bytes), index(lane)));
-            if any {
-                for (lane, bytes) in lanes.iter().enumerate() {
-                    if in_range(u32::from_le_bytes(*bytes), index(lane)) && phase + lane * 4 < BLOCK {
-                        found(index(lane));
-                    }
+                .fold(0_u32, |any, (lane, number)| any | u32::from(is_found(lane, number)));
+            if any == 0 {
+                continue;
+            }
+            for (lane, number) in lanes.iter().enumerate() {
+                if is_found(lane, number) && phase + lane * 4 < BLOCK {
+                    found(at + lane * 4);
                 }
             }
         }
-        block_start += BLOCK;
     }
 }
 
