@@ -126,12 +126,34 @@ fn branches_to_page(bytes: &[u8], start: Vaddr, mut found: impl FnMut(usize)) {
     if start.0 > u64::from(u32::MAX) {
         return;
     }
-    relative(bytes, start, PAGE, ENTRY_STRIDE * 2 + 1, |at| {
-        let opcode = at.checked_sub(1).map(|before| bytes[before]);
-        if matches!(opcode, Some(0xe8 | 0xe9)) && Entry::at(relative_target(bytes, start, at)).is_some() {
-            found(at);
+    for block_start in (0..bytes.len()).step_by(BLOCK) {
+        let block = &bytes[block_start..bytes.len().min(block_start + BLOCK + 3)];
+        let block_vaddr = start.plus(block_start as u64);
+        if !may_branch_to_page(block, block_vaddr) {
+            continue;
         }
-    });
+        relative(block, block_vaddr, PAGE, ENTRY_STRIDE * 2 + 1, |at| {
+            let opcode = (block_start + at).checked_sub(1).map(|before| bytes[before]);
+            if matches!(opcode, Some(0xe8 | 0xe9))
+                && Entry::at(relative_target(block, block_vaddr, at)).is_some()
+            {
+                found(block_start + at);
+            }
+        });
+    }
+}
+
+/// Whether `block` has the upper half of a displacement that leads into the page: a quick test, since over
+/// a block these halves differ by one at most.
+fn may_branch_to_page(block: &[u8], start: Vaddr) -> bool {
+    let first = (PAGE as u32).wrapping_sub((start.0 as u32).wrapping_add(4));
+    let lowest = (first.wrapping_sub(BLOCK as u32) >> 16) as u16;
+    let highest = (first.wrapping_add(ENTRY_STRIDE as u32 * 2) >> 16) as u16;
+    let span = highest.wrapping_sub(lowest);
+    [0, 1].into_iter().filter_map(|phase| block.get(phase..)).any(|halves| {
+        let is_half = |half: &[u8; 2]| u16::from_le_bytes(*half).wrapping_sub(lowest) <= span;
+        halves.as_chunks::<2>().0.iter().fold(0_u16, |any, half| any | u16::from(is_half(half))) != 0
+    })
 }
 
 /// Where the displacement at index `at` leads when the instruction ends behind it.
@@ -216,6 +238,21 @@ mod tests {
             let mut found = Vec::new();
             numbers(&bytes, 0, 0x1234_5678, 1, |at| found.push(at));
             assert_eq!(found, [at]);
+        }
+    }
+
+    #[test]
+    fn every_branch_to_an_entry_is_found_once() {
+        for at in [1, 2, 3, 4, 77, BLOCK - 4, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK - 5] {
+            for entry in Entry::ALL {
+                let (mut bytes, start) = (vec![0x90; 3 * BLOCK], Vaddr(0x40_0000));
+                let displacement = entry.address().wrapping_sub(start.0 + at as u64 + 4) as u32;
+                bytes[at - 1] = 0xe8;
+                bytes[at..at + 4].copy_from_slice(&displacement.to_le_bytes());
+                let mut found = Vec::new();
+                branches_to_page(&bytes, start, |at| found.push(at));
+                assert_eq!(found, [at], "{entry}");
+            }
         }
     }
 
