@@ -211,8 +211,9 @@ fn copy_of_clean(opened: &Opened, destination: &Destination) -> Result<(Option<P
     Ok((Some(output.clone()), warnings))
 }
 
+/// Verifies bytes that `record.patched` was just computed from.
 fn prove(patched: &[u8], record: &Record) -> Result<()> {
-    let findings = verify::verify(patched, record);
+    let findings = verify::verify_hashed(patched, record.patched, record);
     let Some(first) = findings.first() else { return Ok(()) };
     let message = format!(
         "the result did not pass verification ({}: {}); nothing was stored",
@@ -284,7 +285,7 @@ pub fn verify(path: &Path, record: Option<&Path>) -> Result<File> {
     let opened = Opened::open(path)?;
     let record = required_record(path, record)?;
     let (kind, plan) = examine(&opened.bytes, Some(opened.sha256))?;
-    let findings = verify::verify(&opened.bytes, &record);
+    let findings = verify::verify_hashed(&opened.bytes, opened.sha256, &record);
     Ok(opened.file(path, kind, plan, Action::Verified(findings)))
 }
 

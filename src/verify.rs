@@ -36,11 +36,15 @@ fn finding(slug: &'static str, message: impl Into<String>, offset: Option<FileOf
 /// inverse edits, so that nothing but these edits can differ if its checksum is right.
 #[must_use]
 pub fn verify(patched: &[u8], record: &Record) -> Vec<Finding> {
+    verify_hashed(patched, Sha256::of(patched), record)
+}
+
+/// [`verify`] of bytes whose checksum `actual` was just taken.
+pub(crate) fn verify_hashed(patched: &[u8], actual: Sha256, record: &Record) -> Vec<Finding> {
     if patched.len() as u64 != record.size {
         let message = format!("the file has {} bytes, the record is for {}", patched.len(), record.size);
         return vec![finding("size-changed", message, None)];
     }
-    let actual = Sha256::of(patched);
     if actual == record.original {
         return vec![finding("not-patched", "the file is the original, byte for byte", None)];
     }
