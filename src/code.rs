@@ -10,6 +10,7 @@ use crate::addr::{Vaddr, VaddrRange};
 use crate::elf::Image;
 use crate::functions::{Extent, Functions};
 use crate::limits;
+use crate::vsyscall;
 
 /// The assembly of `bytes`, which stand at `at`, in AT&T syntax, an instruction a line.
 /// Bytes that are no instruction show as `(bad)`.
@@ -368,6 +369,12 @@ pub(crate) fn detour(instruction: &Instruction, known: bool, place: Vaddr, targe
         }
         _ if !register.is_gpr64() || register == Register::R11 => return None,
         _ if known => code.push(load(register)?),
+        // Bits that the index may share with the entry would be added twice.
+        Code::Or_RAX_imm32 | Code::Or_rm64_imm32
+            if instruction.immediate32to64().cast_unsigned() != vsyscall::PAGE =>
+        {
+            return None;
+        }
         Code::Lea_r64_m => {
             let mut index = *instruction;
             index.set_memory_displacement64(0);

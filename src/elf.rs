@@ -138,6 +138,8 @@ pub struct Image<'a> {
     pub(crate) sections: Vec<Section<'a>>,
     pub(crate) dynamic: Dynamic,
     pub(crate) eh_frame_hdr: Option<VaddrRange>,
+    /// What the loader makes read-only once it has relocated it (`PT_GNU_RELRO`).
+    relro: Option<VaddrRange>,
     /// File ranges of the program and section header tables.
     tables: [(u64, u64); 2],
 }
@@ -178,6 +180,13 @@ impl<'a> Image<'a> {
     #[must_use]
     pub fn is_executable(&self, at: Vaddr) -> bool {
         self.segment_at(at).is_some_and(|segment| segment.executable)
+    }
+
+    /// Whether the program can write at `at` once it runs.
+    #[must_use]
+    pub(crate) fn is_writable(&self, at: Vaddr) -> bool {
+        let read_only_later = self.relro.is_some_and(|relro| relro.contains(at));
+        self.segment_at(at).is_some_and(|segment| segment.writable) && !read_only_later
     }
 
     /// Whether `at` is code as far as the section headers, where there are any, can tell.
@@ -288,6 +297,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
         sections,
         dynamic: Dynamic::default(),
         eh_frame_hdr: None,
+        relro: None,
         tables: [
             table(header.e_phoff.get(Le), header.e_phnum.get(Le), header.e_phentsize.get(Le)),
             table(header.e_shoff.get(Le), header.e_shnum.get(Le), header.e_shentsize.get(Le)),
@@ -534,6 +544,11 @@ fn read_program_header(image: &mut Image<'_>, p: &ProgramHeader) {
         image.dynamic = dynamic(entries);
     } else if p.p_type.get(Le) == elf::PT_GNU_EH_FRAME {
         image.eh_frame_hdr = VaddrRange::new(Vaddr(p.p_vaddr.get(Le)), p.p_memsz.get(Le));
+    } else if p.p_type.get(Le) == elf::PT_GNU_RELRO {
+        let protected = VaddrRange::new(Vaddr(p.p_vaddr.get(Le)), p.p_memsz.get(Le));
+        let whole_pages =
+            |range: VaddrRange| VaddrRange { end: Vaddr(range.end.0 & !(PAGE_SIZE - 1)), ..range };
+        image.relro = protected.map(whole_pages);
     } else if let Ok(Some(mut notes)) = p.notes(Le, image.bytes) {
         while let Ok(Some(note)) = notes.next() {
             if note.name() != elf::ELF_NOTE_GNU {

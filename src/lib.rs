@@ -85,6 +85,7 @@ pub mod outcome;
 pub mod plan;
 mod planner;
 pub mod record;
+mod references;
 pub mod report;
 mod scan;
 pub mod search;

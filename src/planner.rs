@@ -275,10 +275,11 @@ impl Planner<'_> {
         let (near, preserving) = (site.span.vaddr, evidence.expects_preserved);
         if let Constant::Indexed(_) = evidence.constant {
             let (page, mut stubs) = self.stub_page(preserving)?;
-            let edits = self.indexed_edits(site, page);
+            let base = page.plus(site.entry as u64 * ENTRY_STRIDE);
+            let edits = self.indexed_edits(site, base);
             stubs.extend(match edits {
                 Some(edits) => edits,
-                None => self.detour(site, evidence, page)?,
+                None => self.detour(site, evidence, base)?,
             });
             return Ok(stubs);
         }
@@ -330,9 +331,9 @@ impl Planner<'_> {
         })
     }
 
-    /// The page's address in a computation becomes that of `page`, which has the same layout.
-    fn indexed_edits(&self, site: &Site, page: Vaddr) -> Option<Vec<NewEdit>> {
-        let absolute = self.absolute(page)?;
+    /// An entry's address in a computation becomes `base`, which has the same distances to other stubs.
+    fn indexed_edits(&self, site: &Site, base: Vaddr) -> Option<Vec<NewEdit>> {
+        let absolute = self.absolute(base)?;
         let instruction = code::instruction_at(self.image, site.span.vaddr)?;
         let offsets = code::constant_offsets(self.image, &instruction);
         let number = if code::subtracts(&instruction) { absolute.wrapping_neg() } else { absolute };

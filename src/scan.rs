@@ -10,6 +10,7 @@ use crate::elf::{FileType, Image};
 use crate::flow::{self, Cell, Flow, Gpr, Incoming, SiteUses, Subjects, Through, Use};
 use crate::functions::Functions;
 use crate::limits;
+use crate::references;
 use crate::search::{self, Hit};
 use crate::site::{Form, Reach};
 use crate::vsyscall::Entry;
@@ -419,12 +420,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The entry that the bytes alone name.
+    /// The entry that the bytes alone name, to which an index may be added; the first one for its negative.
     fn nominal_entry(&self, subject: &Subject) -> Entry {
         let instruction = &subject.instruction;
-        (0..instruction.op_count())
-            .find_map(|operand| instruction.try_immediate(operand).ok().and_then(Entry::at))
-            .unwrap_or(Entry::Gettimeofday)
+        let immediate =
+            (0..instruction.op_count()).find_map(|operand| instruction.try_immediate(operand).ok());
+        let displaced = (instruction.code() == Code::Lea_r64_m).then(|| instruction.memory_displacement64());
+        immediate.or(displaced).and_then(Entry::at).unwrap_or(Entry::Gettimeofday)
     }
 
     fn classify(
@@ -580,7 +582,7 @@ impl<'a> Scanner<'a> {
         });
         let only_called = !calls.is_empty()
             && uses.uses.iter().all(|used| matches!(used, Use::Call { exact: true, .. }))
-            && !self.entered_from_outside(function, subject, &calls);
+            && !self.is_entered_between(function, subject, &calls);
         let adjacent = match calls.as_slice() {
             [call] => {
                 let index = function.index_of(call.span.vaddr);
@@ -623,17 +625,14 @@ impl<'a> Scanner<'a> {
         index.is_some_and(|index| flow::scratch_is_free(function, self.image, index))
     }
 
-    /// Whether a branch from outside of the function may lead between the constant and its last call.
-    fn entered_from_outside(&self, function: &Function<'a>, subject: &Subject, calls: &[Call]) -> bool {
+    /// Whether control may arrive between the constant and its last call in a way that the data flow does
+    /// not see.
+    fn is_entered_between(&self, function: &Function<'a>, subject: &Subject, calls: &[Call]) -> bool {
         let start = Vaddr(subject.instruction.next_ip());
         let first = calls.iter().map(|call| call.span.vaddr).min().unwrap_or(start).min(start);
         let last = calls.iter().map(|call| call.span.vaddr).max().unwrap_or(start).max(start);
-        let mut entered = false;
         let between = VaddrRange { start: first, end: last.plus(1) };
-        search::relative_references(self.image, between, |at| {
-            entered |= !function.contains(at) && code::may_be_branch_operand(self.image, at);
-        });
-        entered
+        references::may_lead_into(self.image, &self.functions, Some(function), between)
     }
 
     // Words of memory.
@@ -662,30 +661,41 @@ impl<'a> Scanner<'a> {
         let mut places: Vec<Vaddr> = Vec::new();
         for (number, &address) in addresses.iter().enumerate() {
             let range = VaddrRange { start: self.table_start(address), end: address.plus(1) };
+            let mut is_complete = true;
             let mut near = |at: Vaddr| {
-                if places.len() < limits::CELL_READERS {
+                is_complete &= places.len() < limits::CELL_READERS;
+                if is_complete {
                     places.push(at);
                 }
             };
             search::relative_references(self.image, range, &mut near);
             search::absolute_references(self.image, range, &mut near);
             found[number].pointed_to = self.is_pointed_to(address);
+            found[number].doubtful = !is_complete;
         }
         places.sort_unstable();
         places.dedup();
         let mut functions: Vec<Function<'a>> = Vec::new();
+        let mut is_doubtful = false;
         for &place in &places {
             if !self.image.may_be_code(place) || functions.iter().any(|function| function.contains(place)) {
                 continue;
             }
-            let decoded = Function::decode(self.image, &self.functions, place).ok().filter(|function| {
+            let is_operand = |function: &Function<'_>| {
                 let covering = function.covering(place).map(|index| &function.instructions[index]);
                 covering.is_some_and(|instruction| code::has_operand_at(self.image, instruction, place))
-            });
-            if let Some(Ok(function)) = decoded.map(|function| function.complete(self.image, &self.functions))
-            {
-                functions.push(function);
+            };
+            match Function::decode(self.image, &self.functions, place) {
+                Ok(function) if !is_operand(&function) => {}
+                Ok(function) => match function.complete(self.image, &self.functions) {
+                    Ok(function) => functions.push(function),
+                    Err(_) => is_doubtful = true,
+                },
+                Err(_) => is_doubtful |= code::may_be_displacement(self.image, place),
             }
+        }
+        for uses in &mut found {
+            uses.doubtful |= is_doubtful;
         }
         for function in &functions {
             self.note_writers(function, addresses, &mut found);
@@ -794,7 +804,10 @@ impl<'a> Scanner<'a> {
             let instruction = code::instruction_at(self.image, load.span.vaddr);
             instruction.and_then(|instruction| memory_address(&instruction)) == Some(candidate.at)
         };
-        if uses.may_change() || self.functions.is_exported_data(candidate.at) {
+        if self.image.is_writable(candidate.at)
+            || uses.may_change()
+            || self.functions.is_exported_data(candidate.at)
+        {
             Some(
                 "the word may be replaced at run time and has no relocation that could make it point to a stub",
             )

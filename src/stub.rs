@@ -8,10 +8,10 @@ use iced_x86::Instruction;
 
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::code;
-use crate::elf::{FileType, Image, PAGE_SIZE, Segment};
+use crate::elf::{Image, PAGE_SIZE, Segment};
 use crate::functions::{Extent, Functions};
 use crate::limits;
-use crate::search;
+use crate::references;
 use crate::vsyscall::ENTRY_STRIDE;
 
 /// Room that was given away.
@@ -98,7 +98,7 @@ impl<'a> Allocator<'a> {
             .take(limits::STUB_GAPS)
             .filter_map(|extent| self.padding_behind(extent))
             .filter_map(|gap| self.free_part(gap, len))
-            .find(|&room| self.is_unreferenced(room))
+            .find(|&room| !references::may_lead_into(self.image, self.functions, None, room))
     }
 
     /// The bytes behind a function, if they are padding that nothing can fall into.
@@ -130,29 +130,6 @@ impl<'a> Allocator<'a> {
         let cut = padding.iter().find(|nop| nop.ip() < room.end.0 && room.end.0 < nop.next_ip());
         let end = cut.map_or(room.end, |nop| Vaddr(nop.next_ip()));
         Some(VaddrRange { start, end })
-    }
-
-    /// Whether no displacement in code and no pointer in the file leads into `room`.
-    fn is_unreferenced(&self, room: VaddrRange) -> bool {
-        let mut referenced = false;
-        // The zeros of a long nop would lead right behind themselves.
-        search::relative_references(self.image, room, |at| {
-            referenced |=
-                !room.contains(at) && self.image.may_be_code(at) && code::may_be_displacement(self.image, at);
-        });
-        if !referenced {
-            search::absolute_references(self.image, room, |at| {
-                referenced |= !room.contains(at) && self.may_be_pointer(at);
-            });
-        }
-        !referenced
-    }
-
-    /// Whether the number at `at` may be a pointer: anywhere in a file with fixed addresses; elsewhere only
-    /// as what a relocation adds to, which is a whole aligned word.
-    fn may_be_pointer(&self, at: Vaddr) -> bool {
-        let is_word = at.0.is_multiple_of(8) && self.image.array_at::<4>(at.plus(4)) == Some([0; 4]);
-        self.image.identity.file_type == FileType::Exec || is_word
     }
 
     fn in_tail(&mut self, len: u64, aligned: impl Fn(u64) -> u64) -> Option<Vaddr> {

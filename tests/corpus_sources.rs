@@ -192,6 +192,7 @@ sources! {
     call_entered_elsewhere: "call-entered-elsewhere",
     clean: "clean",
     computed_index: "computed-index",
+    computed_index_from_time: "computed-index-from-time",
     computed: "computed",
     data_word_dyn: "data-word-dyn",
     data_word_memory: "data-word-memory",
@@ -206,6 +207,7 @@ sources! {
     ibt: "ibt",
     ifunc_fallback: "ifunc-fallback",
     jump_table_between: "jump-table-between",
+    label_address_between: "label-address-between",
     look_alike_argument: "look-alike-argument",
     look_alike_compare: "look-alike-compare",
     look_alike_data: "look-alike-data",
@@ -216,6 +218,7 @@ sources! {
     no_symbol_no_fde: "no-symbol-no-fde",
     past_symbol_size: "past-symbol-size",
     push_return: "push-return",
+    short_branch_between: "short-branch-between",
     scratch_read_after: "scratch-read-after",
     stack_slot: "stack-slot",
     stored_fallback_register: "stored-fallback-register",
@@ -259,7 +262,7 @@ fn the_sources_say_what_is_true() {
                     let vaddr = linked.labels[&expect.label];
                     let offset = elf::offset_of(&bytes, vaddr).expect("the label is in the file") as usize;
                     let low: &[u8] = match expect.fields["entry"][0].as_str() {
-                        _ if expect.allows("form", "computed") => &[0x00, 0x00, 0x60, 0xff],
+                        _ if expect.allows("form", "computed") => &[0x60, 0xff],
                         "gettimeofday" => &[0x00, 0x00, 0x60, 0xff],
                         "time" => &[0x00, 0x04, 0x60, 0xff],
                         "getcpu" => &[0x00, 0x08, 0x60, 0xff],
@@ -267,7 +270,8 @@ fn the_sources_say_what_is_true() {
                     };
                     let near = &bytes[offset..bytes.len().min(offset + 2 * MAX_INSTRUCTION as usize)];
                     assert!(
-                        expect.allows("form", "direct-branch") || near.windows(4).any(|four| four == low),
+                        expect.allows("form", "direct-branch")
+                            || near.windows(low.len()).any(|bytes| bytes == low),
                         "{name} {variant}: no {low:x?} behind `{}` at {offset:#x}: {near:x?}",
                         expect.label
                     );

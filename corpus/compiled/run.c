@@ -15,6 +15,10 @@ long f_time_null(void), f_time_ptr(long *), f_gtod(struct tv *), f_gtod_local(vo
     f_across_call(int), f_across_call_loop(int), f_switch(int, void *), f_cold(int), f_likely(struct tv *),
     f_lazy(void), f_asm(void), f_call_returned(void), f_spilled(int, int, int, int, int, int);
 
+struct ops { long pad; long (*t)(long *); long (*g)(struct tv *, void *); };
+void set_vdso(void *), set_ptr(long (*)(long *)), set_table(int, void *), set_ops(struct ops *);
+static long mine(void) { return 42; }
+
 static long now(void) { return syscall(SYS_time, 0); }
 static int near(long v, long want) { return v >= want - 30 && v <= want + 30; }
 static int t(long v) { return near(v, now()); }
@@ -60,12 +64,21 @@ static int check(int number) {
     case 31: return t(f_asm());
     case 32: return t(f_call_returned());
     case 33: return f_spilled(3, 1, 2, 3, 4, 5) > now() * 2;
+    /* What the program replaces at run time is what it calls then. */
+    case 34: {
+        struct ops own = {1, (long (*)(long *))mine, (long (*)(struct tv *, void *))mine};
+        set_ops(&own);
+        return f_ops() == 42 && f_ops2(&tv) == 42;
+    }
+    case 35: set_ptr((long (*)(long *))mine); return f_static_ptr() == 42;
+    case 36: set_table(1, (void *)mine); return f_table(1, 0) == 42;
+    case 37: set_vdso((void *)mine); return f_fallback(&tv) == 42 && f_lazy() == 42;
     default: return 0;
     }
 }
 
 int main(void) {
-    for (int number = 0; number <= 33; number++) {
+    for (int number = 0; number <= 37; number++) {
         int status;
         pid_t child = fork();
         if (!child) _exit(check(number) ? 0 : 1);

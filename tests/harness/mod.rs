@@ -95,8 +95,17 @@ pub struct Ran {
 impl Ran {
     pub fn of(command: &mut Command) -> Self {
         let line = format!("{command:?}");
-        let output = command.output().unwrap_or_else(|e| panic!("cannot run {line}: {e}"));
-        Self::new(line, &output)
+        // A process that another test forked just now may still hold a fresh file open for writing.
+        for _ in 0..100 {
+            match command.output() {
+                Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                Err(e) => panic!("cannot run {line}: {e}"),
+                Ok(output) => return Self::new(line, &output),
+            }
+        }
+        panic!("{line} stays open for writing");
     }
 
     fn new(line: String, output: &Output) -> Self {
