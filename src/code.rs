@@ -19,6 +19,7 @@ pub fn assembly(bytes: &[u8], at: Vaddr) -> Vec<String> {
     let mut formatter = GasFormatter::new();
     formatter.options_mut().set_space_after_operand_separator(false);
     formatter.options_mut().set_uppercase_hex(false);
+    formatter.options_mut().set_branch_leading_zeros(false);
     let mut decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
     let mut lines = Vec::new();
     while decoder.can_decode() {

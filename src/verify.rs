@@ -85,22 +85,23 @@ fn missing_edit(edit: &Edit) -> Finding {
 /// The headers hold, and differ only where an edit says so; every edit is where it may be.
 fn headers(original: &[u8], patched: &[u8], record: &Record) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let (Some(before), Some(after)) = (program_headers(original), program_headers(patched)) else {
+    let (Some((table, before)), Some((_, after))) = (program_headers(original), program_headers(patched))
+    else {
         return vec![finding("header-unreadable", "goblin cannot read the program headers", None)];
     };
     let header_differs = original.get(..ELF_HEADER_SIZE) != patched.get(..ELF_HEADER_SIZE);
     if header_differs || before.len() != after.len() {
         findings.push(finding("header-changed", "the ELF header is not the original's", Some(FileOffset(0))));
     }
-    for (old, new) in before.iter().zip(&after) {
+    for (index, (old, new)) in before.iter().zip(&after).enumerate() {
+        let at = Some(FileOffset(table + (index * PROGRAM_HEADER_SIZE) as u64));
         if old != new && !is_growth_in_page(old, new) {
-            let at = Some(FileOffset(new.p_offset));
             findings.push(finding("header-changed", "a program header changed in more than its size", at));
         }
         if new.p_type == PT_LOAD && new.p_offset.checked_add(new.p_filesz).is_none_or(|end| end > record.size)
         {
             let message = "a segment reaches beyond the end of the file";
-            findings.push(finding("header-segment", message, Some(FileOffset(new.p_offset))));
+            findings.push(finding("header-segment", message, at));
         }
     }
     for edit in &record.edits {
@@ -114,11 +115,15 @@ fn headers(original: &[u8], patched: &[u8], record: &Record) -> Vec<Finding> {
 
 const ELF_HEADER_SIZE: usize = 64;
 
-fn program_headers(bytes: &[u8]) -> Option<Vec<ProgramHeader>> {
+const PROGRAM_HEADER_SIZE: usize = 56;
+
+/// The offset of the program header table, and its entries.
+fn program_headers(bytes: &[u8]) -> Option<(u64, Vec<ProgramHeader>)> {
     let header = Elf::parse_header(bytes).ok()?;
     let context = Ctx::new(Container::Big, Endian::Little);
     let offset = usize::try_from(header.e_phoff).ok()?;
-    ProgramHeader::parse(bytes, offset, usize::from(header.e_phnum), context).ok()
+    let entries = ProgramHeader::parse(bytes, offset, usize::from(header.e_phnum), context).ok()?;
+    Some((header.e_phoff, entries))
 }
 
 /// Whether `new` is the executable segment `old`, larger but with the same last page.
@@ -148,44 +153,65 @@ fn is_where_it_may_be(program_headers: &[ProgramHeader], edit: &Edit) -> bool {
 
 /// Every edit decodes to what its role says.
 fn instructions(record: &Record) -> Vec<Finding> {
-    let stubs: Vec<Vaddr> =
-        record.edits.iter().filter(|edit| is_new_code(edit.role)).filter_map(|edit| edit.vaddr).collect();
-    let wrong = |edit: &&Edit| !decodes_as_planned(edit, &stubs);
     let describe = |edit: &Edit| {
         let assembly = code::assembly(&edit.after, edit.vaddr.unwrap_or(Vaddr(0))).join("; ");
         finding("instruction-mismatch", format!("the edit decodes to `{assembly}`"), Some(edit.offset))
     };
-    record.edits.iter().filter(wrong).map(describe).collect()
+    record.edits.iter().filter(|edit| !is_as_its_role(edit, &record.edits)).map(describe).collect()
 }
 
-fn is_new_code(role: Role) -> bool {
-    matches!(role, Role::Stub | Role::Detour)
-}
-
-fn decodes_as_planned(edit: &Edit, stubs: &[Vaddr]) -> bool {
+/// Whether `edit`, one of `edits`, does what its role says, instruction by instruction, for its entry.
+fn is_as_its_role(edit: &Edit, edits: &[Edit]) -> bool {
     let Some(at) = edit.vaddr else { return edit.role == Role::Header };
-    let assembly = code::assembly(&edit.after, at);
-    let has = |wanted: &str| assembly.iter().any(|line| line == wanted);
-    let number = format!("${:#x},", edit.entry.syscall_number());
-    let loads_number = assembly.iter().any(|line| line.starts_with("mov") && line.contains(&number));
+    let mut assembly = code::assembly(&edit.after, at);
+    while assembly.len() > 1 && assembly.last().is_some_and(|line| line == "nop") {
+        assembly.pop();
+    }
+    let lines: Vec<&str> = assembly.iter().map(String::as_str).collect();
+    let number = format!("${:#x}", edit.entry.syscall_number());
+    let leads_to = |to: Vaddr, role| {
+        edits.iter().any(|other| other.role == role && other.vaddr == Some(to) && other.entry == edit.entry)
+    };
+    let refers = |role| code::refers_to(&edit.after, at).is_some_and(|to| leads_to(to, role));
     match (edit.role, edit.strategy) {
         (Role::Header, _) => false,
-        (Role::Pointer, _) => edit
-            .after
-            .as_slice()
-            .try_into()
-            .is_ok_and(|word| stubs.contains(&Vaddr(u64::from_le_bytes(word)))),
-        (Role::Stub, _) => loads_number && has("syscall") && has("ret") && !has("(bad)"),
+        (Role::Pointer, _) => {
+            let word = edit.after.as_slice().try_into().map(u64::from_le_bytes);
+            word.is_ok_and(|word| leads_to(Vaddr(word), Role::Stub))
+        }
+        (Role::Stub, _) => is_stub(&lines, &format!("mov {number},%eax")),
         (Role::Detour, _) => {
-            let returns = assembly.iter().any(|line| line.starts_with("jmp"));
-            returns && !has("(bad)") && code::refers_to(&edit.after, at).is_some_and(|to| stubs.contains(&to))
+            let goes_back = |source: &Edit| {
+                let behind = source.vaddr.map(|start| start.plus(source.after.len() as u64));
+                code::refers_to(&source.after, source.vaddr.unwrap_or(at)) == Some(at)
+                    && behind.is_some_and(|behind| lines.last() == Some(&&*format!("jmp {:#x}", behind.0)))
+            };
+            let is_plain = lines
+                .iter()
+                .rev()
+                .skip(1)
+                .all(|line| ["lea ", "mov ", "push "].iter().any(|mnemonic| line.starts_with(mnemonic)));
+            is_plain && refers(Role::Stub) && edits.iter().any(goes_back)
         }
-        (Role::Call, _) => has("syscall") && !has("(bad)"),
-        (Role::Constant, Strategy::InPlace) => loads_number && !has("(bad)"),
-        (Role::Constant, Strategy::Stub) => {
-            code::refers_to(&edit.after, at).is_some_and(|to| stubs.contains(&to))
-        }
+        (Role::Call, _) => matches!(lines[..], ["syscall"] | ["syscall", "ret"]),
+        (Role::Constant, Strategy::InPlace) => match lines.split_first() {
+            Some((constant, rest)) => {
+                let operand = constant.split_once(' ').map_or("", |(_, operands)| operands);
+                let holds_number = operand.split(',').next() == Some(&number);
+                let is_move = constant.starts_with("mov") || constant.starts_with("push");
+                is_move && holds_number && matches!(rest, [] | ["syscall", "ret"])
+            }
+            None => false,
+        },
+        (Role::Constant, Strategy::Stub) => lines.len() == 1 && (refers(Role::Stub) || refers(Role::Detour)),
     }
+}
+
+/// Whether `lines` are a stub: the system call, and nothing but what a function's caller may see of it.
+fn is_stub(lines: &[&str], number: &str) -> bool {
+    let body = lines.strip_prefix(&["endbr64"]).unwrap_or(lines);
+    body == [number, "syscall", "ret"]
+        || body == ["push %rcx", "push %r11", number, "syscall", "pop %r11", "pop %rcx", "ret"]
 }
 
 /// Nothing that could be patched is left, by the planner's own eyes.

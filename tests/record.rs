@@ -211,6 +211,51 @@ fn edits_that_agree_with_the_checksums_and_are_wrong_all_the_same_are_found() {
     }
 }
 
+/// The corpus' forms, patched: constants, calls, stubs, a pointer.
+#[test]
+fn stubs_that_do_something_else_and_ways_to_another_stub_are_found() {
+    let original = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/prebuilt/forms")).unwrap();
+    let edits = plan(&original).edits;
+    let patched = apply(&original, Sha256::of(&original), &edits).unwrap();
+    let stub = |entry| edits.iter().find(|edit| edit.role == Role::Stub && edit.entry == entry).unwrap();
+    let (time, getcpu) = (stub(Entry::Time), stub(Entry::Getcpu));
+    let loads_time = |edit: &&Edit| {
+        (edit.role, edit.strategy, edit.entry) == (Role::Constant, PatchStrategy::Stub, Entry::Time)
+    };
+    let load = edits.iter().find(loads_time).unwrap();
+    let pointer = edits.iter().find(|edit| edit.role == Role::Pointer).unwrap();
+    let moved = |edit: &Edit, from: usize, by: u64| {
+        let mut after = edit.after.clone();
+        let field = after[from..].first_chunk_mut::<4>().unwrap();
+        *field = u32::from_le_bytes(*field).wrapping_add(by as u32).to_le_bytes();
+        after
+    };
+    let between = getcpu.vaddr.unwrap().0.wrapping_sub(time.vaddr.unwrap().0);
+    let call = edits.iter().find(|edit| edit.role == Role::Call).unwrap();
+    let cases: [(&str, &Edit, Vec<u8>); 8] = [
+        ("another entry's stub", load, moved(load, 3, between)),
+        ("right behind the stub's first byte", load, moved(load, 3, 1)),
+        ("a pointer to another entry's stub", pointer, time.vaddr.unwrap().0.to_le_bytes().to_vec()),
+        ("a pointer into a stub", pointer, moved(pointer, 0, 5)),
+        (
+            "the number behind the system call",
+            time,
+            vec![0x0f, 0x05, 0xb8, 201, 0, 0, 0, 0xc3, 0x90, 0x90, 0x90],
+        ),
+        ("no way back", time, [&time.after[..7], &[0x90; 4]].concat()),
+        ("another register", time, [&[0xb9], &time.after[1..]].concat()),
+        ("a call that returns at once", call, vec![0xc3, 0x90]),
+    ];
+    for (what, edit, after) in cases {
+        let mut bytes = patched.clone();
+        bytes[edit.offset.index()..][..after.len()].copy_from_slice(&after);
+        let mut record = Record::of(&plan(&original), Sha256::of(&original), Sha256::of(&bytes), None);
+        record.edits.iter_mut().find(|other| other.offset == edit.offset).unwrap().after = after;
+        let slugs = slugs(&bytes, &record);
+        assert!(slugs.contains(&"instruction-mismatch"), "{what}: {slugs:?}");
+    }
+}
+
 #[test]
 fn a_call_that_is_left_is_found() {
     let original = program();
