@@ -34,17 +34,35 @@ mod field {
 pub enum Parsed<'a> {
     /// An x86-64 ELF64 little-endian program or shared object.
     Image(Box<Image<'a>>),
+    /// A relocatable object for x86-64: it has to be linked before there is an image.
+    Relocatable,
+    /// Something that may hold vsyscall calls and cannot be looked into: what it is, in words.
+    Unscannable(String),
     /// An ELF file that vsyscall calls cannot be in, or that is not handled: what it is, in words.
     Foreign(String),
 }
 
-/// `ET_EXEC` or `ET_DYN`.
+/// `ET_EXEC`, `ET_DYN` or `ET_REL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileType {
     /// Fixed addresses.
     Exec,
     /// Shared object or position-independent executable.
     Dyn,
+    /// Relocatable object.
+    Rel,
+}
+
+impl FileType {
+    /// The name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exec => "EXEC",
+            Self::Dyn => "DYN",
+            Self::Rel => "REL",
+        }
+    }
 }
 
 /// The identity of a file, as reports show it.
@@ -145,10 +163,52 @@ pub struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
+    fn new(
+        bytes: &'a [u8],
+        header: &elf::FileHeader64<Le>,
+        sections: Vec<Section<'a>>,
+        segments: Vec<Segment>,
+    ) -> Self {
+        Self {
+            bytes,
+            identity: Identity {
+                file_type: file_type(header),
+                is_static: false,
+                stripped: !has_symbol_table(bytes, header),
+                interp: None,
+                soname: None,
+                build_id: None,
+            },
+            segments,
+            entry_point: Some(Vaddr(header.e_entry.get(Le))).filter(|entry| entry.0 != 0),
+            ibt: false,
+            sections,
+            dynamic: Dynamic::default(),
+            eh_frame_hdr: None,
+            relro: None,
+            tables: [
+                table(header.e_phoff.get(Le), header.e_phnum.get(Le), header.e_phentsize.get(Le)),
+                table(header.e_shoff.get(Le), header.e_shnum.get(Le), header.e_shentsize.get(Le)),
+            ],
+        }
+    }
+
+    /// The same kind of image of other `bytes`: those of this one with some edits made.
+    pub(crate) fn of_edited<'b>(&self, bytes: &'b [u8]) -> Option<Image<'b>> {
+        match self.identity.file_type {
+            FileType::Rel => parse_linked(bytes).ok(),
+            FileType::Exec | FileType::Dyn => match parse(bytes).ok()? {
+                Parsed::Image(image) => Some(*image),
+                _ => None,
+            },
+        }
+    }
+
     /// The segment whose bytes in the file hold `at`.
     #[must_use]
     pub fn segment_at(&self, at: Vaddr) -> Option<&Segment> {
-        self.segments.iter().find(|segment| segment.range.contains(at))
+        let behind = self.segments.partition_point(|segment| segment.range.start <= at);
+        self.segments[..behind].last().filter(|segment| segment.range.contains(at))
     }
 
     /// Where the byte at address `at` is in the file.
@@ -238,7 +298,7 @@ impl Headers {
             return None;
         }
         let program_headers = program_headers(head, header).ok()?;
-        if is_kernel(&program_headers) {
+        if header.e_type.get(Le) == elf::ET_REL || is_kernel(&program_headers) || is_packed(head, header) {
             return None;
         }
         let segments = segments(size, &program_headers).ok()?;
@@ -247,7 +307,11 @@ impl Headers {
 }
 
 fn file_type(header: &elf::FileHeader64<Le>) -> FileType {
-    if header.e_type.get(Le) == elf::ET_EXEC { FileType::Exec } else { FileType::Dyn }
+    match header.e_type.get(Le) {
+        elf::ET_EXEC => FileType::Exec,
+        elf::ET_REL => FileType::Rel,
+        _ => FileType::Dyn,
+    }
 }
 
 fn is_kernel(program_headers: &[(FileOffset, &ProgramHeader)]) -> bool {
@@ -270,39 +334,25 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
     if let Some(foreign) = foreign_by_type(header)? {
         return Ok(Parsed::Foreign(foreign));
     }
+    if header.e_type.get(Le) == elf::ET_REL {
+        return Ok(Parsed::Relocatable);
+    }
     let program_headers = program_headers(bytes, header)?;
     if is_kernel(&program_headers) {
         return Ok(Parsed::Foreign(
             "a kernel image (segments in the kernel's half of the address space)".into(),
         ));
     }
+    if is_packed(bytes, header) {
+        let what = "packed with UPX: unpack it with upx -d, and patch what comes out";
+        return Ok(Parsed::Unscannable(what.into()));
+    }
     let sections = sections(bytes, header);
     if is_debug_companion(bytes, header) {
         return Ok(Parsed::Foreign("separate debug information (no code in the file)".into()));
     }
     let segments = segments(bytes.len() as u64, &program_headers)?;
-    let mut image = Image {
-        bytes,
-        identity: Identity {
-            file_type: file_type(header),
-            is_static: false,
-            stripped: !has_symbol_table(bytes, header),
-            interp: None,
-            soname: None,
-            build_id: None,
-        },
-        segments,
-        entry_point: Some(Vaddr(header.e_entry.get(Le))).filter(|entry| entry.0 != 0),
-        ibt: false,
-        sections,
-        dynamic: Dynamic::default(),
-        eh_frame_hdr: None,
-        relro: None,
-        tables: [
-            table(header.e_phoff.get(Le), header.e_phnum.get(Le), header.e_phentsize.get(Le)),
-            table(header.e_shoff.get(Le), header.e_shnum.get(Le), header.e_shentsize.get(Le)),
-        ],
-    };
+    let mut image = Image::new(bytes, header, sections, segments);
     for (_, program_header) in &program_headers {
         read_program_header(&mut image, program_header);
     }
@@ -310,6 +360,70 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
     image.identity.is_static = program && image.identity.interp.is_none() && !image.dynamic.needs_libraries;
     image.identity.soname = image.dynamic.soname.and_then(|name| dynamic_string(&image, name));
     Ok(Parsed::Image(Box::new(image)))
+}
+
+/// Whether the program is one that UPX packed: its code appears only in memory. UPX puts a header of its own
+/// right behind the program headers, and another one at the end of the file (UPX' `p_unix.h`, `packhead.cpp`).
+fn is_packed(bytes: &[u8], header: &elf::FileHeader64<Le>) -> bool {
+    const MAGIC: &[u8; 4] = b"UPX!";
+    const FORMAT_LINUX_AMD64: u8 = 22;
+    const PACK_HEADER: usize = 32;
+    let (_, behind) = table(header.e_phoff.get(Le), header.e_phnum.get(Le), header.e_phentsize.get(Le));
+    let loader_info = usize::try_from(behind).ok().and_then(|at| bytes.get(at..)?.first_chunk::<12>());
+    if loader_info.is_some_and(|info| info[4..8] == *MAGIC && info[11] == FORMAT_LINUX_AMD64) {
+        return true;
+    }
+    let tail = bytes.last_chunk::<{ PACK_HEADER + 4 }>();
+    tail.is_some_and(|tail| {
+        let sum: u32 = tail[4..31].iter().map(|&byte| u32::from(byte)).sum();
+        let is_checked = sum % 251 == u32::from(tail[31]);
+        tail[..4] == *MAGIC && tail[5] == FORMAT_LINUX_AMD64 && is_checked
+    })
+}
+
+/// The image of a relocatable object that has been linked: its tables hold addresses. Each section with
+/// bytes in the file is a segment of its own.
+///
+/// # Errors
+/// `Malformed` where sections overlap or reach beyond the file.
+pub(crate) fn parse_linked(bytes: &[u8]) -> Result<Image<'_>> {
+    let unreadable = |error: object::Error| Error::malformed(0_u64, error.to_string());
+    let header = elf::FileHeader64::<Le>::parse(bytes).map_err(unreadable)?;
+    let table = header.sections(Le, bytes).map_err(unreadable)?;
+    let mut segments = Vec::new();
+    for (index, section) in table.enumerate() {
+        let flags = section.sh_flags.get(Le).0;
+        let Some((offset, size)) = section.file_range(Le) else { continue };
+        let header = FileOffset(
+            header.e_shoff.get(Le).saturating_add((index.0 * size_of::<elf::SectionHeader64<Le>>()) as u64),
+        );
+        if flags & elf::SHF_ALLOC.0 == 0 || size == 0 {
+            continue;
+        }
+        let range = VaddrRange::new(Vaddr(section.sh_addr.get(Le)), size);
+        let in_file = offset.checked_add(size).is_some_and(|end| end <= bytes.len() as u64);
+        let Some(range) = range.filter(|_| in_file) else {
+            return Err(Error::malformed(header, "the section reaches beyond the end of the file"));
+        };
+        segments.push(Segment {
+            range,
+            offset: FileOffset(offset),
+            mem_size: size,
+            executable: flags & elf::SHF_EXECINSTR.0 != 0,
+            writable: flags & elf::SHF_WRITE.0 != 0,
+            header,
+        });
+    }
+    segments.sort_unstable_by_key(|segment| segment.range);
+    if let Some(pair) = segments.windows(2).find(|pair| pair[0].range.end > pair[1].range.start) {
+        return Err(Error::malformed(pair[1].header, "the section overlaps another one"));
+    }
+    Ok(Image::new(bytes, header, sections(bytes, header), segments))
+}
+
+/// Whether the file has a symbol table.
+pub(crate) fn has_symbols(bytes: &[u8]) -> bool {
+    elf::FileHeader64::<Le>::parse(bytes).is_ok_and(|header| has_symbol_table(bytes, header))
 }
 
 /// File range of a header table.
@@ -358,8 +472,7 @@ fn foreign_by_type(header: &elf::FileHeader64<Le>) -> Result<Option<String>> {
     }
     let file_type = header.e_type.get(Le);
     match file_type {
-        elf::ET_EXEC | elf::ET_DYN => Ok(None),
-        elf::ET_REL => Ok(Some("a relocatable object: not handled".into())),
+        elf::ET_EXEC | elf::ET_DYN | elf::ET_REL => Ok(None),
         elf::ET_CORE => Ok(Some("a core file: not a program".into())),
         _ => Err(Error::malformed(
             field::E_TYPE,

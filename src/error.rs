@@ -76,6 +76,12 @@ impl Error {
         self.kind
     }
 
+    /// What was wrong, without the place and the remedy.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The file offset that it is about, if there is one.
     #[must_use]
     pub fn offset(&self) -> Option<FileOffset> {

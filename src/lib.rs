@@ -14,6 +14,8 @@
 //! behind another phase's back. [`session`] runs the phases for one file and returns an [`outcome`];
 //! [`report`] and [`cli`] are the only ones that print.
 //!
+//! * [`examine`] tells what kind of file the bytes are: a program, a relocatable object, an archive of objects.
+//!   `relocatable` links an object in memory, so that the rest of the engine sees a program.
 //! * [`elf`] checks the headers that the kernel reads, and only these. Section headers are a help where
 //!   they make sense. [`functions`] says where functions begin and end: unwind information, symbols,
 //!   relocations, entry points.
@@ -58,10 +60,10 @@
 //! # let bytes: &[u8] = include_bytes!("../corpus/prebuilt/demo");
 //! let Parsed::Image(image) = vsyspatch::elf::parse(bytes)? else { panic!("not a program") };
 //! let plan = vsyspatch::plan_elf(&image);
-//! let original = plan.original.expect("there is something to patch");
-//! let patched = vsyspatch::apply::apply(bytes, original, &plan.edits)?;
+//! let sha256 = vsyspatch::digest::Sha256::of(bytes);
+//! let patched = vsyspatch::apply::apply(bytes, sha256, &plan.edits)?;
 //! let patched_sha256 = vsyspatch::digest::Sha256::of(&patched);
-//! let record = vsyspatch::record::Record::of(&plan, original, patched_sha256, None);
+//! let record = vsyspatch::record::Record::of(&plan, sha256, patched_sha256, None);
 //! assert!(vsyspatch::verify::verify(&patched, &record).is_empty());
 //! let original = vsyspatch::apply::apply(&patched, record.patched, &vsyspatch::apply::inverse(&record.edits))?;
 //! assert_eq!(original, bytes);
@@ -78,6 +80,7 @@ pub mod digest;
 pub mod elf;
 mod encode;
 pub mod error;
+pub mod examine;
 mod flow;
 pub mod functions;
 pub mod limits;
@@ -86,6 +89,7 @@ pub mod plan;
 mod planner;
 pub mod record;
 mod references;
+mod relocatable;
 pub mod report;
 mod scan;
 pub mod search;
@@ -99,5 +103,5 @@ pub mod vsyscall;
 /// elf -> scan -> plan: everything that is decided about one file, nothing written.
 #[must_use]
 pub fn plan_elf(image: &elf::Image<'_>) -> plan::Plan {
-    planner::settled(image, None)
+    planner::settled(image)
 }

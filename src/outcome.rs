@@ -64,13 +64,22 @@ pub struct File {
 /// What kind of file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// An x86-64 program or shared object.
+    /// An x86-64 program, shared object or relocatable object.
     Elf(Identity),
+    /// An `ar` archive.
+    Archive {
+        /// Its members, the tables of the archive itself not counted.
+        members: usize,
+        /// Those that are relocatable objects for x86-64.
+        objects: usize,
+    },
     /// An x86-64 program or shared object that was searched, found without an entry's address, and not
     /// looked at any further.
     Clean,
     /// An ELF file that has no vsyscall calls, or is not handled: what it is, in words.
     Foreign(String),
+    /// A file that may hold vsyscall calls and cannot be looked into: what it is, in words.
+    Unscannable(String),
 }
 
 /// What the command did with a file.
@@ -136,12 +145,16 @@ impl File {
     /// Whether only its sites, if there are any, are worth a word: a file that `scan` can handle.
     #[must_use]
     pub fn is_uneventful(&self) -> bool {
-        self.action == Action::Scanned && matches!(self.kind, Kind::Elf(_) | Kind::Clean)
+        let is_handled = matches!(self.kind, Kind::Elf(_) | Kind::Archive { .. } | Kind::Clean);
+        self.action == Action::Scanned && is_handled
     }
 
     /// What this file means for the exit status; with `strict`, doubt counts as much as a refusal.
     #[must_use]
     pub fn status(&self, strict: bool) -> Status {
+        if matches!(self.kind, Kind::Unscannable(_)) {
+            return Status::Findings;
+        }
         let open = match &self.action {
             Action::Scanned => self.count(Verdict::Patch) + self.count(Verdict::Refused),
             Action::Written(Written { direction: Direction::Revert, .. })

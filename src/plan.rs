@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{FileOffset, Vaddr};
-use crate::digest::Sha256;
 use crate::site::{Form, Reach, Verdict};
 use crate::vsyscall::Entry;
 
@@ -64,7 +63,7 @@ pub struct Edit {
 pub struct PlannedSite {
     /// File offset of the first byte of the instruction, or of the data word, that holds the address.
     pub offset: FileOffset,
-    /// Its address.
+    /// Its address; in a relocatable object the distance from the section's begin.
     pub vaddr: Vaddr,
     /// Which entry.
     pub entry: Entry,
@@ -72,6 +71,8 @@ pub struct PlannedSite {
     pub form: Form,
     /// Function that it is in, where known.
     pub function: Option<String>,
+    /// Archive member that it is in; the address then counts from the member's section.
+    pub member: Option<String>,
     /// When the call is made; nothing where no call is known.
     pub reach: Option<Reach>,
     /// What is done about it.
@@ -87,9 +88,7 @@ pub struct PlannedSite {
 /// What to do about one ELF file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Checksum of the bytes that the edits are for; nothing where there are no edits.
-    pub original: Option<Sha256>,
-    /// Size of those bytes.
+    /// Size in bytes of the file that it is for.
     pub size: u64,
     /// Every site, sorted by offset.
     pub sites: Vec<PlannedSite>,

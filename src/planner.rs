@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::addr::{FileOffset, Vaddr};
 use crate::apply;
 use crate::code;
-use crate::digest::Sha256;
-use crate::elf::{self, FileType, Image, Parsed};
+use crate::elf::{FileType, Image};
 use crate::encode;
 use crate::flow::{RAX, Through};
 use crate::limits;
@@ -18,17 +17,17 @@ use crate::stub::{Allocator, Room};
 use crate::vsyscall::{ENTRY_STRIDE, Entry};
 
 /// The plan for `image` that leaves nothing to be patched by another run: a site may be provable, or find
-/// room, only once others are rewritten. `checksum` of the file, where it is known already.
-pub(crate) fn settled(image: &Image<'_>, checksum: Option<Sha256>) -> Plan {
-    let mut plan = plan(image, &scan(image), checksum);
+/// room, only once others are rewritten.
+pub(crate) fn settled(image: &Image<'_>) -> Plan {
+    let mut plan = plan(image, &scan(image));
     for _ in 0..limits::PLAN_ROUNDS {
         let is_open = |site: &PlannedSite| matches!(site.verdict, Verdict::Refused | Verdict::Unproven);
         if !plan.has_edits() || !plan.sites.iter().any(is_open) {
             break;
         }
         let Some(patched) = apply::replaced(image.bytes, &plan.edits) else { break };
-        let Ok(Parsed::Image(next)) = elf::parse(&patched) else { break };
-        let more = self::plan(&next, &scan(&next), None);
+        let Some(next) = image.of_edited(&patched) else { break };
+        let more = self::plan(&next, &scan(&next));
         match merged(&plan, &more).filter(|_| more.has_edits()) {
             Some(both) => plan = both,
             None => break,
@@ -67,12 +66,11 @@ fn merged(first: &Plan, more: &Plan) -> Option<Plan> {
         sites.insert(site.offset, renumbered(more, site));
     }
     let (sites, edits) = (sites.into_values().collect(), edits.into_values().collect());
-    Some(Plan { original: first.original, size: first.size, sites, edits })
+    Some(Plan { size: first.size, sites, edits })
 }
 
 /// Decides what to do about each site of `scan`.
-/// `checksum` of the file, where it is known already.
-fn plan(image: &Image<'_>, scan: &Scan<'_>, checksum: Option<Sha256>) -> Plan {
+fn plan(image: &Image<'_>, scan: &Scan<'_>) -> Plan {
     let in_place = sites_in_place(&scan.sites);
     let mut planner = Planner {
         image,
@@ -84,16 +82,10 @@ fn plan(image: &Image<'_>, scan: &Scan<'_>, checksum: Option<Sha256>) -> Plan {
     };
     let mut outcomes: Vec<Outcome> = scan.sites.iter().map(|site| planner.decide(site)).collect();
     planner.grow_segment(scan, &mut outcomes);
-    let has_edits = !planner.edits.is_empty();
     let offsets: Vec<FileOffset> = planner.edits.keys().copied().collect();
     let sites =
         scan.sites.iter().zip(outcomes).map(|(site, outcome)| planned(site, outcome, &offsets)).collect();
-    Plan {
-        original: has_edits.then(|| checksum.unwrap_or_else(|| Sha256::of(image.bytes))),
-        size: image.bytes.len() as u64,
-        sites,
-        edits: planner.edits.into_values().collect(),
-    }
+    Plan { size: image.bytes.len() as u64, sites, edits: planner.edits.into_values().collect() }
 }
 
 /// What was decided about a site; edits by their offset.
@@ -114,6 +106,7 @@ fn planned(site: &Site, outcome: Outcome, offsets: &[FileOffset]) -> PlannedSite
         entry: site.entry,
         form: site.form,
         function: site.function.clone(),
+        member: None,
         reach: site.reach,
         verdict: outcome.verdict,
         reason: outcome.reason,
@@ -202,6 +195,10 @@ impl Planner<'_> {
             return left(Verdict::Refused, conflict);
         }
         let against = against_in_place(evidence).unwrap_or("another site that shares its call is not");
+        if self.image.identity.file_type == FileType::Rel {
+            let reason = format!("an object can be patched in place only: {against}");
+            return left(Verdict::Refused, &reason);
+        }
         match self.edits_for_stub(site, evidence) {
             Ok(edits) => self.patch(site, Strategy::Stub, format!("through a stub: {against}"), edits),
             Err(refusal) => left(Verdict::Refused, refusal),

@@ -84,6 +84,14 @@ pub fn may_hold_entry(file_type: FileType, segment: &Segment, start: Vaddr, byte
     found
 }
 
+/// Whether `bytes` may hold an entry's address anywhere, as an instruction's operand or as a pointer.
+pub(crate) fn any_entry(bytes: &[u8]) -> bool {
+    let mut found = false;
+    immediates(bytes, |_| found = true);
+    subtrahends(bytes, |_| found = true);
+    found
+}
+
 /// Calls `found` with each index where `00 {00,04,08} 60 ff` starts.
 fn immediates(bytes: &[u8], mut found: impl FnMut(usize)) {
     for tail in memmem::find_iter(bytes, &PAGE_TAIL) {

@@ -4,14 +4,13 @@ use std::path::{Path, PathBuf};
 
 use crate::apply;
 use crate::digest::Sha256;
-use crate::elf::{self, Headers, Parsed};
+use crate::elf::Headers;
 use crate::error::{Error, ErrorKind, Result};
+use crate::examine::examine;
 use crate::outcome::{Action, Direction, File, Kind, Unchanged, Written};
 use crate::plan::Plan;
-use crate::planner;
 use crate::record::Record;
 use crate::search;
-use crate::site::Verdict;
 use crate::store::{self, Pending, Source};
 use crate::verify;
 
@@ -56,22 +55,24 @@ impl Opened {
     }
 }
 
-/// Kind and plan of `bytes`.
-fn examine(bytes: &[u8], checksum: Option<Sha256>) -> Result<(Kind, Option<Plan>)> {
-    Ok(match elf::parse(bytes)? {
-        Parsed::Image(image) => (Kind::Elf(image.identity.clone()), Some(planner::settled(&image, checksum))),
-        Parsed::Foreign(what) => (Kind::Foreign(what), None),
-    })
+/// How much a scan tells of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// Its sites. A file without is only searched, block by block.
+    Sites,
+    /// The checksum, too, of a file with sites.
+    Checksums,
+    /// Identity and checksum of a file without a site, too, which is read as a whole for that.
+    Everything,
 }
 
-/// Looks at the file at `path`. With `details`, a file without sites is read as a whole, too, for its
-/// checksum and identity; without, it is only searched, block by block.
+/// Looks at the file at `path`.
 ///
 /// # Errors
-/// Those of reading, and of [`elf::parse`].
-pub fn scan(path: &Path, details: bool) -> Result<File> {
+/// Those of reading, and of [`examine`].
+pub fn scan(path: &Path, depth: Depth) -> Result<File> {
     let source = Source::open(path)?;
-    if !details && is_clean(&source)? {
+    if depth < Depth::Everything && is_clean(&source)? {
         let (path, kind, size) = (path.to_owned(), Kind::Clean, source.size());
         return Ok(File {
             path,
@@ -84,11 +85,10 @@ pub fn scan(path: &Path, details: bool) -> Result<File> {
         });
     }
     let bytes = source.read()?;
-    let known = details.then(|| Sha256::of(&bytes));
-    let (kind, plan) = examine(&bytes, known)?;
-    let is_of_interest = plan.as_ref().is_some_and(|plan| plan.count(Verdict::Harmless) < plan.sites.len());
-    let planned = plan.as_ref().and_then(|plan| plan.original);
-    let sha256 = known.or(planned).or_else(|| is_of_interest.then(|| Sha256::of(&bytes)));
+    let (kind, plan) = examine(&bytes)?;
+    let has_sites = plan.as_ref().is_none_or(|plan| !plan.sites.is_empty());
+    let is_summed = depth == Depth::Everything || (depth == Depth::Checksums && has_sites);
+    let sha256 = is_summed.then(|| Sha256::of(&bytes));
     let (path, size) = (path.to_owned(), bytes.len() as u64);
     Ok(File { path, sha256, size, kind, plan, action: Action::Scanned, warnings: vec![] })
 }
@@ -127,11 +127,11 @@ const BLOCK: usize = 256 << 10;
 /// Patches the file at `path`; the record goes to `record`, or beside the result.
 ///
 /// # Errors
-/// Those of reading, of [`elf::parse`] and of storing; `Verification` where the result does not prove
+/// Those of reading, of [`examine`] and of storing; `Verification` where the result does not prove
 /// right: then nothing is stored.
 pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>) -> Result<File> {
     let opened = Opened::open(path)?;
-    let (kind, plan) = examine(&opened.bytes, Some(opened.sha256))?;
+    let (kind, plan) = examine(&opened.bytes)?;
     let known = known_record(path, record);
     if matches!(&known, Ok(Some(known)) if known.patched == opened.sha256) {
         return Ok(opened.file(path, kind, plan, Action::Unchanged(Unchanged::AlreadyPatched)));
@@ -284,7 +284,7 @@ fn store_with_record(
 pub fn verify(path: &Path, record: Option<&Path>) -> Result<File> {
     let opened = Opened::open(path)?;
     let record = required_record(path, record)?;
-    let (kind, plan) = examine(&opened.bytes, Some(opened.sha256))?;
+    let (kind, plan) = examine(&opened.bytes)?;
     let findings = verify::verify_hashed(&opened.bytes, opened.sha256, &record);
     Ok(opened.file(path, kind, plan, Action::Verified(findings)))
 }
@@ -297,7 +297,7 @@ pub fn verify(path: &Path, record: Option<&Path>) -> Result<File> {
 pub fn revert(path: &Path, destination: &Destination, record: Option<&Path>) -> Result<File> {
     let opened = Opened::open(path)?;
     let record_of_patch = required_record(path, record)?;
-    let (kind, plan) = examine(&opened.bytes, Some(opened.sha256))?;
+    let (kind, plan) = examine(&opened.bytes)?;
     let own_record =
         (*destination == Destination::InPlace && record.is_none()).then(|| store::record_path(path));
     if opened.sha256 == record_of_patch.original {

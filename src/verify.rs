@@ -4,16 +4,21 @@
 //! Only goblin's header and program-header parsing is used: its full parse refuses real files whose
 //! section table is damaged while every loader runs them.
 
+use goblin::archive;
 use goblin::container::{Container, Ctx, Endian};
+use goblin::elf::header::ET_REL;
 use goblin::elf::program_header::{PF_X, PT_LOAD};
-use goblin::elf::{Elf, ProgramHeader};
+use goblin::elf::section_header::SHT_NOBITS;
+use goblin::elf::{Elf, ProgramHeader, SectionHeader};
 
 use crate::addr::{FileOffset, Vaddr};
 use crate::apply;
 use crate::code;
 use crate::digest::Sha256;
-use crate::elf::{self, Parsed};
-use crate::plan::{Edit, Role, Strategy};
+use crate::elf;
+use crate::examine::examine;
+use crate::outcome::Kind;
+use crate::plan::{Edit, PlannedSite, Role, Strategy};
 use crate::record::Record;
 use crate::site::Verdict;
 
@@ -104,8 +109,11 @@ fn headers(original: &[u8], patched: &[u8], record: &Record) -> Vec<Finding> {
             findings.push(finding("header-segment", message, at));
         }
     }
+    let Some(places) = places(patched, &after) else {
+        return vec![finding("header-unreadable", "goblin cannot read the section headers", None)];
+    };
     for edit in &record.edits {
-        if !is_where_it_may_be(&after, edit) {
+        if !is_where_it_may_be(&places, edit) {
             let message = "the edit is not in a segment of the kind that it needs";
             findings.push(finding("edit-misplaced", message, Some(edit.offset)));
         }
@@ -117,13 +125,73 @@ const ELF_HEADER_SIZE: usize = 64;
 
 const PROGRAM_HEADER_SIZE: usize = 56;
 
-/// The offset of the program header table, and its entries.
+/// The offset of the program header table, and its entries; objects and archives have none.
 fn program_headers(bytes: &[u8]) -> Option<(u64, Vec<ProgramHeader>)> {
+    if bytes.starts_with(archive::MAGIC) {
+        return Some((0, Vec::new()));
+    }
     let header = Elf::parse_header(bytes).ok()?;
     let context = Ctx::new(Container::Big, Endian::Little);
     let offset = usize::try_from(header.e_phoff).ok()?;
     let entries = ProgramHeader::parse(bytes, offset, usize::from(header.e_phnum), context).ok()?;
     Some((header.e_phoff, entries))
+}
+
+/// A stretch of the file that code or data of the program stands in.
+struct Place {
+    file: std::ops::Range<u64>,
+    /// Address of its first byte.
+    vaddr: u64,
+    executable: bool,
+}
+
+/// What is loaded of a program, and what is linked of an object or of an archive's objects.
+fn places(bytes: &[u8], program_headers: &[ProgramHeader]) -> Option<Vec<Place>> {
+    if bytes.starts_with(archive::MAGIC) {
+        return places_in_archive(bytes);
+    }
+    if Elf::parse_header(bytes).ok()?.e_type == ET_REL {
+        return places_in_object(bytes);
+    }
+    let loaded = program_headers.iter().filter(|p| p.p_type == PT_LOAD);
+    let place = |p: &ProgramHeader| Place {
+        file: p.p_offset..p.p_offset.saturating_add(p.p_filesz),
+        vaddr: p.p_vaddr,
+        executable: p.p_flags & PF_X != 0,
+    };
+    Some(loaded.map(place).collect())
+}
+
+fn places_in_object(bytes: &[u8]) -> Option<Vec<Place>> {
+    let header = Elf::parse_header(bytes).ok()?;
+    let (offset, count) = (usize::try_from(header.e_shoff).ok()?, usize::from(header.e_shnum));
+    let context = Ctx::new(Container::Big, Endian::Little);
+    let sections = SectionHeader::parse(bytes, offset, count, context).ok()?;
+    let in_file = sections.iter().filter(|section| section.is_alloc() && section.sh_type != SHT_NOBITS);
+    let place = |section: &SectionHeader| Place {
+        file: section.sh_offset..section.sh_offset.saturating_add(section.sh_size),
+        vaddr: 0,
+        executable: section.is_executable(),
+    };
+    Some(in_file.map(place).collect())
+}
+
+fn places_in_archive(bytes: &[u8]) -> Option<Vec<Place>> {
+    let mut places = Vec::new();
+    let mut at = archive::MAGIC.len();
+    while at + 1 < bytes.len() {
+        at += at & 1;
+        let member = archive::Member::parse(bytes, &mut at).ok()?;
+        at = at.checked_add(member.size())?;
+        let data = bytes.get(usize::try_from(member.offset).ok()?..at)?;
+        let moved = |Place { file, vaddr, executable }: Place| Place {
+            file: file.start.saturating_add(member.offset)..file.end.saturating_add(member.offset),
+            vaddr,
+            executable,
+        };
+        places.extend(places_in_object(data).unwrap_or_default().into_iter().map(moved));
+    }
+    Some(places)
 }
 
 /// Whether `new` is the executable segment `old`, larger but with the same last page.
@@ -139,15 +207,14 @@ fn is_growth_in_page(old: &ProgramHeader, new: &ProgramHeader) -> bool {
         && last_page(old) == last_page(new)
 }
 
-fn is_where_it_may_be(program_headers: &[ProgramHeader], edit: &Edit) -> bool {
+fn is_where_it_may_be(places: &[Place], edit: &Edit) -> bool {
     let Some(vaddr) = edit.vaddr else { return edit.role == Role::Header };
     let end = edit.offset.0 + edit.after.len() as u64;
-    program_headers.iter().any(|p| {
-        p.p_type == PT_LOAD
-            && p.p_offset <= edit.offset.0
-            && p.p_offset.checked_add(p.p_filesz).is_some_and(|segment_end| end <= segment_end)
-            && p.p_vaddr.wrapping_add(edit.offset.0 - p.p_offset) == vaddr.0
-            && (p.p_flags & PF_X != 0 || edit.role == Role::Pointer)
+    places.iter().any(|place| {
+        place.file.contains(&edit.offset.0)
+            && end <= place.file.end
+            && place.vaddr.wrapping_add(edit.offset.0 - place.file.start) == vaddr.0
+            && (place.executable || edit.role == Role::Pointer)
     })
 }
 
@@ -216,18 +283,18 @@ fn is_stub(lines: &[&str], number: &str) -> bool {
 
 /// Nothing that could be patched is left, by the planner's own eyes.
 fn sites_left(patched: &[u8]) -> Vec<Finding> {
-    match elf::parse(patched) {
-        Ok(Parsed::Image(image)) => {
-            let plan = crate::plan_elf(&image);
-            plan.sites
-                .iter()
-                .filter(|site| site.verdict == Verdict::Patch)
-                .map(|site| {
-                    finding("site-left", format!("a call of {} is left", site.entry), Some(site.offset))
-                })
-                .collect()
+    match examine(patched) {
+        Ok((_, Some(plan))) => {
+            let left = plan.sites.iter().filter(|site| site.verdict == Verdict::Patch);
+            let finding_of = |site: &PlannedSite| {
+                finding("site-left", format!("a call of {} is left", site.entry), Some(site.offset))
+            };
+            left.map(finding_of).collect()
         }
-        Ok(Parsed::Foreign(what)) => vec![finding("header-unreadable", format!("the file is {what}"), None)],
+        Ok((Kind::Foreign(what) | Kind::Unscannable(what), None)) => {
+            vec![finding("header-unreadable", format!("the file is {what}"), None)]
+        }
+        Ok((_, None)) => Vec::new(),
         Err(error) => vec![finding("header-unreadable", error.to_string(), error.offset())],
     }
 }

@@ -48,7 +48,7 @@ const FIELDS: &[(&str, Change, Outcome)] = &[
     ("identification padding", (9, &[0xff; 7]), Accept),
     // The header.
     ("type none", (0x10, &[0, 0]), Error(0x10, "type")),
-    ("relocatable object", (0x10, &[1, 0]), Foreign("relocatable object")),
+    ("relocatable object", (0x10, &[1, 0]), AcceptAny),
     ("core file", (0x10, &[4, 0]), Foreign("core")),
     ("type unknown", (0x10, &[5, 0]), Error(0x10, "type")),
     ("i386 in 64 bits", (0x12, &[3, 0]), Foreign("i386")),
@@ -167,9 +167,6 @@ fn check(name: &str, file: &Path, outcome: Outcome, sound: &[(u64, String, Strin
             check_error(&ran, file, words);
             let place = format!("offset {offset:#x}:");
             assert!(ran.stderr.contains(&place), "{name}: the line says `{place}`: {ran}");
-            if std::env::var_os("HACK").is_some() {
-                return;
-            }
             let out = dir.join("out");
             let patched = tool([Path::new("patch"), file, Path::new("-o"), &out]);
             check_error(&patched, file, words);

@@ -413,7 +413,11 @@ fn what_is_no_regular_file_is_named_and_never_waited_for() {
     for (path, what) in
         [(fifo.as_path(), "FIFO"), (place.directory.path(), "directory"), (Path::new("/dev/zero"), "device")]
     {
-        refused(session::scan(path, true), ErrorKind::Io, &[what, "not a regular file"]);
+        refused(
+            session::scan(path, session::Depth::Everything),
+            ErrorKind::Io,
+            &[what, "not a regular file"],
+        );
         refused(session::patch(path, &Destination::InPlace, None), ErrorKind::Io, &[what]);
     }
     assert!(start.elapsed() < Duration::from_secs(5));
@@ -432,7 +436,7 @@ fn a_record_that_is_no_regular_file_is_named_and_never_waited_for() {
 fn an_empty_file_and_a_missing_one_are_errors() {
     let place = Place::new();
     fs::write(place.program(), "").unwrap();
-    let empty = session::scan(&place.program(), true).unwrap_err().kind();
+    let empty = session::scan(&place.program(), session::Depth::Everything).unwrap_err().kind();
     assert!(matches!(empty, ErrorKind::NotElf | ErrorKind::Malformed), "{empty:?}");
     refused(session::scan(&place.path("missing"), true), ErrorKind::Io, &["No such file"]);
 }

@@ -11,7 +11,8 @@ use crate::session;
 const AFTER_HELP: &str = "\
 Exit status, the same for all commands:
   0  nothing (left) to do
-  1  scan: something to patch; patch, verify, revert: something refused, or a finding
+  1  scan: something to patch; patch, verify, revert: something refused, or a finding;
+     all: a file that cannot be looked into (packed with UPX, for example)
   2  an error: unreadable, malformed, no record, wrong usage
 Of several targets the worst status wins.
 
@@ -80,7 +81,7 @@ pub enum Command {
 /// `scan TARGET...`
 #[derive(Debug, clap::Args)]
 pub struct Scan {
-    /// ELF files to look at
+    /// ELF files (programs, shared objects, relocatable objects) and archives to look at
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<PathBuf>,
     /// List files without a site too, and in JSON the harmless sites

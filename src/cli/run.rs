@@ -11,7 +11,8 @@ use crate::outcome::{File, Status, Target};
 use crate::report::json::{self, Document};
 use crate::report::summary::Summary;
 use crate::report::text::{self, Detail};
-use crate::{demo, deny, session};
+use crate::session::{self, Depth};
+use crate::{demo, deny};
 
 /// Runs the command.
 ///
@@ -21,8 +22,14 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
     let Args { common, command } = args;
     match command {
         Command::Scan(scan) => {
+            let common_json = common.json;
             let report = Report::new(common, output, "scan").all(scan.all).strict(scan.strict.strict);
-            report.targets(scan.targets, |target| session::scan(target, scan.all))
+            let depth = match (scan.all, common_json) {
+                (true, _) => Depth::Everything,
+                (false, true) => Depth::Checksums,
+                (false, false) => Depth::Sites,
+            };
+            report.targets(scan.targets, |target| session::scan(target, depth))
         }
         Command::Patch(patch) => {
             let report = Report::new(common, output, "patch").strict(patch.strict.strict);

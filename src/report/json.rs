@@ -13,7 +13,7 @@ use super::summary::Summary;
 use super::table::assembly;
 use crate::demo::Story;
 use crate::digest::Sha256;
-use crate::elf::{FileType, Identity};
+use crate::elf::Identity;
 use crate::error::{Error, ErrorKind};
 use crate::outcome::{self, Action, Direction, Kind, Status, Unchanged, Written};
 use crate::plan::{self, Plan, PlannedSite, Role, Strategy};
@@ -85,11 +85,16 @@ struct File {
     path_bytes: Option<String>,
     sha256: Sha256,
     size: u64,
-    /// Nothing for a file that is not handled.
+    /// Nothing for what is no ELF file, or not handled.
     elf: Option<Elf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive: Option<Archive>,
     /// What the file is instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_handled: Option<String>,
+    /// What the file is that may hold calls all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_scanned: Option<String>,
     sites: Vec<Site>,
     outcome: &'static str,
     /// Where the result was written.
@@ -118,6 +123,13 @@ struct Elf {
     build_id: Option<String>,
 }
 
+/// An `ar` archive: how many members it has, and how many of them are objects for x86-64.
+#[derive(Debug, Serialize)]
+struct Archive {
+    members: usize,
+    objects: usize,
+}
+
 #[derive(Debug, Serialize)]
 struct Site {
     offset: u64,
@@ -125,6 +137,8 @@ struct Site {
     entry: Entry,
     form: Form,
     function: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<String>,
     reach: Option<Reach>,
     verdict: Verdict,
     reason: String,
@@ -197,7 +211,7 @@ impl Document {
 impl Target {
     fn new(options: Options, target: &outcome::Target) -> Self {
         let (kind, files, error) = match &target.result {
-            Ok(file) => ("elf", File::listed(options, file), None),
+            Ok(file) => (kind_name(&file.kind), File::listed(options, file), None),
             Err(error) => ("unknown", None, Some(Failure::new(error))),
         };
         let (name, bytes) = name_of(&target.name);
@@ -236,11 +250,14 @@ impl File {
             return None;
         }
         let (path, path_bytes) = name_of(&file.path);
-        let (elf, not_handled) = match &file.kind {
+        let (mut elf, mut archive, mut not_handled, mut not_scanned) = (None, None, None, None);
+        match &file.kind {
             Kind::Clean => return None, // listed with --all only, and then it has an identity
-            Kind::Elf(identity) => (Some(Elf::new(identity)), None),
-            Kind::Foreign(what) => (None, Some(what.clone())),
-        };
+            Kind::Elf(identity) => elf = Some(Elf::new(identity)),
+            &Kind::Archive { members, objects } => archive = Some(Archive { members, objects }),
+            Kind::Foreign(what) => not_handled = Some(what.clone()),
+            Kind::Unscannable(what) => not_scanned = Some(what.clone()),
+        }
         let (output, output_sha256, record) = result_of(&file.action);
         let path_string = |path: &Path| name_of(path).0;
         Some(Self {
@@ -249,7 +266,9 @@ impl File {
             sha256: file.sha256?,
             size: file.size,
             elf,
+            archive,
             not_handled,
+            not_scanned,
             sites,
             outcome: outcome_name(file),
             output: output.map(path_string),
@@ -265,10 +284,7 @@ impl File {
 impl Elf {
     fn new(identity: &Identity) -> Self {
         Self {
-            r#type: match identity.file_type {
-                FileType::Exec => "EXEC",
-                FileType::Dyn => "DYN",
-            },
+            r#type: identity.file_type.name(),
             r#static: identity.is_static,
             stripped: identity.stripped,
             interp: identity.interp.clone(),
@@ -287,6 +303,7 @@ impl Site {
             entry: site.entry,
             form: site.form,
             function: site.function.clone(),
+            member: site.member.clone(),
             reach: site.reach,
             verdict: site.verdict,
             reason: site.reason.clone(),
@@ -317,9 +334,19 @@ fn name_of(path: &Path) -> (String, Option<String>) {
     (path.to_string_lossy().into_owned(), bytes)
 }
 
+/// What kind of target that is, in one stable word.
+fn kind_name(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Elf(_) | Kind::Clean | Kind::Foreign(_) => "elf",
+        Kind::Archive { .. } => "archive",
+        Kind::Unscannable(_) => "unknown",
+    }
+}
+
 /// What came of the file, in one stable word.
 fn outcome_name(file: &outcome::File) -> &'static str {
     match &file.action {
+        _ if matches!(file.kind, Kind::Unscannable(_)) => "not-scanned",
         Action::Scanned if file.status(true) == Status::Clean => "clean",
         Action::Scanned => "sites-found",
         Action::Written(Written { dry_run: true, .. }) => "planned",

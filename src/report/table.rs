@@ -37,8 +37,11 @@ impl<'a> Row<'a> {
             Some(Reach::Fallback) => "fallback",
             None => "-",
         };
-        let cells =
-            [site.vaddr.to_string(), site.entry.to_string(), site.form.to_string(), function, reach.into()];
+        let place = match &site.member {
+            Some(member) => format!("{} {}", Escaped::text(member), site.vaddr),
+            None => site.vaddr.to_string(),
+        };
+        let cells = [place, site.entry.to_string(), site.form.to_string(), function, reach.into()];
         Self { cells, site }
     }
 

@@ -21,6 +21,7 @@ fn site(vaddr: u64, form: Form, verdict: Verdict, function: Option<&str>, reason
         vaddr: Vaddr(vaddr),
         entry: Entry::Gettimeofday,
         form,
+        member: None,
         function: function.map(Into::into),
         reach: is_patch.then_some(Reach::Fallback),
         verdict,
@@ -48,7 +49,6 @@ fn edit(vaddr: u64, role: Role, before: &[u8], after: &[u8]) -> Edit {
 fn plan() -> Plan {
     let stub = [0xb8, 0x60, 0, 0, 0, 0x0f, 0x05, 0xc3];
     Plan {
-        original: Some(Sha256::of(b"before")),
         size: 6,
         sites: vec![
             site(0x40_1000, Form::IfuncFallback, Verdict::Patch, Some("gettimeofday"), "returned"),

@@ -90,14 +90,16 @@ fn kind(kind: &Kind) -> String {
     match kind {
         Kind::Clean => "x86-64, no vsyscall".into(),
         Kind::Foreign(what) => format!("{}: not handled", Escaped::text(what)),
+        Kind::Unscannable(what) => format!("{}: cannot be scanned", Escaped::text(what)),
+        Kind::Archive { members, objects } => format!("archive, {members} members, {objects} objects"),
         Kind::Elf(Identity { file_type, is_static, stripped, .. }) => {
-            let file_type = match file_type {
-                FileType::Exec => "EXEC",
-                FileType::Dyn => "DYN",
+            let linked = match (file_type, is_static) {
+                (FileType::Rel, _) => "",
+                (_, true) => ", static",
+                (_, false) => ", dynamic",
             };
-            let linked = if *is_static { "static" } else { "dynamic" };
             let symbols = if *stripped { "stripped" } else { "not stripped" };
-            format!("{file_type}, {linked}, {symbols}")
+            format!("{}{linked}, {symbols}", file_type.name())
         }
     }
 }
@@ -134,7 +136,9 @@ fn write_written(out: &mut String, file: &File, written: &Written) -> fmt::Resul
 fn write_unchanged(out: &mut String, file: &File, unchanged: &Unchanged) -> fmt::Result {
     match unchanged {
         Unchanged::Clean { copy } => {
-            let what = if file.count(Verdict::Refused) + file.count(Verdict::Unproven) > 0 {
+            let what = if matches!(file.kind, Kind::Unscannable(_)) {
+                "nothing changed"
+            } else if file.count(Verdict::Refused) + file.count(Verdict::Unproven) > 0 {
                 "nothing that can be patched"
             } else {
                 "clean: no vsyscall to patch"

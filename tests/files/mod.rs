@@ -246,7 +246,7 @@ pub fn child() {
     let patch = || session::patch(&target, &Destination::InPlace, None);
     let revert = || session::revert(&target, &Destination::InPlace, None);
     match operation.as_str() {
-        "scan" => say(session::scan(&target, true)),
+        "scan" => say(session::scan(&target, session::Depth::Everything)),
         "patch" => say(patch()),
         "copy" => {
             let output = target.with_extension("out");

@@ -1,0 +1,116 @@
+//! bytes -> what they are, and the plan for them: a program, a relocatable object, an archive of objects.
+//! The engine's front door: carriers (files, trees, images) hand bytes in.
+
+use object::read::archive::{ArchiveFile, ArchiveMember};
+
+use crate::addr::FileOffset;
+use crate::elf::{self, FileType, Identity, Parsed};
+use crate::error::{Error, Result};
+use crate::outcome::Kind;
+use crate::plan::{Edit, Plan, PlannedSite};
+use crate::planner;
+use crate::relocatable::Object;
+use crate::search;
+
+/// First bytes of an archive, and of one whose members are files of their own.
+const ARCHIVE_MAGIC: &[u8] = b"!<arch>\n";
+const THIN_ARCHIVE_MAGIC: &[u8] = b"!<thin>\n";
+
+/// First member of a Debian package, which is an archive, too.
+const DEBIAN_PACKAGE: &[u8] = b"debian-binary";
+
+/// What `bytes` are, and what to do about each site; no plan where they cannot hold one.
+///
+/// # Errors
+/// `NotElf` where the bytes are neither ELF nor an archive, `Malformed` with the offset of what lies.
+pub fn examine(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
+    if bytes.starts_with(ARCHIVE_MAGIC) {
+        return archive(bytes);
+    }
+    if bytes.starts_with(THIN_ARCHIVE_MAGIC) {
+        let what = "a thin archive: its members are files of their own, name these";
+        return Ok((Kind::Unscannable(what.into()), None));
+    }
+    Ok(match elf::parse(bytes)? {
+        Parsed::Image(image) => {
+            let plan = planner::settled(&image);
+            (Kind::Elf(image.identity), Some(plan))
+        }
+        Parsed::Relocatable => {
+            let (identity, plan) = object(bytes)?;
+            (Kind::Elf(identity), Some(plan))
+        }
+        Parsed::Unscannable(what) => (Kind::Unscannable(what), None),
+        Parsed::Foreign(what) => (Kind::Foreign(what), None),
+    })
+}
+
+/// Identity and plan of the relocatable object `bytes`; one without an entry's address is not linked.
+fn object(bytes: &[u8]) -> Result<(Identity, Plan)> {
+    if !search::any_entry(bytes) {
+        let plan = Plan { size: bytes.len() as u64, sites: Vec::new(), edits: Vec::new() };
+        return Ok((Identity::of_object(bytes), plan));
+    }
+    let object = Object::link(bytes)?;
+    let image = object.image()?;
+    let plan = object.unlinked(&image, &planner::settled(&image));
+    Ok((image.identity, plan))
+}
+
+/// The plans of all objects in the archive `bytes`, as one.
+fn archive(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
+    let unreadable =
+        |at: u64| move |error: object::Error| Error::malformed(at, format!("not a sound archive: {error}"));
+    let file = ArchiveFile::parse(bytes).map_err(unreadable(0))?;
+    let mut whole = Plan { size: bytes.len() as u64, sites: Vec::new(), edits: Vec::new() };
+    let (mut members, mut objects) = (0, 0);
+    let mut behind = ARCHIVE_MAGIC.len() as u64;
+    for member in file.members() {
+        let member = member.map_err(unreadable(behind))?;
+        let (start, size) = member.file_range();
+        behind = start.saturating_add(size);
+        let data = member.data(bytes).map_err(unreadable(start))?;
+        if members == 0 && member.name() == DEBIAN_PACKAGE {
+            return Ok((Kind::Unscannable("a Debian package: unpack it with dpkg-deb -x".into()), None));
+        }
+        members += 1;
+        if !data.starts_with(b"\x7fELF") {
+            continue;
+        }
+        let of_member = |error: Error| in_member(&error, &member, start);
+        if let Parsed::Relocatable = elf::parse(data).map_err(of_member)? {
+            objects += 1;
+            let (_, plan) = object(data).map_err(of_member)?;
+            append(&mut whole, plan, &String::from_utf8_lossy(member.name()), start);
+        }
+    }
+    Ok((Kind::Archive { members, objects }, Some(whole)))
+}
+
+fn in_member(error: &Error, member: &ArchiveMember<'_>, start: u64) -> Error {
+    let at = error.offset().map_or(start, |offset| start + offset.0);
+    Error::malformed(at, format!("member {}: {}", String::from_utf8_lossy(member.name()), error.message()))
+}
+
+/// Adds the `plan` of a member that begins at offset `start`.
+fn append(whole: &mut Plan, plan: Plan, member: &str, start: u64) {
+    let first = whole.edits.len();
+    let moved = |offset: FileOffset| FileOffset(offset.0 + start);
+    whole.edits.extend(plan.edits.into_iter().map(|edit| Edit { offset: moved(edit.offset), ..edit }));
+    whole.sites.extend(plan.sites.into_iter().map(|site| PlannedSite {
+        offset: moved(site.offset),
+        member: Some(member.to_owned()),
+        edits: site.edits.iter().map(|edit| first + edit).collect(),
+        ..site
+    }));
+}
+
+impl Identity {
+    /// That of a relocatable object, which nothing was found in.
+    fn of_object(bytes: &[u8]) -> Self {
+        let file_type = FileType::Rel;
+        let (interp, soname, build_id) = (None, None, None);
+        let stripped = !elf::has_symbols(bytes);
+        Self { file_type, is_static: false, stripped, interp, soname, build_id }
+    }
+}
