@@ -59,8 +59,8 @@ fn check(package: &str) {
     let tree = match packages::fetch(origin, package, version, Some(sha256)) {
         None => return,
         Some(Fetched::Tree(tree)) => tree,
-        Some(Fetched::Withdrawn(offered)) => {
-            return harness::withdrawn(&format!("{package} {version} is not served any more, but {offered}"));
+        Some(Fetched::Withdrawn(served)) => {
+            return harness::withdrawn(&format!("{package} {version} is not served any more, but {served}"));
         }
     };
     let (mut text, mut unknown) = (String::new(), vec![]);

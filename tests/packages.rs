@@ -41,8 +41,8 @@ fn rows() -> Vec<Row> {
 fn unpacked(package: &str, version: &str) -> Option<PathBuf> {
     match packages::fetch("apt", package, version, None)? {
         Fetched::Tree(tree) => Some(tree),
-        Fetched::Withdrawn(offered) => panic!(
-            "{package} {version}, which corpus/packages.tsv pins, is not served (any more). Served is\n{offered}\
+        Fetched::Withdrawn(served) => panic!(
+            "{package} {version}, which corpus/packages.tsv pins, is not served (any more), but {served}. \
              Fetch that version, find the sites in its files again (objdump -d FILE | grep 0xffffffffff600), \
              and write version, sha256 and offsets into corpus/packages.tsv."
         ),

@@ -73,9 +73,11 @@ pub fn fetch(origin: &str, package: &str, version: &str, sha256: Option<&str>) -
     }
     assert!(ran.status == 9, "{package} {version} was fetched, and is not as it was: {ran}");
     if origin.name == "apt" {
-        let offered = Ran::of(Command::new("apt-cache").args(["madison", package])).stdout;
-        if offered.contains(" | ") && !offered.contains(&format!(" | {version} | ")) {
-            return Some(Fetched::Withdrawn(offered));
+        let served = Ran::of(Command::new("apt-cache").args(["madison", package])).stdout;
+        let served: Vec<_> =
+            served.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim).collect();
+        if !served.is_empty() && !served.contains(&version) {
+            return Some(Fetched::Withdrawn(served.join(", ")));
         }
     }
     skip(&format!("{package} cannot be fetched: {ran}"));
