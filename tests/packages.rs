@@ -5,9 +5,9 @@ mod harness;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use harness::{Ran, Site, cache, need, read, rootfs, round_trip, scan, sha256, skip, temp_dir};
+use harness::packages::{self, Fetched};
+use harness::{Site, read, rootfs, round_trip, scan, sha256, temp_dir};
 
 /// A row of corpus/packages.tsv. `form` and `verdict` may allow several, with `|` between.
 #[derive(Clone, Debug)]
@@ -39,33 +39,14 @@ fn rows() -> Vec<Row> {
 
 /// The unpacked package in the pinned version; skips aloud where it cannot be fetched at all.
 fn unpacked(package: &str, version: &str) -> Option<PathBuf> {
-    if !["apt-get", "apt-cache", "dpkg-deb"].into_iter().all(need) {
-        return None;
+    match packages::fetch("apt", package, version, None)? {
+        Fetched::Tree(tree) => Some(tree),
+        Fetched::Withdrawn(served) => panic!(
+            "{package} {version}, which corpus/packages.tsv pins, is not served (any more), but {served}. \
+             Fetch that version, find the sites in its files again (objdump -d FILE | grep 0xffffffffff600), \
+             and write version, sha256 and offsets into corpus/packages.tsv."
+        ),
     }
-    let dir = cache().join(format!("{package}_{}", version.replace([':', '~', '+'], "-")));
-    if dir.is_dir() {
-        return Some(dir);
-    }
-    let fetch = r#"set -e
-        rm -rf "fetch-$1" && mkdir "fetch-$1" && cd "fetch-$1"
-        apt-get download -q "$1=$2" || exit 9
-        dpkg-deb -x ./*.deb root
-        rm -f ./*.deb && mv root "$3""#;
-    let ran = Ran::of(
-        Command::new("sh").args(["-c", fetch, "sh", package, version]).arg(&dir).current_dir(cache()),
-    );
-    if ran.status == 0 {
-        return Some(dir);
-    }
-    let offered = Ran::of(Command::new("apt-cache").args(["madison", package])).stdout;
-    assert!(
-        !offered.contains(" | "),
-        "{package} {version}, which corpus/packages.tsv pins, is not served (any more). Served is\n{offered}\
-         Fetch that version, find the sites in its files again (objdump -d FILE | grep 0xffffffffff600), \
-         and write version, sha256 and offsets into corpus/packages.tsv.\n{ran}"
-    );
-    skip(&format!("{package} cannot be fetched: {ran}"));
-    None
 }
 
 fn allows(allowed: &str, found: &str) -> bool {

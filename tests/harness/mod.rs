@@ -3,6 +3,7 @@
 
 pub mod elf;
 pub mod layout;
+pub mod packages;
 pub mod rootfs;
 pub mod source;
 
@@ -50,6 +51,20 @@ pub fn skip(reason: &str) {
     eprintln!("SKIPPED {test}: {reason}");
     note("SKIPPED", &format!("{test}: {reason}"));
     assert!(std::env::var("CI").as_deref() != Ok("true"), "a test was skipped in CI: {test}: {reason}");
+}
+
+/// Says aloud that the calling test has lost its subject: a skip that time brings about, not the machine, and so
+/// no failure with `CI=true`.
+pub fn withdrawn(reason: &str) {
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    eprintln!("SKIPPED {test}: {reason}");
+    note("SKIPPED", &format!("{test}: {reason}"));
+}
+
+/// Says aloud what a search has come upon.
+pub fn swept(line: &str) {
+    eprintln!("SWEPT {line}");
+    note("SWEPT", line);
 }
 
 /// Says aloud that `what` is written down, and not demanded yet.

@@ -1,6 +1,7 @@
 //! The small glibc 2.13 tree of the real corpus, unpacked into a temporary directory.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,23 +22,41 @@ pub fn unpack(dir: &Path, name: &str) -> PathBuf {
     tree
 }
 
-/// Every regular ELF file below `dir`, sorted.
+/// Every regular ELF file below `dir` that this user may read, sorted.
 pub fn elf_files(dir: &Path) -> Vec<PathBuf> {
     let mut files = vec![];
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
+        let entries = match fs::read_dir(&dir) {
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => continue,
+            entries => entries.unwrap_or_else(|e| panic!("{}: {e}", dir.display())),
+        };
+        for entry in entries {
             let entry = entry.expect("a directory entry");
             let kind = entry.file_type().expect("its type");
             if kind.is_dir() {
                 open.push(entry.path());
-            } else if kind.is_file() && super::read(&entry.path()).starts_with(b"\x7fELF") {
+            } else if kind.is_file() && is_elf(&entry.path()) {
                 files.push(entry.path());
             }
         }
     }
     files.sort();
     files
+}
+
+/// Too short, forbidden, or gone since the directory was listed.
+const NOT_TO_BE_READ: [ErrorKind; 3] =
+    [ErrorKind::UnexpectedEof, ErrorKind::PermissionDenied, ErrorKind::NotFound];
+
+fn is_elf(file: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = File::open(file).and_then(|mut file| file.read_exact(&mut magic));
+    match read {
+        Ok(()) => magic == *b"\x7fELF",
+        Err(e) if NOT_TO_BE_READ.contains(&e.kind()) => false,
+        Err(e) => panic!("{}: {e}", file.display()),
+    }
 }
 
 /// Patches in place every file of the tree that has something to patch; their number.
