@@ -66,10 +66,11 @@ fn check(package: &str) {
     let (mut text, mut unknown) = (String::new(), vec![]);
     let (mut programs, mut others, mut count) = (0, 0, 0);
     for path in rootfs::elf_files(&tree) {
-        let file = session::scan(&path, false).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let file =
+            session::scan(&path, session::Depth::Sites).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         match file.kind {
-            Kind::Foreign(_) => others += 1,
-            Kind::Elf(_) | Kind::Clean => programs += 1,
+            Kind::Foreign(_) | Kind::Unscannable(_) => others += 1,
+            Kind::Elf(_) | Kind::Clean | Kind::Archive { .. } => programs += 1,
         }
         for site in sites(&file) {
             let line = line(path.strip_prefix(&tree).expect("below"), site);
@@ -164,7 +165,7 @@ fn scan_all(files: &[PathBuf]) -> Vec<vsyspatch::error::Result<File>> {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(file) = files.get(index) else { break };
-            let result = session::scan(file, false);
+            let result = session::scan(file, session::Depth::Sites);
             results.lock().expect("no thread panics").push((index, result));
         }
     };

@@ -8,7 +8,6 @@ use harness::layout::{Made, Plant, layout};
 use harness::{read, root, round_trip, temp_dir};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestCaseError, TestRunner};
-use vsyspatch::elf::{Parsed, parse};
 use vsyspatch::plan::{Plan, Role};
 use vsyspatch::site::Verdict;
 
@@ -39,10 +38,7 @@ fn check<S: Strategy>(
 
 /// The plan for `bytes`, where there is something to plan.
 fn plan(bytes: &[u8]) -> Option<Plan> {
-    match parse(bytes) {
-        Ok(Parsed::Image(image)) => Some(vsyspatch::plan_elf(&image)),
-        Ok(Parsed::Foreign(_)) | Err(_) => None,
-    }
+    vsyspatch::examine::examine(bytes).ok()?.1
 }
 
 /// Writes the edits of `plan` into `bytes`, and checks what must hold for the edits of any plan. On purpose not

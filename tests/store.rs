@@ -438,7 +438,11 @@ fn an_empty_file_and_a_missing_one_are_errors() {
     fs::write(place.program(), "").unwrap();
     let empty = session::scan(&place.program(), session::Depth::Everything).unwrap_err().kind();
     assert!(matches!(empty, ErrorKind::NotElf | ErrorKind::Malformed), "{empty:?}");
-    refused(session::scan(&place.path("missing"), true), ErrorKind::Io, &["No such file"]);
+    refused(
+        session::scan(&place.path("missing"), session::Depth::Everything),
+        ErrorKind::Io,
+        &["No such file"],
+    );
 }
 
 #[test]
