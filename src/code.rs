@@ -16,19 +16,26 @@ use crate::vsyscall;
 /// Bytes that are no instruction show as `(bad)`.
 #[must_use]
 pub fn assembly(bytes: &[u8], at: Vaddr) -> Vec<String> {
+    instructions(bytes, at).map(|(_, _, assembly)| assembly).collect()
+}
+
+/// The instructions of `bytes`, which stand at `at`: address, bytes and assembly of each, as [`assembly`] has it.
+pub fn instructions(bytes: &[u8], at: Vaddr) -> impl Iterator<Item = (Vaddr, &[u8], String)> {
     let mut formatter = GasFormatter::new();
     formatter.options_mut().set_space_after_operand_separator(false);
     formatter.options_mut().set_uppercase_hex(false);
     formatter.options_mut().set_branch_leading_zeros(false);
     let mut decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
-    let mut lines = Vec::new();
-    while decoder.can_decode() {
+    std::iter::from_fn(move || {
+        let start = decoder.position();
+        if !decoder.can_decode() {
+            return None;
+        }
         let instruction = decoder.decode();
         let mut line = String::new();
         formatter.format(&instruction, &mut line);
-        lines.push(line);
-    }
-    lines
+        Some((Vaddr(instruction.ip()), &bytes[start..decoder.position()], line))
+    })
 }
 
 /// The address that the first of the instructions `bytes`, which stand at `at`, loads, stores, pushes or

@@ -11,6 +11,7 @@ use crate::plan::{Edit, Plan, PlannedSite};
 use crate::planner;
 use crate::relocatable::Object;
 use crate::search;
+use crate::site::Step;
 
 /// First bytes of an archive, and of one whose members are files of their own.
 const ARCHIVE_MAGIC: &[u8] = b"!<arch>\n";
@@ -101,6 +102,7 @@ fn append(whole: &mut Plan, plan: Plan, member: &str, start: u64) {
         offset: moved(site.offset),
         member: Some(member.to_owned()),
         edits: site.edits.iter().map(|edit| first + edit).collect(),
+        steps: site.steps.iter().map(|step| Step { offset: moved(step.offset), ..*step }).collect(),
         ..site
     }));
 }

@@ -14,6 +14,7 @@ use crate::code::{self, Doubt, Function};
 use crate::elf::Image;
 use crate::functions::Functions;
 use crate::limits;
+use crate::site::Deed;
 use crate::vsyscall::Entry;
 
 /// Number of a general-purpose register as machine code encodes it, 0 (`rax`) to 15 (`r15`).
@@ -367,6 +368,22 @@ pub(crate) enum Use {
     Computed,
 }
 
+impl Use {
+    fn deed(self) -> Deed {
+        match self {
+            Self::Call { jump: false, .. } | Self::IndexedCall { .. } => Deed::Calls,
+            Self::Call { jump: true, .. } => Deed::Jumps,
+            Self::Loaded { .. } => Deed::Loads,
+            Self::Returned => Deed::Returns,
+            Self::StoredTo { .. } | Self::Stored => Deed::Stores,
+            Self::StoredMangled => Deed::StoresMangled,
+            Self::Compared => Deed::Compares,
+            Self::Argument { .. } => Deed::Passes,
+            Self::Computed => Deed::Computes,
+        }
+    }
+}
+
 /// What is known of a site after the analysis.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SiteUses {
@@ -376,6 +393,8 @@ pub(crate) struct SiteUses {
     pub(crate) reached: bool,
     /// Its uses in code order, each once.
     pub(crate) uses: Vec<Use>,
+    /// What each instruction that has to do with it does, in code order.
+    pub(crate) deeds: Vec<(usize, Deed)>,
 }
 
 /// A call or jump whose target may be an entry.
@@ -421,6 +440,7 @@ pub(crate) fn analyse(
             block_starts: Vec::new(),
         },
         recording: false,
+        current: 0,
         elsewhere: None,
     };
     analysis.settle()?;
@@ -442,6 +462,8 @@ struct Analysis<'a> {
     flow: Flow,
     /// The states are final: write down the uses.
     recording: bool,
+    /// Number of the instruction that is executed.
+    current: usize,
     /// What may hold where control arrives unseen: after calls (exceptions), at jumps without a table.
     elsewhere: Option<State>,
 }
@@ -596,6 +618,11 @@ impl Analysis<'_> {
                 }
             }
             site.uses = uses;
+            // Of what one instruction does, what says most about the site.
+            site.deeds.sort_unstable();
+            site.deeds.reverse();
+            site.deeds.dedup_by_key(|&mut (index, _)| index);
+            site.deeds.reverse();
         }
         Ok(())
     }
@@ -605,6 +632,16 @@ impl Analysis<'_> {
             for site in sites.iter() {
                 self.flow.sites[site].uses.push(used);
             }
+            self.done(sites, used.deed());
+        }
+    }
+
+    /// The current instruction does `deed` with the values of `sites`.
+    fn done(&mut self, sites: SiteSet, deed: Deed) {
+        if self.recording {
+            for site in sites.iter() {
+                self.flow.sites[site].deeds.push((self.current, deed));
+            }
         }
     }
 
@@ -612,6 +649,7 @@ impl Analysis<'_> {
     fn step(&mut self, index: usize, state: &mut State) -> Result<Next, Doubt> {
         let function = self.function;
         let instruction = &function.instructions[index];
+        self.current = index;
         match instruction.mnemonic() {
             Mnemonic::Call => self.call(index, state),
             Mnemonic::Jmp => return Ok(self.jump(index, state)),
@@ -734,6 +772,7 @@ impl Analysis<'_> {
     /// that it makes is that site's.
     fn write(&mut self, index: usize, state: &mut State, value: Value) -> Result<(), Doubt> {
         let value = self.defined(index, value);
+        self.done(value.sites(), Deed::Moves);
         let instruction = self.function.instructions[index];
         match instruction.op0_kind() {
             OpKind::Register => {
@@ -758,6 +797,7 @@ impl Analysis<'_> {
     }
 
     fn write_joined(&mut self, index: usize, state: &mut State, value: Value) {
+        self.done(value.sites(), Deed::Moves);
         if let Some(number) = gpr(self.instruction(index).op0_register()) {
             state.registers[number] = state.registers[number].join(value);
         }
@@ -789,6 +829,7 @@ impl Analysis<'_> {
             self.flow.sites[site].reached = true;
         }
         let sites = SiteSet::one(site);
+        self.done(sites, Deed::Holds);
         match entry {
             Some(_) => Value { entry: sites, other: false, ..Value::UNKNOWN },
             None => Value { indexed: sites, ..Value::UNKNOWN },
@@ -897,6 +938,7 @@ impl Analysis<'_> {
         let target = gpr(instruction.op0_register());
         match (instruction.code(), target) {
             (Code::Xor_r64_rm64, Some(target)) if is_pointer_guard(&instruction) => {
+                self.done(state.registers[target].sites(), Deed::Moves);
                 let value = &mut state.registers[target];
                 *value =
                     Value { entry: value.mangled, mangled: value.entry, known: Known::Nothing, ..*value };

@@ -29,6 +29,7 @@
 //!   cannot be told.
 //! * `planner` is a ladder of tactics: a system call in place; else the address of a stub where the
 //!   constant is; else a detour through unused bytes; else a refusal with its reason. The [`plan`] is data.
+//! * [`explain`] turns what the scan noted of a site into a listing.
 //! * [`apply`] is mechanical, and revert is the inverse edits through the same code.
 //! * [`verify`] reads the final bytes back with another ELF parser than the one that planned.
 //! * [`store`] is the only module that touches the user's files.
@@ -81,6 +82,7 @@ pub mod elf;
 mod encode;
 pub mod error;
 pub mod examine;
+pub mod explain;
 mod flow;
 pub mod functions;
 pub mod limits;

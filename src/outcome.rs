@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::digest::Sha256;
 use crate::elf::Identity;
 use crate::error::Error;
+use crate::explain::Line;
 use crate::plan::{Edit, Plan};
 use crate::site::Verdict;
 use crate::verify::Finding;
@@ -93,6 +94,17 @@ pub enum Action {
     Unchanged(Unchanged),
     /// `verify` looked at a patched file: what is wrong with it.
     Verified(Vec<Finding>),
+    /// `explain` looked at some of the sites.
+    Explained(Vec<Explanation>),
+}
+
+/// What was seen of a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Index of the site in the plan.
+    pub site: usize,
+    /// The code that it was seen in.
+    pub listing: Vec<Line>,
 }
 
 /// The result of `patch` and `revert`.
@@ -145,8 +157,13 @@ impl File {
     /// Whether only its sites, if there are any, are worth a word: a file that `scan` can handle.
     #[must_use]
     pub fn is_uneventful(&self) -> bool {
-        let is_handled = matches!(self.kind, Kind::Elf(_) | Kind::Archive { .. } | Kind::Clean);
-        self.action == Action::Scanned && is_handled
+        self.action == Action::Scanned && self.is_handled()
+    }
+
+    /// Whether it is of a kind that is looked into.
+    #[must_use]
+    pub fn is_handled(&self) -> bool {
+        matches!(self.kind, Kind::Elf(_) | Kind::Archive { .. } | Kind::Clean)
     }
 
     /// What this file means for the exit status; with `strict`, doubt counts as much as a refusal.
@@ -156,7 +173,9 @@ impl File {
             return Status::Findings;
         }
         let open = match &self.action {
-            Action::Scanned => self.count(Verdict::Patch) + self.count(Verdict::Refused),
+            Action::Scanned | Action::Explained(_) => {
+                self.count(Verdict::Patch) + self.count(Verdict::Refused)
+            }
             Action::Written(Written { direction: Direction::Revert, .. })
             | Action::Unchanged(Unchanged::AlreadyOriginal) => return Status::Clean,
             Action::Written(_) | Action::Unchanged(_) => self.count(Verdict::Refused),

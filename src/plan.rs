@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{FileOffset, Vaddr};
-use crate::site::{Form, Reach, Verdict};
+use crate::site::{Form, Reach, Step, Verdict};
 use crate::vsyscall::Entry;
 
 /// How a site is rewritten. The names are stable.
@@ -83,6 +83,8 @@ pub struct PlannedSite {
     pub strategy: Option<Strategy>,
     /// Indices into [`Plan::edits`], ascending; an edit may serve several sites.
     pub edits: Vec<usize>,
+    /// The way of the address from the site to its uses, by offset.
+    pub steps: Vec<Step>,
 }
 
 /// What to do about one ELF file.

@@ -112,6 +112,7 @@ fn planned(site: &Site, outcome: Outcome, offsets: &[FileOffset]) -> PlannedSite
         reason: outcome.reason,
         strategy: outcome.strategy,
         edits,
+        steps: site.steps.clone(),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::addr::{FileOffset, Vaddr};
 use crate::elf::Image;
 use crate::error::{Error, Result};
 use crate::plan::{Edit, Plan, PlannedSite};
-use crate::site::Verdict;
+use crate::site::{Step, Verdict};
 
 /// Sections stand at this address plus their offset in the file, so that no small number is an address.
 const SECTIONS: u64 = 0x2000_0000;
@@ -192,12 +192,15 @@ impl Object {
         };
         let site = |site: &PlannedSite| {
             let vaddr = in_section(site.vaddr);
+            let steps =
+                site.steps.iter().map(|step| Step { vaddr: in_section(step.vaddr), ..*step }).collect();
             if is_lost(site, &lost) {
                 let (verdict, reason) = (Verdict::Refused, RELOCATED.into());
-                return PlannedSite { vaddr, verdict, reason, strategy: None, edits: vec![], ..site.clone() };
+                let (strategy, edits) = (None, Vec::new());
+                return PlannedSite { vaddr, verdict, reason, strategy, edits, steps, ..site.clone() };
             }
             let edits = site.edits.iter().filter_map(|edit| kept.binary_search(edit).ok()).collect();
-            PlannedSite { vaddr, edits, ..site.clone() }
+            PlannedSite { vaddr, edits, steps, ..site.clone() }
         };
         let edit = |&edit: &usize| {
             let edit = &plan.edits[edit];

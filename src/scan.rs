@@ -12,7 +12,7 @@ use crate::functions::Functions;
 use crate::limits;
 use crate::references;
 use crate::search::{self, Hit};
-use crate::site::{Form, Reach};
+use crate::site::{Deed, Form, Reach, Step};
 use crate::vsyscall::Entry;
 
 /// Where an instruction, or a data word, is.
@@ -96,6 +96,8 @@ pub(crate) struct Site {
     pub(crate) function: Option<String>,
     pub(crate) reach: Option<Reach>,
     pub(crate) finding: Finding,
+    /// The way of the address, by offset.
+    pub(crate) steps: Vec<Step>,
 }
 
 /// What a scan found; `functions` is there where something had to be decoded.
@@ -119,6 +121,11 @@ pub(crate) fn scan<'a>(image: &'a Image<'a>) -> Scan<'a> {
     let Scanner { mut sites, functions, .. } = scanner;
     sites.sort_by_key(|site| site.span.offset);
     sites.dedup_by_key(|site| site.span.offset);
+    for site in &mut sites {
+        // Of what one instruction does, what says most.
+        site.steps.sort_unstable_by_key(|step| (step.offset, std::cmp::Reverse(step.deed)));
+        site.steps.dedup_by_key(|step| step.offset);
+    }
     Scan { sites, functions: Some(functions) }
 }
 
@@ -156,6 +163,8 @@ struct Candidate {
     /// Code stores it in the stead of another value.
     joined: bool,
     scratch_is_free: bool,
+    /// The way of the address to the word.
+    steps: Vec<Step>,
 }
 
 /// An instruction whose value is to be followed.
@@ -191,7 +200,18 @@ impl<'a> Scanner<'a> {
 
     fn push(&mut self, span: Span, entry: Entry, form: Form, function: Option<&str>, finding: Finding) {
         let function = function.map(str::to_owned);
-        self.sites.push(Site { span, entry, form, function, reach: None, finding });
+        let deed = if form == Form::Compare { Deed::Compares } else { Deed::Holds };
+        let steps = vec![step(span, deed)];
+        self.sites.push(Site { span, entry, form, function, reach: None, finding, steps });
+    }
+
+    /// What instructions of `function` do with the value whose `uses` these are.
+    fn steps(&self, function: &Function<'a>, uses: &SiteUses) -> Vec<Step> {
+        let first = uses.deeds.first().map_or(0, |&(index, _)| index);
+        let near = (first.saturating_sub(STEPS_BEFORE)..first).map(|index| (index, Deed::Near));
+        near.chain(uses.deeds.iter().copied())
+            .map(|(index, deed)| step(self.span(&function.instructions[index]), deed))
+            .collect()
     }
 
     fn word(&mut self, span: Span, entry: Entry) {
@@ -208,6 +228,7 @@ impl<'a> Scanner<'a> {
             initialised: true,
             joined: false,
             scratch_is_free: false,
+            steps: vec![step(span, Deed::Holds)],
         });
     }
 
@@ -304,7 +325,11 @@ impl<'a> Scanner<'a> {
             // Where nothing tells code from data, four bytes that no instruction takes whole are nothing.
             Role::Other(_) if !extent.is_bounded => {}
             Role::Other(reason) => {
+                let holder = step(self.span(&instruction), Deed::Contains);
                 self.push(span, entry, Form::OtherInstruction, name, Finding::Harmless(reason.into()));
+                if let Some(site) = self.sites.last_mut() {
+                    site.steps = vec![holder];
+                }
             }
         }
     }
@@ -462,6 +487,8 @@ impl<'a> Scanner<'a> {
                 return self.push(span, entry, Form::OtherInstruction, function.extent.name, finding);
             }
         }
+        let mut steps = self.steps(function, uses);
+        steps.extend(elsewhere.iter().flat_map(|elsewhere| &elsewhere.steps));
         let (form, reach, finding) = match judged {
             Judged::Cell { at, joined } => {
                 let scratch_is_free = self.scratch_is_free(function, subject);
@@ -475,6 +502,7 @@ impl<'a> Scanner<'a> {
                     initialised,
                     joined,
                     scratch_is_free,
+                    steps,
                 });
                 return;
             }
@@ -500,7 +528,7 @@ impl<'a> Scanner<'a> {
             }
         };
         let form = if computed.is_some() { Form::Computed } else { form };
-        self.sites.push(Site { span, entry, form, function: name, reach, finding });
+        self.sites.push(Site { span, entry, form, function: name, reach, finding, steps });
     }
 
     /// Whether a function that the value is passed to, or a caller that it is returned to, calls it.
@@ -774,6 +802,7 @@ impl<'a> Scanner<'a> {
         found: &mut CellUses,
     ) {
         found.calls.extend(self.calls(function, flow, query, number));
+        found.steps.extend(self.steps(function, uses));
         for used in &uses.uses {
             match *used {
                 Use::Loaded { index } => {
@@ -851,7 +880,8 @@ impl<'a> Scanner<'a> {
             (form, None, Finding::Unproven(reason.into()))
         };
         let (span, entry, function) = (candidate.span, candidate.entry, candidate.function.clone());
-        self.sites.push(Site { span, entry, form, function, reach, finding });
+        let steps = candidate.steps.iter().chain(&uses.steps).copied().collect();
+        self.sites.push(Site { span, entry, form, function, reach, finding, steps });
     }
 }
 
@@ -859,6 +889,7 @@ impl<'a> Scanner<'a> {
 #[derive(Clone, Debug, Default)]
 struct CellUses {
     calls: Vec<Call>,
+    steps: Vec<Step>,
     loads: Vec<Load>,
     written: bool,
     pointed_to: bool,
@@ -872,6 +903,13 @@ impl CellUses {
     fn may_change(&self) -> bool {
         self.written || self.pointed_to
     }
+}
+
+/// Instructions before the first one that has to do with a site, to show where that is.
+const STEPS_BEFORE: usize = 3;
+
+fn step(Span { vaddr, offset, len }: Span, deed: Deed) -> Step {
+    Step { offset, vaddr, len, deed }
 }
 
 /// What an instruction does with an immediate that is an entry's address.

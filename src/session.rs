@@ -7,8 +7,9 @@ use crate::digest::Sha256;
 use crate::elf::Headers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examine::examine;
-use crate::outcome::{Action, Direction, File, Kind, Unchanged, Written};
-use crate::plan::Plan;
+use crate::explain::listing;
+use crate::outcome::{Action, Direction, Explanation, File, Kind, Unchanged, Written};
+use crate::plan::{Plan, PlannedSite};
 use crate::record::Record;
 use crate::search;
 use crate::store::{self, Pending, Source};
@@ -91,6 +92,26 @@ pub fn scan(path: &Path, depth: Depth) -> Result<File> {
     let sha256 = is_summed.then(|| Sha256::of(&bytes));
     let (path, size) = (path.to_owned(), bytes.len() as u64);
     Ok(File { path, sha256, size, kind, plan, action: Action::Scanned, warnings: vec![] })
+}
+
+/// Shows what is seen of the sites of the file at `path`: of all, or of the one that is, or begins, `at` this
+/// address or file offset.
+///
+/// # Errors
+/// Those of reading, and of [`examine`]; `Usage` where there is no site at `at`.
+pub fn explain(path: &Path, at: Option<u64>) -> Result<File> {
+    let opened = Opened::open(path)?;
+    let (kind, plan) = examine(&opened.bytes)?;
+    let sites = plan.as_ref().map_or(&[][..], |plan| &plan.sites);
+    let is_wanted = |site: &PlannedSite| at.is_none_or(|at| at == site.vaddr.0 || at == site.offset.0);
+    let explanation = |(number, site)| Explanation { site: number, listing: listing(&opened.bytes, site) };
+    let explanations: Vec<Explanation> =
+        sites.iter().enumerate().filter(|(_, site)| is_wanted(site)).map(explanation).collect();
+    if let Some(at) = at.filter(|_| explanations.is_empty()) {
+        return Err(Error::new(ErrorKind::Usage, format!("there is no site at {at:#x}"))
+            .remedy("scan --verbose lists all sites with their addresses"));
+    }
+    Ok(opened.file(path, kind, plan, Action::Explained(explanations)))
 }
 
 /// Whether the file is a sound program, and a search of its segments, block by block, shows no entry's

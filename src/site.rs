@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::addr::{FileOffset, Vaddr};
+
 /// How the code (or data) at a site holds and uses the address. The names are stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,6 +60,51 @@ pub enum Verdict {
     Harmless,
 }
 
+/// What an instruction (or a data word) does with the address that a site holds. The names are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Deed {
+    /// It stands before the site, and shows where that is.
+    Near,
+    /// It only has the bytes of the address inside.
+    Contains,
+    /// It copies the address to another register or to the stack.
+    Moves,
+    /// It loads the address from memory.
+    Loads,
+    /// It computes with the address, or reads it for something that is not followed.
+    Computes,
+    /// It compares the address with something.
+    Compares,
+    /// It passes the address to another function.
+    Passes,
+    /// It stores the address in memory.
+    Stores,
+    /// It stores the address mangled with the thread's pointer guard.
+    StoresMangled,
+    /// It returns the address.
+    Returns,
+    /// It calls the address.
+    Calls,
+    /// It jumps to the address.
+    Jumps,
+    /// It holds the address.
+    Holds,
+}
+
+/// One station on the way of an address from a site to its uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Step {
+    /// Where in the file the instruction, or the data word, begins.
+    pub offset: FileOffset,
+    /// Its address.
+    pub vaddr: Vaddr,
+    /// Its length in bytes.
+    pub len: usize,
+    /// What it does with the address.
+    pub deed: Deed,
+}
+
 macro_rules! display_as_serialized {
     ($($type:ty),*) => {$(
         impl std::fmt::Display for $type {
@@ -67,4 +114,4 @@ macro_rules! display_as_serialized {
         }
     )*};
 }
-display_as_serialized!(Form, Reach, Verdict);
+display_as_serialized!(Form, Reach, Verdict, Deed);

@@ -121,6 +121,24 @@ fn the_commands_that_write_and_prove_give_valid_documents() {
 }
 
 #[test]
+fn explain_gives_valid_documents_with_the_way_of_the_address() {
+    for name in ["forms", "forms.so"] {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/prebuilt");
+        let document = run(std::path::Path::new(path), &["explain", name, "--json"]).ends_with(1).json();
+        assert_valid(&document);
+        let sites = document["targets"][0]["files"][0]["sites"].as_array().unwrap();
+        assert_eq!(sites.len(), 9, "{name}");
+        for site in sites {
+            let listing = site["listing"].as_array().unwrap();
+            let has = |deed: &str| listing.iter().any(|line| line["deed"] == deed);
+            assert!(has("holds") || has("compares") || has("contains"), "{site}");
+            let is_called = site["reach"] == "always";
+            assert_eq!(has("calls") || has("jumps"), is_called, "{site}");
+        }
+    }
+}
+
+#[test]
 fn demo_writes_a_valid_document() {
     let folder = folder();
     let document = run(folder.path(), &["demo", "--json"]).ends_with(0).json();

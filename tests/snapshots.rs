@@ -38,6 +38,16 @@ fn scan_of_several() {
 }
 
 #[test]
+fn explanation_of_a_program() {
+    insta::assert_snapshot!(said(&["explain", "forms"]));
+}
+
+#[test]
+fn explanation_of_one_site_of_a_shared_object() {
+    insta::assert_snapshot!(said(&["explain", "forms.so", "--site", "0x1008"]));
+}
+
+#[test]
 fn plan_of_a_program() {
     insta::assert_snapshot!(said(&["patch", "--dry-run", "--in-place", "forms"]));
 }

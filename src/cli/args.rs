@@ -65,6 +65,8 @@ pub enum Color {
 pub enum Command {
     /// Show what calls the vsyscall page, where, how, and what would be done about it
     Scan(Scan),
+    /// Show for each site what was seen: the code, the way of the address, the verdict, before and after
+    Explain(Explain),
     /// Write the patched file and its record
     Patch(Patch),
     /// Prove that a patched file is the original plus the recorded edits, and has no call left
@@ -90,6 +92,25 @@ pub struct Scan {
     /// How far doubt counts.
     #[command(flatten)]
     pub strict: Strict,
+}
+
+/// `explain TARGET`
+#[derive(Debug, clap::Args)]
+pub struct Explain {
+    /// ELF file or archive to look at
+    #[arg(value_name = "TARGET")]
+    pub target: PathBuf,
+    /// Only the site at this address or file offset (0x1ecf0, or decimal)
+    #[arg(long, value_name = "ADDR", value_parser = number)]
+    pub site: Option<u64>,
+}
+
+/// A number as assembly has it: hexadecimal behind `0x`, else decimal.
+fn number(word: &str) -> Result<u64, std::num::ParseIntError> {
+    match word.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => word.parse(),
+    }
 }
 
 /// `patch TARGET (OUT | -o OUT | --in-place)`
@@ -236,5 +257,7 @@ mod tests {
         assert!(accepted("vsyspatch verify A --record R"));
         assert!(!accepted("vsyspatch verify A B --record R"));
         assert!(!accepted("vsyspatch scan A -q -v"));
+        assert!(accepted("vsyspatch explain A --site 0x1ecf0") && accepted("vsyspatch explain A --site 12"));
+        assert!(!accepted("vsyspatch explain A --site ecf0") && !accepted("vsyspatch explain A B"));
     }
 }

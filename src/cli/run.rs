@@ -31,6 +31,10 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
             };
             report.targets(scan.targets, |target| session::scan(target, depth))
         }
+        Command::Explain(explain) => {
+            let report = Report::new(common, output, "explain").all(true);
+            report.targets([explain.target], |target| session::explain(target, explain.site))
+        }
         Command::Patch(patch) => {
             let report = Report::new(common, output, "patch").strict(patch.strict.strict);
             let (destination, record) = (patch.destination.resolve(), patch.record);

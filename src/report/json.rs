@@ -15,9 +15,10 @@ use crate::demo::Story;
 use crate::digest::Sha256;
 use crate::elf::Identity;
 use crate::error::{Error, ErrorKind};
-use crate::outcome::{self, Action, Direction, Kind, Status, Unchanged, Written};
+use crate::explain;
+use crate::outcome::{self, Action, Direction, Explanation, Kind, Status, Unchanged, Written};
 use crate::plan::{self, Plan, PlannedSite, Role, Strategy};
-use crate::site::{Form, Reach, Verdict};
+use crate::site::{Deed, Form, Reach, Verdict};
 use crate::verify;
 use crate::vsyscall::Entry;
 
@@ -146,6 +147,21 @@ struct Site {
     strategy: Option<Strategy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     edits: Option<Vec<Edit>>,
+    /// With `explain`: the code that the site was seen in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listing: Option<Vec<Line>>,
+}
+
+/// An instruction or a data word, and what it does with the address.
+#[derive(Debug, Serialize)]
+struct Line {
+    offset: u64,
+    vaddr: u64,
+    #[serde(with = "hex::serde")]
+    bytes: Vec<u8>,
+    assembly: Option<String>,
+    deed: Option<Deed>,
+    is_behind_gap: bool,
 }
 
 /// One change; two sites that share it both list it.
@@ -243,6 +259,9 @@ impl File {
     /// The file, unless it is one that only `--all` lists.
     fn listed(options: Options, file: &outcome::File) -> Option<Self> {
         let sites = file.plan.as_ref().map_or_else(Vec::new, |plan| {
+            if let Action::Explained(explanations) = &file.action {
+                return explanations.iter().map(|seen| Site::explained(plan, seen)).collect();
+            }
             let listed = |site: &&PlannedSite| options.all || site.verdict != Verdict::Harmless;
             plan.sites.iter().filter(listed).map(|site| Site::new(plan, site)).collect()
         });
@@ -309,7 +328,21 @@ impl Site {
             reason: site.reason.clone(),
             strategy: site.strategy,
             edits: (site.verdict == Verdict::Patch).then(edits),
+            listing: None,
         }
+    }
+
+    fn explained(plan: &Plan, seen: &Explanation) -> Self {
+        let line = |line: &explain::Line| Line {
+            offset: line.offset.0,
+            vaddr: line.vaddr.0,
+            bytes: line.bytes.clone(),
+            assembly: line.assembly.clone(),
+            deed: line.deed,
+            is_behind_gap: line.is_behind_gap,
+        };
+        let listing = Some(seen.listing.iter().map(line).collect());
+        Self { listing, ..Self::new(plan, &plan.sites[seen.site]) }
     }
 }
 
@@ -347,8 +380,8 @@ fn kind_name(kind: &Kind) -> &'static str {
 fn outcome_name(file: &outcome::File) -> &'static str {
     match &file.action {
         _ if matches!(file.kind, Kind::Unscannable(_)) => "not-scanned",
-        Action::Scanned if file.status(true) == Status::Clean => "clean",
-        Action::Scanned => "sites-found",
+        Action::Scanned | Action::Explained(_) if file.status(true) == Status::Clean => "clean",
+        Action::Scanned | Action::Explained(_) => "sites-found",
         Action::Written(Written { dry_run: true, .. }) => "planned",
         Action::Written(Written { direction: Direction::Patch, .. }) => "patched",
         Action::Written(Written { direction: Direction::Revert, .. }) => "reverted",
@@ -367,7 +400,9 @@ fn result_of(action: &Action) -> (Option<&Path>, Option<Sha256>, Option<&Path>) 
             (written.output.as_deref(), Some(written.sha256), written.record.as_deref())
         }
         Action::Unchanged(Unchanged::Clean { copy }) => (copy.as_deref(), None, None),
-        Action::Unchanged(_) | Action::Scanned | Action::Verified(_) => (None, None, None),
+        Action::Unchanged(_) | Action::Scanned | Action::Verified(_) | Action::Explained(_) => {
+            (None, None, None)
+        }
     }
 }
 

@@ -107,7 +107,8 @@ pub fn painted(out: &mut String, style: Style, value: &dyn fmt::Display) -> fmt:
     write!(out, "{style}{value}{style:#}")
 }
 
-fn hex_bytes(bytes: &[u8]) -> String {
+/// `48 c7 c0`
+pub fn hex_bytes(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
 

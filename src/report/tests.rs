@@ -28,6 +28,7 @@ fn site(vaddr: u64, form: Form, verdict: Verdict, function: Option<&str>, reason
         reason: reason.into(),
         strategy: is_patch.then_some(Strategy::Stub),
         edits: if is_patch { vec![0, 1] } else { vec![] },
+        steps: vec![],
     }
 }
 

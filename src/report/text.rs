@@ -3,11 +3,12 @@
 use std::fmt::{self, Write as _};
 
 use super::escape::Escaped;
+use super::explanation::explanation;
 use super::paint;
 use super::table::{edits, painted, sites};
 use crate::digest::Sha256;
 use crate::elf::{FileType, Identity};
-use crate::outcome::{Action, Direction, File, Kind, Target, Unchanged, Written};
+use crate::outcome::{Action, Direction, Explanation, File, Kind, Target, Unchanged, Written};
 use crate::site::Verdict;
 use crate::verify::Finding;
 
@@ -76,6 +77,14 @@ fn write_file(out: &mut String, file: &File, detail: Detail) -> fmt::Result {
     }
     painted(out, paint::NAME, &Escaped::path(&file.path))?;
     writeln!(out, ": {}", kind(&file.kind))?;
+    if let (Action::Explained(explanations), Some(plan)) = (&file.action, &file.plan) {
+        if explanations.is_empty() && file.is_handled() {
+            writeln!(out, "  no site: nothing in it holds an address of the vsyscall page")?;
+        }
+        return explanations.iter().try_for_each(|Explanation { site, listing }| {
+            explanation(out, plan, &plan.sites[*site], listing)
+        });
+    }
     sites(out, rows())?;
     match (&file.action, &file.plan) {
         (Action::Written(written), _) if detail.verbose || written.dry_run => edits(out, &written.edits)?,
@@ -106,7 +115,7 @@ fn kind(kind: &Kind) -> String {
 
 fn write_action(out: &mut String, file: &File) -> fmt::Result {
     match &file.action {
-        Action::Scanned => Ok(()),
+        Action::Scanned | Action::Explained(_) => Ok(()),
         Action::Written(written) => write_written(out, file, written),
         Action::Unchanged(unchanged) => write_unchanged(out, file, unchanged),
         Action::Verified(findings) => write_verified(out, file, findings),
