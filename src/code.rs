@@ -316,10 +316,12 @@ pub(crate) fn is_padding(instruction: &Instruction) -> bool {
             && instruction.memory_displacement64() == 0)
 }
 
-/// Decodes `range` from its first byte until something that is no instruction.
+/// Decodes `range` from its first byte until something that is no instruction, or as far as a function goes
+/// at most.
 pub(crate) fn sweep(image: &Image<'_>, range: VaddrRange) -> Vec<Instruction> {
     let Some(bytes) = image.bytes_at(range.start) else { return Vec::new() };
-    let bytes = &bytes[..bytes.len().min(range.len() as usize)];
+    let len = range.len().min(limits::FUNCTION_BYTES) as usize;
+    let bytes = &bytes[..bytes.len().min(len)];
     let mut decoder = Decoder::with_ip(64, bytes, range.start.0, DecoderOptions::NONE);
     let mut instructions = Vec::with_capacity(bytes.len() / 4);
     while decoder.can_decode() {

@@ -4,6 +4,8 @@
 //! Only the ELF header and the program headers must be sound, as for the kernel. Section headers are
 //! used where they make sense and ignored where they do not: many real files have damaged ones.
 
+use std::cell::Cell;
+
 use object::LittleEndian as Le;
 use object::elf;
 use object::read::ReadRef as _;
@@ -11,6 +13,7 @@ use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHe
 
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
 
 /// Pages are this big on x86-64; the kernel maps whole ones.
 pub const PAGE_SIZE: u64 = 0x1000;
@@ -160,6 +163,8 @@ pub struct Image<'a> {
     relro: Option<VaddrRange>,
     /// File ranges of the program and section header tables.
     tables: [(u64, u64); 2],
+    /// Bytes that may still be searched for references.
+    search_budget: Cell<u64>,
 }
 
 impl<'a> Image<'a> {
@@ -186,11 +191,19 @@ impl<'a> Image<'a> {
             dynamic: Dynamic::default(),
             eh_frame_hdr: None,
             relro: None,
+            search_budget: Cell::new(limits::searched_bytes(bytes.len())),
             tables: [
                 table(header.e_phoff.get(Le), header.e_phnum.get(Le), header.e_phentsize.get(Le)),
                 table(header.e_shoff.get(Le), header.e_shnum.get(Le), header.e_shentsize.get(Le)),
             ],
         }
+    }
+
+    /// Takes `bytes` from what may be searched; whether so many were left.
+    pub(crate) fn may_search(&self, bytes: usize) -> bool {
+        let left = self.search_budget.get().checked_sub(bytes as u64);
+        self.search_budget.set(left.unwrap_or(0));
+        left.is_some()
     }
 
     /// The same kind of image of other `bytes`: those of this one with some edits made.

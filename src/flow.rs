@@ -179,6 +179,11 @@ impl State {
         Self { registers, slots: Vec::new(), escaped: None }
     }
 
+    /// Number of values in it.
+    fn size(&self) -> usize {
+        self.registers.len() + self.slots.len()
+    }
+
     /// What may hold where it is not known from where control came: all of `self`, or anything.
     fn or_anything(mut self) -> Self {
         for (number, register) in self.registers.iter_mut().enumerate() {
@@ -441,6 +446,7 @@ pub(crate) fn analyse(
         },
         recording: false,
         current: 0,
+        values: 0,
         elsewhere: None,
     };
     analysis.settle()?;
@@ -458,12 +464,14 @@ struct Analysis<'a> {
     /// Instructions that control may reach from elsewhere than the instruction before.
     block_starts: Vec<bool>,
     /// The state before each instruction that begins a block.
-    before: Vec<Option<State>>,
+    before: Vec<Option<Box<State>>>,
     flow: Flow,
     /// The states are final: write down the uses.
     recording: bool,
     /// Number of the instruction that is executed.
     current: usize,
+    /// Values in all states of `before`.
+    values: usize,
     /// What may hold where control arrives unseen: after calls (exceptions), at jumps without a table.
     elsewhere: Option<State>,
 }
@@ -538,10 +546,13 @@ impl Analysis<'_> {
 
     fn drain(&mut self, work: &mut Vec<usize>, budget: &mut usize) -> Result<(), Doubt> {
         while let Some(start) = work.pop() {
-            let Some(mut state) = self.before[start].clone() else { continue };
+            let Some(mut state) = self.before[start].as_deref().cloned() else { continue };
             let mut index = start;
             loop {
                 *budget = budget.checked_sub(1).ok_or(Doubt::Limit)?;
+                if self.values > limits::FLOW_VALUES {
+                    return Err(Doubt::Limit);
+                }
                 let next = self.step(index, &mut state)?;
                 let (targets, falls) = match next {
                     Next::FallThrough => (Vec::new(), true),
@@ -567,14 +578,16 @@ impl Analysis<'_> {
     /// Joins `state` into what holds before instruction `index`.
     fn arrive(&mut self, index: usize, state: &State, work: &mut Vec<usize>) {
         self.block_starts[index] = true;
+        let before = self.before[index].as_ref().map_or(0, |state| state.size());
         let changed = match &mut self.before[index] {
             Some(known) => known.join(state),
             empty @ None => {
-                *empty = Some(state.clone());
+                *empty = Some(Box::new(state.clone()));
                 true
             }
         };
         if changed {
+            self.values += self.before[index].as_ref().map_or(0, |state| state.size()).saturating_sub(before);
             work.push(index);
         }
     }
@@ -601,7 +614,7 @@ impl Analysis<'_> {
         self.recording = true;
         let mut state: Option<State> = None;
         for index in 0..self.function.instructions.len() {
-            if let Some(before) = &self.before[index] {
+            if let Some(before) = self.before[index].as_deref() {
                 state = Some(before.clone());
             }
             let Some(current) = &mut state else { continue };

@@ -4,6 +4,17 @@
 /// (generated parsers), ten times as long is hostile or no function.
 pub const FUNCTION_BYTES: u64 = 4 << 20;
 
+/// Values (of registers and stack slots, fifty bytes each) that the states of one function's blocks may hold:
+/// those of the largest function seen with a site are a tenth of it.
+pub const FLOW_VALUES: usize = 1 << 20;
+
+/// Bytes that may be searched for references to places of one file: the fixed part is a second's work, the
+/// other is for large files, for which a handful of searches is common.
+#[must_use]
+pub fn searched_bytes(file_size: usize) -> u64 {
+    (2 << 30) + 64 * file_size as u64
+}
+
 /// Rounds of the data-flow analysis per block before it is given up: real functions settle in under
 /// twenty, since a value can only lose knowledge.
 pub const FLOW_ROUNDS_PER_BLOCK: usize = 400;
@@ -33,8 +44,11 @@ pub const CELL_READERS: usize = 256;
 /// Words before a data word that may belong to the same table.
 pub const TABLE_WORDS: u64 = 64;
 
-/// Gaps between functions that are tried as room for a stub before the segment's tail is.
+/// Gaps between functions that are tried as room for one stub before the segment's tail is.
 pub const STUB_GAPS: usize = 512;
+
+/// Gaps that are tried for all stubs of a file: programs need a handful of stubs, and most gaps do.
+pub const STUB_GAPS_PER_FILE: usize = 8 * STUB_GAPS;
 
 /// Instructions of a called function that are read to see which registers it leaves alone.
 pub const CALLEE_INSTRUCTIONS: usize = 512;

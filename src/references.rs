@@ -23,12 +23,12 @@ pub(crate) fn may_lead_into(
     let counts = |at: Vaddr| !range.contains(at) && !is_accounted_for(image, own, at);
     let mut leads = false;
     // The zeros of a long nop would lead right behind themselves.
-    search::relative_references(image, range, |at| {
+    let by_displacement = search::relative_references(image, range, |at| {
         leads |= counts(at) && image.may_be_code(at) && code::may_be_displacement(image, at);
     });
-    if !leads {
-        search::absolute_references(image, range, |at| leads |= counts(at) && may_be_pointer(image, at));
-    }
+    let by_pointer = leads
+        || search::absolute_references(image, range, |at| leads |= counts(at) && may_be_pointer(image, at));
+    leads |= !(by_displacement && by_pointer);
     leads || is_near_branched_to(image, functions, own, range)
 }
 

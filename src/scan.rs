@@ -238,8 +238,8 @@ impl<'a> Scanner<'a> {
         at: Vaddr,
         functions: &'f mut BTreeMap<Vaddr, (Function<'a>, Vec<Subject>)>,
     ) -> Result<&'f mut (Function<'a>, Vec<Subject>), code::Doubt> {
-        let known =
-            functions.iter().find(|(_, (function, _))| function.contains(at)).map(|(&start, _)| start);
+        let known = functions.range(..=at).next_back().filter(|(_, (function, _))| function.contains(at));
+        let known = known.map(|(&start, _)| start);
         let start = match known {
             Some(start) => start,
             None => {
@@ -542,7 +542,9 @@ impl<'a> Scanner<'a> {
                 Use::Returned if !function.extent.is_resolver && function.extent.is_bounded => {
                     let start = function.extent.range.start;
                     let mut callers = Vec::new();
-                    search::relative_references(self.image, VaddrRange { start, end: start.plus(1) }, |at| {
+                    // A caller that is not looked at proves nothing; one that is, enough.
+                    let own = VaddrRange { start, end: start.plus(1) };
+                    let _ = search::relative_references(self.image, own, |at| {
                         if code::may_be_branch_operand(self.image, at) && callers.len() < limits::CELL_READERS
                         {
                             callers.push(at);
@@ -639,7 +641,7 @@ impl<'a> Scanner<'a> {
         const R_X86_64_IRELATIVE: u64 = 37;
         let word = |at: u64| self.image.array_at::<8>(Vaddr(at)).map(u64::from_le_bytes);
         let mut named = false;
-        search::absolute_references(self.image, VaddrRange { start, end: start.plus(1) }, |at| {
+        let _ = search::absolute_references(self.image, VaddrRange { start, end: start.plus(1) }, |at| {
             let place = word(at.0.wrapping_sub(16)).map(Vaddr).and_then(|place| self.image.segment_at(place));
             named |= word(at.0.wrapping_sub(8)) == Some(R_X86_64_IRELATIVE)
                 && word(at.0) == Some(start.0)
@@ -696,10 +698,10 @@ impl<'a> Scanner<'a> {
                     places.push(at);
                 }
             };
-            search::relative_references(self.image, range, &mut near);
-            search::absolute_references(self.image, range, &mut near);
+            let is_searched = search::relative_references(self.image, range, &mut near)
+                && search::absolute_references(self.image, range, &mut near);
             found[number].pointed_to = self.is_pointed_to(address);
-            found[number].doubtful = !is_complete;
+            found[number].doubtful = !(is_complete && is_searched);
         }
         places.sort_unstable();
         places.dedup();
@@ -753,10 +755,11 @@ impl<'a> Scanner<'a> {
     /// Whether data holds the address of the word at `at`, so that code unseen may write there.
     fn is_pointed_to(&self, at: Vaddr) -> bool {
         let mut found = false;
-        search::absolute_references(self.image, VaddrRange { start: at, end: at.plus(1) }, |place| {
+        let word = VaddrRange { start: at, end: at.plus(1) };
+        let is_searched = search::absolute_references(self.image, word, |place| {
             found |= !self.image.may_be_code(place);
         });
-        found
+        found || !is_searched
     }
 
     fn note_writers(&self, function: &Function<'a>, addresses: &[Vaddr], found: &mut [CellUses]) {

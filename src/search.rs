@@ -171,23 +171,33 @@ fn relative_target(bytes: &[u8], start: Vaddr, at: usize) -> u64 {
 }
 
 /// Calls `found` with the address of each 32-bit displacement in executable segments that leads into
-/// `targets` when the instruction ends right behind it.
-pub fn relative_references(image: &Image<'_>, targets: VaddrRange, mut found: impl FnMut(Vaddr)) {
+/// `targets` when the instruction ends right behind it. Whether all were searched: the image's budget
+/// ([`limits::searched_bytes`](crate::limits::searched_bytes)) may be used up before.
+#[must_use]
+pub fn relative_references(image: &Image<'_>, targets: VaddrRange, mut found: impl FnMut(Vaddr)) -> bool {
     for segment in image.segments.iter().filter(|segment| segment.executable) {
         let bytes = image.segment_bytes(segment);
+        if !image.may_search(bytes.len()) {
+            return false;
+        }
         relative(bytes, segment.range.start, targets.start.0, targets.len(), |at| {
             if targets.contains(Vaddr(relative_target(bytes, segment.range.start, at))) {
                 found(segment.range.start.plus(at as u64));
             }
         });
     }
+    true
 }
 
 /// Calls `found` with the address of each 32-bit number in any segment that, sign-extended, is an
-/// address in `targets`.
-pub fn absolute_references(image: &Image<'_>, targets: VaddrRange, mut found: impl FnMut(Vaddr)) {
+/// address in `targets`. Whether all were searched, as with [`relative_references`].
+#[must_use]
+pub fn absolute_references(image: &Image<'_>, targets: VaddrRange, mut found: impl FnMut(Vaddr)) -> bool {
     for segment in &image.segments {
         let bytes = image.segment_bytes(segment);
+        if !image.may_search(bytes.len()) {
+            return false;
+        }
         numbers(bytes, 0, targets.start.0, targets.len(), |at| {
             let number = bytes[at..].first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes));
             if targets.contains(Vaddr(i64::from(number).cast_unsigned())) {
@@ -195,6 +205,7 @@ pub fn absolute_references(image: &Image<'_>, targets: VaddrRange, mut found: im
             }
         });
     }
+    true
 }
 
 fn relative(bytes: &[u8], start: Vaddr, target: u64, len: u64, found: impl FnMut(usize)) {

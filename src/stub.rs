@@ -40,13 +40,15 @@ pub(crate) struct Allocator<'a> {
     image: &'a Image<'a>,
     functions: &'a Functions<'a>,
     taken: Vec<VaddrRange>,
+    /// Gaps that may still be tried.
+    gaps_left: usize,
     /// Segment that was grown, and the first byte behind what was given away there.
     tail: Option<(Segment, Vaddr)>,
 }
 
 impl<'a> Allocator<'a> {
     pub(crate) fn new(image: &'a Image<'a>, functions: &'a Functions<'a>) -> Self {
-        Self { image, functions, taken: Vec::new(), tail: None }
+        Self { image, functions, taken: Vec::new(), gaps_left: limits::STUB_GAPS_PER_FILE, tail: None }
     }
 
     /// Room for `len` bytes of code, as near to `near` as it goes.
@@ -92,13 +94,18 @@ impl<'a> Allocator<'a> {
         Some(Growth { field: FileOffset(segment.header.0 + P_FILESZ), size, tail })
     }
 
-    fn in_padding(&self, len: u64, near: Vaddr) -> Option<VaddrRange> {
-        self.functions
+    fn in_padding(&mut self, len: u64, near: Vaddr) -> Option<VaddrRange> {
+        let mut tried = 0;
+        let room = self
+            .functions
             .around(self.image, near)
-            .take(limits::STUB_GAPS)
+            .take(limits::STUB_GAPS.min(self.gaps_left))
+            .inspect(|_| tried += 1)
             .filter_map(|extent| self.padding_behind(extent))
             .filter_map(|gap| self.free_part(gap, len))
-            .find(|&room| !references::may_lead_into(self.image, self.functions, None, room))
+            .find(|&room| !references::may_lead_into(self.image, self.functions, None, room));
+        self.gaps_left -= tried;
+        room
     }
 
     /// The bytes behind a function, if they are padding that nothing can fall into.
