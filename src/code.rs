@@ -1,6 +1,8 @@
 //! [`Image`] -> decoded functions: instruction boundaries and control flow.
 //! The only user of iced-x86's decoder.
 
+use std::collections::BTreeMap;
+
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl,
     Formatter as _, GasFormatter, Instruction, InstructionBlock, MemoryOperand, OpKind, Register,
@@ -9,6 +11,7 @@ use iced_x86::{
 use crate::addr::{Vaddr, VaddrRange};
 use crate::elf::Image;
 use crate::functions::{Extent, Functions};
+use crate::landing_pads::landing_pads;
 use crate::limits;
 use crate::vsyscall;
 
@@ -83,6 +86,19 @@ pub(crate) struct Function<'a> {
     pub(crate) parts: Vec<VaddrRange>,
     /// All instructions, by address, disjoint.
     pub(crate) instructions: Vec<Instruction>,
+    /// Where each indirect jump may lead, by its number.
+    indirect_jumps: BTreeMap<usize, Targets>,
+    /// Numbers of the instructions where exceptions continue.
+    pub(crate) landing_pads: Vec<usize>,
+}
+
+/// Where an indirect jump may lead.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Targets {
+    /// Numbers of instructions in the function.
+    pub(crate) inside: Vec<usize>,
+    /// They are those of a jump table that is understood; else it may lead elsewhere, too.
+    pub(crate) are_all: bool,
 }
 
 impl<'a> Function<'a> {
@@ -98,16 +114,69 @@ impl<'a> Function<'a> {
             })
             .or_else(|| unbounded_extent(image, functions, at))
             .ok_or(Doubt::NoBoundary)?;
-        let mut function = Self { extent, parts: vec![extent.range], instructions: Vec::new() };
-        function.instructions = sweep(image, extent.range);
-        Ok(function)
+        Ok(Self::swept(image, extent))
+    }
+
+    /// The instructions of `extent`, from its first byte on.
+    fn swept(image: &Image<'_>, extent: Extent<'a>) -> Self {
+        let (parts, instructions) = (vec![extent.range], sweep(image, extent.range));
+        Self { extent, parts, instructions, indirect_jumps: BTreeMap::new(), landing_pads: Vec::new() }
     }
 
     /// Adds the out-of-line parts, and checks that all branches fit the decoding.
     pub(crate) fn complete(mut self, image: &Image<'_>, functions: &Functions<'a>) -> Result<Self, Doubt> {
         self.add_parts(image, functions)?;
         self.check_branches()?;
+        self.add_indirect_jumps(image);
+        let tables = self.parts.iter().filter_map(|part| {
+            let extent = functions.extent(image, part.start).filter(|extent| extent.range == *part)?;
+            Some((part.start, extent.lsda?))
+        });
+        let pads = tables.flat_map(|(start, lsda)| landing_pads(image, lsda, start));
+        self.landing_pads = pads.filter_map(|pad| self.index_of(pad)).collect();
         Ok(self)
+    }
+
+    /// Finds out where indirect jumps lead. One whose table is not understood may lead wherever a table
+    /// that the function refers to leads.
+    fn add_indirect_jumps(&mut self, image: &Image<'_>) {
+        let is_indirect =
+            |&index: &usize| self.instructions[index].flow_control() == FlowControl::IndirectBranch;
+        let mut somewhere: Option<Vec<usize>> = None;
+        let mut jumps = BTreeMap::new();
+        for index in (0..self.instructions.len()).filter(is_indirect) {
+            let known = self.jump_table_targets(image, index);
+            let targets = if known.is_empty() {
+                let inside = somewhere.get_or_insert_with(|| self.table_targets(image)).clone();
+                Targets { inside, are_all: false }
+            } else {
+                Targets { inside: known, are_all: true }
+            };
+            jumps.insert(index, targets);
+        }
+        self.indirect_jumps = jumps;
+    }
+
+    /// Where the indirect jump number `index` may lead.
+    pub(crate) fn targets(&self, index: usize) -> Targets {
+        self.indirect_jumps.get(&index).cloned().unwrap_or_default()
+    }
+
+    /// Where any table that the function refers to would lead.
+    fn table_targets(&self, image: &Image<'_>) -> Vec<usize> {
+        let absolute = self.instructions.iter().filter(|instruction| {
+            instruction.memory_index() != Register::None && instruction.memory_base() == Register::None
+        });
+        let absolute: Vec<Vaddr> =
+            absolute.map(|instruction| Vaddr(instruction.memory_displacement64())).collect();
+        let mut targets = Vec::new();
+        for table in self.addresses_taken().chain(absolute) {
+            self.read_table(image, table, TableKind::Absolute, &mut targets);
+            self.read_table(image, table, TableKind::Relative, &mut targets);
+            targets.sort_unstable();
+            targets.dedup();
+        }
+        targets
     }
 
     /// Follows jumps that leave the function for a place that is no function of its own.
@@ -197,7 +266,7 @@ impl<'a> Function<'a> {
     }
 
     /// Where the indirect jump number `index` may lead, where jump tables tell; else nothing.
-    pub(crate) fn jump_table_targets(&self, image: &Image<'_>, index: usize) -> Vec<usize> {
+    fn jump_table_targets(&self, image: &Image<'_>, index: usize) -> Vec<usize> {
         let jump = &self.instructions[index];
         let first = index.saturating_sub(JUMP_TABLE_LOOK_BACK);
         let mut targets = Vec::new();
@@ -464,8 +533,7 @@ fn convergence(image: &Image<'_>, at: Vaddr, floor: Vaddr) -> Option<Vaddr> {
 
 /// Whether direct jumps and straight code lead from the function's first byte to `at`.
 fn is_reached(image: &Image<'_>, extent: Extent<'_>, at: Vaddr) -> bool {
-    let instructions = sweep(image, extent.range);
-    let function = Function { extent, parts: vec![extent.range], instructions };
+    let function = Function::swept(image, extent);
     let mut seen = vec![false; function.instructions.len()];
     let mut work: Vec<usize> = function.index_of(extent.range.start).into_iter().collect();
     while let Some(index) = work.pop() {

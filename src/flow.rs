@@ -5,8 +5,8 @@
 //! be otherwise is "something else". Joins only ever lose knowledge, so it settles.
 
 use iced_x86::{
-    Code, ConditionCode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register, UsedMemory,
+    Code, ConditionCode, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+    UsedMemory,
 };
 
 use crate::addr::Vaddr;
@@ -436,7 +436,7 @@ pub(crate) fn analyse(
         function,
         subjects,
         info: InstructionInfoFactory::new(),
-        block_starts: block_starts(image, functions, function),
+        block_starts: block_starts(functions, function),
         before: vec![None; function.instructions.len()],
         flow: Flow {
             sites: vec![SiteUses::default(); subjects.len()],
@@ -477,7 +477,7 @@ struct Analysis<'a> {
 }
 
 /// Entries of the function, and everything that a jump in it may lead to.
-fn block_starts(image: &Image<'_>, functions: &Functions<'_>, function: &Function<'_>) -> Vec<bool> {
+fn block_starts(functions: &Functions<'_>, function: &Function<'_>) -> Vec<bool> {
     let mut starts = vec![false; function.instructions.len()];
     for part in &function.parts {
         for entry in functions.entries_inside(*part).chain([part.start]) {
@@ -487,12 +487,14 @@ fn block_starts(image: &Image<'_>, functions: &Functions<'_>, function: &Functio
         }
     }
     for (index, instruction) in function.instructions.iter().enumerate() {
-        let is_table_jump = instruction.flow_control() == FlowControl::IndirectBranch;
-        let table = if is_table_jump { function.jump_table_targets(image, index) } else { Vec::new() };
+        let table = function.targets(index).inside;
         let direct = code::jump_target(instruction).and_then(|target| function.landing(target));
         for target in table.into_iter().chain(direct) {
             starts[target] = true;
         }
+    }
+    for &pad in &function.landing_pads {
+        starts[pad] = true;
     }
     starts
 }
@@ -533,9 +535,10 @@ impl Analysis<'_> {
         let mut budget = limits::FLOW_ROUNDS_PER_BLOCK.saturating_mul(self.function.instructions.len() + 16);
         loop {
             self.drain(&mut work, &mut budget)?;
-            let orphans = self.orphans();
+            let unseen: Vec<usize> =
+                self.orphans().into_iter().chain(self.function.landing_pads.iter().copied()).collect();
             let state = self.elsewhere.clone().unwrap_or_else(State::at_entry).or_anything();
-            for index in orphans {
+            for index in unseen {
                 self.arrive(index, &state, &mut work);
             }
             if work.is_empty() {
@@ -1133,14 +1136,13 @@ impl Analysis<'_> {
             return Next::Nowhere;
         }
         self.bases_used(instruction, state);
-        let targets = function.jump_table_targets(self.image, index);
-        if targets.is_empty() {
+        let targets = function.targets(index);
+        if !targets.are_all {
             self.arguments(state, None);
             self.leave();
             self.join_elsewhere(state);
-            return Next::Nowhere;
         }
-        Next::Jump(targets)
+        Next::Jump(targets.inside)
     }
 
     /// Control goes to code that is not followed; what that returns with is not known.
@@ -1400,16 +1402,16 @@ fn registers_written(image: &Image<'_>, entry: Vaddr) -> u16 {
 
 /// Whether code reads `rcx` or `r11` behind the call number `index` before it writes them: a compiler's
 /// code never does, since a callee may change them.
-pub(crate) fn expects_preserved(function: &Function<'_>, image: &Image<'_>, index: usize) -> bool {
-    [RCX, R11].into_iter().any(|register| is_live_behind(function, image, index, register))
+pub(crate) fn expects_preserved(function: &Function<'_>, index: usize) -> bool {
+    [RCX, R11].into_iter().any(|register| is_live_behind(function, index, register))
 }
 
 /// Whether nothing behind instruction number `index` reads `r11`, or the flags that the instruction sets,
 /// before they are written again.
-pub(crate) fn scratch_is_free(function: &Function<'_>, image: &Image<'_>, index: usize) -> bool {
+pub(crate) fn scratch_is_free(function: &Function<'_>, index: usize) -> bool {
     let sets_flags = function.instructions[index].rflags_modified() != 0;
     let flags_are_read = sets_flags && flags_are_live_behind(function, index);
-    !(flags_are_read || is_live_behind(function, image, index, R11))
+    !(flags_are_read || is_live_behind(function, index, R11))
 }
 
 /// Whether the flags may be read behind instruction number `index`; looks at straight code only.
@@ -1428,7 +1430,7 @@ fn flags_are_live_behind(function: &Function<'_>, index: usize) -> bool {
     !matches!(function.instructions[at].mnemonic(), Mnemonic::Ret | Mnemonic::Jmp)
 }
 
-fn is_live_behind(function: &Function<'_>, image: &Image<'_>, index: usize, register: Gpr) -> bool {
+fn is_live_behind(function: &Function<'_>, index: usize, register: Gpr) -> bool {
     let mut factory = InstructionInfoFactory::new();
     let mut seen = vec![false; function.instructions.len()];
     let mut work: Vec<usize> = function.fall_through(index).into_iter().collect();
@@ -1453,7 +1455,7 @@ fn is_live_behind(function: &Function<'_>, image: &Image<'_>, index: usize, regi
             match code::jump_target(instruction) {
                 Some(target) => work.extend(function.landing(target)),
                 None if code::ends_flow(instruction) => {
-                    work.extend(function.jump_table_targets(image, index))
+                    work.extend(function.targets(index).inside);
                 }
                 None => {}
             }

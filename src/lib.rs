@@ -85,6 +85,7 @@ pub mod examine;
 pub mod explain;
 mod flow;
 pub mod functions;
+mod landing_pads;
 pub mod limits;
 pub mod outcome;
 pub mod plan;

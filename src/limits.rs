@@ -28,6 +28,9 @@ pub const STACK_SLOTS: usize = 64;
 /// Entries of a jump table that are read; the largest switch seen in real code has about 4,000.
 pub const JUMP_TABLE_ENTRIES: usize = 16 << 10;
 
+/// Landing pads of one function that are read; the most exceptional functions have some hundreds.
+pub const LANDING_PADS: usize = 16 << 10;
+
 /// Code parts (a function and its out-of-line pieces) that are analysed as one.
 pub const FUNCTION_PARTS: usize = 8;
 

@@ -180,7 +180,7 @@ impl<'a> Scanner<'a> {
         for hit in hits.iter().take(limits::SITES_PER_FILE) {
             match *hit {
                 Hit::Word(offset, vaddr, entry) => self.word(Span { vaddr, offset, len: 8 }, entry),
-                Hit::Branch(offset, vaddr) => self.branch(offset, vaddr, &mut functions),
+                Hit::Branch(_, vaddr) => self.branch(vaddr),
                 Hit::Immediate(offset, vaddr) => self.immediate(offset, vaddr, &mut functions),
                 Hit::Subtrahend(_, vaddr) => self.subtrahend(vaddr, &mut functions),
             }
@@ -253,33 +253,32 @@ impl<'a> Scanner<'a> {
     }
 
     /// `at` is the displacement of what may be a branch straight into the page.
-    fn branch(
-        &mut self,
-        _offset: FileOffset,
-        at: Vaddr,
-        functions: &mut BTreeMap<Vaddr, (Function<'a>, Vec<Subject>)>,
-    ) {
+    fn branch(&mut self, at: Vaddr) {
         let opcode = Vaddr(at.0.wrapping_sub(1));
         if !self.image.may_be_code(opcode) {
             return;
         }
-        let Ok((function, _)) = self.function_at(opcode, functions) else { return };
+        let Ok(function) = Function::decode(self.image, &self.functions, opcode) else { return };
         let Some(index) = function.covering(opcode) else { return };
-        let instruction = function.instructions[index];
+        let (instruction, name) = (function.instructions[index], function.extent.name);
         let branches =
             matches!(instruction.flow_control(), FlowControl::Call | FlowControl::UnconditionalBranch);
         let Some(entry) = Entry::at(instruction.near_branch_target()).filter(|_| branches) else { return };
+        // Where the code behind cannot be followed, it may expect anything.
+        let expects_preserved = function.complete(self.image, &self.functions).map_or(true, |function| {
+            let index = function.index_of(Vaddr(instruction.ip()));
+            index.is_none_or(|index| flow::expects_preserved(&function, index))
+        });
         let evidence = Evidence {
             constant: Constant::Branch,
             calls: Vec::new(),
             loads: Vec::new(),
             only_called: false,
             adjacent: false,
-            expects_preserved: flow::expects_preserved(function, self.image, index),
+            expects_preserved,
             conflict: None,
             scratch_is_free: false,
         };
-        let name = function.extent.name;
         let span = self.span(&instruction);
         self.push(span, entry, Form::DirectBranch, name, Finding::Call(evidence));
         if let Some(site) = self.sites.last_mut() {
@@ -600,9 +599,7 @@ impl<'a> Scanner<'a> {
         flow: &Flow,
     ) -> Evidence {
         let expects_preserved = uses.uses.iter().any(|used| match *used {
-            Use::Call { index, .. } | Use::IndexedCall { index } => {
-                flow::expects_preserved(function, self.image, index)
-            }
+            Use::Call { index, .. } | Use::IndexedCall { index } => flow::expects_preserved(function, index),
             _ => false,
         });
         let conflict = uses.uses.iter().find_map(|used| match used {
@@ -652,7 +649,7 @@ impl<'a> Scanner<'a> {
 
     fn scratch_is_free(&self, function: &Function<'a>, subject: &Subject) -> bool {
         let index = function.index_of(Vaddr(subject.instruction.ip()));
-        index.is_some_and(|index| flow::scratch_is_free(function, self.image, index))
+        index.is_some_and(|index| flow::scratch_is_free(function, index))
     }
 
     /// Whether control may arrive between the constant and its last call in a way that the data flow does
@@ -816,7 +813,7 @@ impl<'a> Scanner<'a> {
                     found.loads.push(Load { span: self.span(instruction), register });
                 }
                 Use::Call { index, .. } => {
-                    found.expects_preserved |= flow::expects_preserved(function, self.image, index);
+                    found.expects_preserved |= flow::expects_preserved(function, index);
                 }
                 Use::Compared => found.conflict = Some("the pointer is also compared with something"),
                 Use::Computed => found.conflict = Some("the pointer is also computed with"),
