@@ -1,0 +1,107 @@
+//! Seeds for the fuzz targets (tests/fuzz): a valid file of every form, as linked, stripped, and half patched.
+//! What the targets demand of any bytes is demanded of the seeds here, without a fuzzer.
+//!
+//! `VSYSPATCH_FUZZ_SEEDS` names the directory that they are written to, for the fuzzer to begin with.
+
+#[path = "fuzz/properties.rs"]
+mod properties;
+
+mod harness;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use harness::layout::layout;
+use harness::source::{Link, Linker, Source};
+use harness::{Ran, need, read, root, sha256, temp_dir};
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
+use vsyspatch::elf::{Parsed, parse};
+
+/// Larger files only make the fuzzer slow (`-max_len` of tests/fuzz/run).
+const MAX_LEN: usize = 1 << 16;
+
+/// Random layouts among the seeds.
+const LAYOUTS: usize = 60;
+
+/// The files of the corpus' sources, small ones: without the pages between segments that GNU ld leaves.
+fn of_sources(dir: &Path) -> Vec<Vec<u8>> {
+    let names = fs::read_dir(harness::source::dir()).expect("the corpus directory").map(|entry| {
+        let path = entry.expect("an entry").path();
+        (path.extension().is_some_and(|extension| extension == "s"))
+            .then(|| path.file_stem().expect("a name").to_string_lossy().into_owned())
+    });
+    let names: BTreeSet<String> = names.flatten().filter(|name| name != "demo").collect();
+    let mut seeds = vec![];
+    for name in &names {
+        let source = Source::load(name);
+        let object = source.assemble(dir);
+        for kind in Link::ALL {
+            let linkers: Vec<Linker> =
+                source.variants().into_iter().filter(|(link, _)| *link == kind).map(|(_, by)| by).collect();
+            let Some(&linker) = linkers.last() else { continue };
+            let files = source.link(&object, kind, linker, dir).files;
+            seeds.extend([&files[0], &files[2]].map(|file| read(file)));
+        }
+    }
+    seeds
+}
+
+/// What a compiler makes of all forms.
+fn compiled(dir: &Path) -> Vec<Vec<u8>> {
+    let compile = |options: &str| {
+        let output = dir.join("compiled");
+        let source = root().join("corpus/compiled/forms.c");
+        let mut command = Command::new("cc");
+        command.args(["-w", "-nostdlib", "-Wl,--unresolved-symbols=ignore-all", "-Wl,-e,f_time_null"]);
+        Ran::of(command.args(options.split(' ')).arg(source).arg("-o").arg(&output)).expect(0);
+        read(&output)
+    };
+    ["-O0 -no-pie -fno-pie -s", "-O2 -no-pie -fno-pie -s", "-O2 -shared -fPIC", "-Os -fPIC -shared -s"]
+        .map(compile)
+        .into()
+}
+
+/// The file with every other one of its edits made: as a patch that is not whole would leave it.
+fn half_patched(bytes: &[u8]) -> Option<Vec<u8>> {
+    let Ok(Parsed::Image(image)) = parse(bytes) else { return None };
+    let plan = vsyspatch::plan_elf(&image);
+    let mut half = bytes.to_vec();
+    for edit in plan.edits.iter().step_by(2) {
+        half[edit.offset.index()..][..edit.after.len()].copy_from_slice(&edit.after);
+    }
+    plan.has_edits().then_some(half)
+}
+
+#[test]
+fn the_seeds_hold() {
+    if !["as", "strip", "cc", "ld.bfd", "ld.gold", "ld.lld"].into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
+    let mut seeds: Vec<Vec<u8>> =
+        ["demo", "forms", "forms.so"].map(|name| read(&root().join("corpus/prebuilt").join(name))).into();
+    seeds.extend(of_sources(dir.path()));
+    seeds.extend(compiled(dir.path()));
+    let mut runner = TestRunner::deterministic();
+    let layouts = std::iter::repeat_with(|| layout().new_tree(&mut runner).expect("a layout").current());
+    seeds.extend(layouts.take(LAYOUTS).map(|layout| layout.make().bytes));
+    let halves: Vec<_> = seeds.iter().filter_map(|seed| half_patched(seed)).collect();
+    seeds.extend(halves);
+    seeds.retain(|seed| seed.len() <= MAX_LEN);
+
+    let programs = seeds.iter().filter(|seed| properties::scan(seed)).count();
+    assert_eq!(programs, seeds.len(), "every seed is a program");
+    let patched = seeds.iter().filter(|seed| properties::patch_revert(seed)).count();
+    assert!(patched > seeds.len() / 3, "seeds with something to patch: {patched} of {}", seeds.len());
+
+    let Some(output) = std::env::var_os("VSYSPATCH_FUZZ_SEEDS") else { return };
+    let output = Path::new(&output);
+    fs::create_dir_all(output).expect("the seeds' directory");
+    for seed in &seeds {
+        fs::write(output.join(sha256(seed)), seed).expect("a seed is written");
+    }
+    println!("{} seeds, {patched} with something to patch", seeds.len());
+}
