@@ -18,7 +18,9 @@ use harness::source::{Link, Linker, Source};
 use harness::{Ran, need, read, root, sha256, temp_dir};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
+use vsyspatch::addr::Vaddr;
 use vsyspatch::elf::{Parsed, parse};
+use vsyspatch::functions::{Extent, Functions};
 
 /// Larger files only make the fuzzer slow (`-max_len` of tests/fuzz/run).
 const MAX_LEN: usize = 1 << 16;
@@ -75,6 +77,19 @@ fn half_patched(bytes: &[u8]) -> Option<Vec<u8>> {
     plan.has_edits().then_some(half)
 }
 
+/// The functions of a program as what the target `code` takes: a byte that says how, and the code.
+fn functions(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let Ok(Parsed::Image(image)) = parse(bytes) else { return vec![] };
+    let functions = Functions::of(&image);
+    let code = |extent: Extent<'_>| {
+        let code = image.bytes_at(extent.range.start)?;
+        code.get(..usize::try_from(extent.range.len()).ok()?)
+    };
+    let holds_address = |code: &&[u8]| code.windows(2).any(|two| two == [0x60, 0xff]);
+    let codes = functions.around(&image, Vaddr(0)).filter_map(code).filter(holds_address);
+    codes.enumerate().map(|(index, code)| [&[index as u8 & 0x71], code].concat()).collect()
+}
+
 #[test]
 fn the_seeds_hold() {
     if !["as", "strip", "cc", "ld.bfd", "ld.gold", "ld.lld"].into_iter().all(need) {
@@ -97,11 +112,24 @@ fn the_seeds_hold() {
     let patched = seeds.iter().filter(|seed| properties::patch_revert(seed)).count();
     assert!(patched > seeds.len() / 3, "seeds with something to patch: {patched} of {}", seeds.len());
 
+    let codes: BTreeSet<Vec<u8>> = seeds.iter().flat_map(|seed| functions(seed)).collect();
+    let programs: Vec<_> = codes.iter().map(|code| properties::program_of(code)).collect();
+    assert!(programs.iter().all(|program| properties::scan(program)), "every code is in a program");
+    let patched_codes = programs.iter().filter(|program| properties::patch_revert(program)).count();
+    assert!(
+        patched_codes > codes.len() / 3,
+        "codes with something to patch: {patched_codes} of {}",
+        codes.len()
+    );
+
     let Some(output) = std::env::var_os("VSYSPATCH_FUZZ_SEEDS") else { return };
-    let output = Path::new(&output);
-    fs::create_dir_all(output).expect("the seeds' directory");
-    for seed in &seeds {
-        fs::write(output.join(sha256(seed)), seed).expect("a seed is written");
-    }
-    println!("{} seeds, {patched} with something to patch", seeds.len());
+    let write = |kind: &str, seeds: &mut dyn Iterator<Item = &Vec<u8>>| {
+        let dir = Path::new(&output).join(kind);
+        fs::create_dir_all(&dir).expect("the seeds' directory");
+        seeds.for_each(|seed| fs::write(dir.join(sha256(seed)), seed).expect("a seed is written"));
+    };
+    write("files", &mut seeds.iter());
+    write("code", &mut codes.iter());
+    println!("{} files as seeds, {patched} with something to patch", seeds.len());
+    println!("{} functions as seeds, {patched_codes} with something to patch", codes.len());
 }
