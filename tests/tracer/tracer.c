@@ -78,35 +78,43 @@ static int receive_descriptor(int from) {
     return descriptor;
 }
 
-/* The word on the top of the stack of a stopped process. */
+/* The word on the top of the stack of a process that waits for an answer; 0 where it cannot be read. */
 static unsigned long return_address(int pid) {
-    char path[64], line[512] = "";
-    unsigned long stack = 0, word = 0;
-    snprintf(path, sizeof path, "/proc/%d/syscall", pid);
-    FILE *file = fopen(path, "r");
-    if (!file || !fgets(line, sizeof line, file)) fail(path);
-    fclose(file);
-    /* ... stack pointer, instruction pointer */
-    char *last = strrchr(line, ' ');
-    if (!last) fail("no registers in /proc/PID/syscall");
-    *last = 0;
-    last = strrchr(line, ' ');
-    if (!last) fail("no stack pointer in /proc/PID/syscall");
-    stack = strtoul(last, 0, 16);
-    snprintf(path, sizeof path, "/proc/%d/mem", pid);
-    int memory = open(path, O_RDONLY | O_CLOEXEC);
-    if (memory < 0 || pread(memory, &word, sizeof word, stack) != sizeof word) fail(path);
-    close(memory);
-    return word;
+    char path[64], line[512];
+    unsigned long word = 0;
+    /* It may not have begun to wait: then the file says `running`. */
+    for (int tries = 0; tries < 10000; tries++, usleep(100)) {
+        snprintf(path, sizeof path, "/proc/%d/syscall", pid);
+        FILE *file = fopen(path, "re");
+        if (!file) return 0;
+        char *read = fgets(line, sizeof line, file);
+        fclose(file);
+        if (!read) return 0;
+        /* NUMBER ARGUMENT... STACK-POINTER INSTRUCTION-POINTER */
+        char *last = strrchr(line, ' ');
+        if (!last) continue;
+        *last = 0;
+        char *stack = strrchr(line, ' ');
+        if (!stack) return 0;
+        snprintf(path, sizeof path, "/proc/%d/mem", pid);
+        int memory = open(path, O_RDONLY | O_CLOEXEC);
+        if (memory < 0) return 0;
+        if (pread(memory, &word, sizeof word, strtoul(stack, 0, 16)) != sizeof word) word = 0;
+        close(memory);
+        return word;
+    }
+    return 0;
 }
 
-static void report(FILE *output, int pid, unsigned long entry) {
+/* Writes the line of a call. Returns 0 where the process cannot be read. */
+static int report(FILE *output, int pid, unsigned long entry) {
     unsigned long address = return_address(pid);
     char path[64], line[4096 + 128], name[4096] = "-";
     unsigned long found = 0;
+    if (!address) return 0;
     snprintf(path, sizeof path, "/proc/%d/maps", pid);
-    FILE *maps = fopen(path, "r");
-    if (!maps) fail(path);
+    FILE *maps = fopen(path, "re");
+    if (!maps) return 0;
     while (fgets(line, sizeof line, maps)) {
         unsigned long start, end, offset;
         int text = 0;
@@ -120,6 +128,7 @@ static void report(FILE *output, int pid, unsigned long entry) {
     }
     fclose(maps);
     fprintf(output, "%d %lx %lx %lx %s\n", pid, entry, address, found, name);
+    return 1;
 }
 
 int main(int argc, char **argv) {
@@ -156,9 +165,11 @@ int main(int argc, char **argv) {
             if (errno == EINTR || errno == ENOENT) continue;
             fail("receiving");
         }
-        report(output, request.pid, request.data.instruction_pointer);
+        /* A signal may have come in between: then the call is made again, or the process is gone. */
+        int known = report(output, request.pid, request.data.instruction_pointer);
+        if (ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &request.id)) continue;
+        if (!known) fail("reading the return address");
         struct seccomp_notif_resp response = {request.id, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE};
-        /* ENOENT: a signal came in between; the call is made again. */
         if (ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &response) && errno != ENOENT) fail("answering");
     }
     if (fclose(output)) fail(argv[1]);
