@@ -262,6 +262,13 @@ impl<'a> Image<'a> {
         self.segment_at(at).is_some_and(|segment| segment.writable) && !read_only_later
     }
 
+    /// Whether the `len` bytes at `offset` have a part in the ELF header or a header table.
+    pub(crate) fn is_in_headers(&self, offset: FileOffset, len: usize) -> bool {
+        let header = (0, size_of::<elf::FileHeader64<Le>>() as u64);
+        let end = offset.0.saturating_add(len as u64);
+        self.tables.iter().chain([&header]).any(|&(start, behind)| offset.0 < behind && start < end)
+    }
+
     /// Whether `at` is code as far as the section headers, where there are any, can tell.
     #[must_use]
     pub(crate) fn may_be_code(&self, at: Vaddr) -> bool {
@@ -591,7 +598,7 @@ fn segments(size: u64, program_headers: &[(FileOffset, &ProgramHeader)]) -> Resu
 fn segment(size: u64, at: FileOffset, p: &ProgramHeader) -> Result<Segment> {
     let (offset, vaddr) = (p.p_offset.get(Le), p.p_vaddr.get(Le));
     let (file_size, mem_size) = (p.p_filesz.get(Le), p.p_memsz.get(Le));
-    if offset.checked_add(file_size).is_none_or(|end| end > size) {
+    if file_size > 0 && offset.checked_add(file_size).is_none_or(|end| end > size) {
         return Err(Error::malformed(
             at.0 + field::P_OFFSET,
             format!(

@@ -24,12 +24,6 @@ pub(crate) fn immediate(before: &[u8], at: usize, number: u32) -> Option<Vec<u8>
     Some(after)
 }
 
-/// `mov $entry,%reg -> mov $number,%reg`, in the seven-byte form and in the ten-byte `movabs`.
-pub(crate) fn number(before: &[u8], number: u32) -> Option<Vec<u8>> {
-    let immediate_size = if before.len() == 10 { 8 } else { 4 };
-    immediate(before, before.len().checked_sub(immediate_size)?, number)
-}
-
 /// `mov $entry,%reg -> mov $number,%rax`, seven bytes.
 pub(crate) fn number_to_rax(before: &[u8], number: u32) -> Option<Vec<u8>> {
     if before.len() != 7 {

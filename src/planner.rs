@@ -28,7 +28,7 @@ pub(crate) fn settled(image: &Image<'_>) -> Plan {
         let Some(patched) = apply::replaced(image.bytes, &plan.edits) else { break };
         let Some(next) = image.of_edited(&patched) else { break };
         let more = self::plan(&next, &scan(&next));
-        match merged(&plan, &more).filter(|_| more.has_edits()) {
+        match merged(image, &plan, &more).filter(|_| more.has_edits()) {
             Some(both) => plan = both,
             None => break,
         }
@@ -36,24 +36,35 @@ pub(crate) fn settled(image: &Image<'_>) -> Plan {
     plan
 }
 
-/// `first`, and then `more` for the bytes that `first` makes, as one plan; nothing where an edit of one
-/// overlaps another of the other.
-fn merged(first: &Plan, more: &Plan) -> Option<Plan> {
+/// `first`, and then `more` for the bytes that `first` makes of `image`, as one plan; nothing where an edit of
+/// one overlaps another of the other in more than the `nop`s that fill it.
+fn merged(image: &Image<'_>, first: &Plan, more: &Plan) -> Option<Plan> {
     let mut edits: BTreeMap<FileOffset, Edit> =
         first.edits.iter().map(|edit| (edit.offset, edit.clone())).collect();
     for edit in &more.edits {
         let end = |edit: &Edit| edit.offset.0 + edit.after.len() as u64;
-        match edits.get_mut(&edit.offset) {
-            Some(known) if known.after.len() == edit.after.len() => known.after = edit.after.clone(),
-            Some(_) => return None,
-            None => {
-                let overlaps = |known: &Edit| known.offset.0 < end(edit) && edit.offset.0 < end(known);
-                if edits.values().any(overlaps) {
-                    return None;
-                }
-                edits.insert(edit.offset, edit.clone());
+        if let Some(known) = edits.get_mut(&edit.offset) {
+            if known.after.len() != edit.after.len() {
+                return None;
             }
+            known.after.clone_from(&edit.after);
+            continue;
         }
+        if let Some((_, before)) = edits.range_mut(..edit.offset).next_back()
+            && end(before) > edit.offset.0
+        {
+            let kept = (edit.offset.0 - before.offset.0) as usize;
+            if end(before) > end(edit) || before.after[kept..].iter().any(|&byte| byte != encode::NOP) {
+                return None;
+            }
+            before.before.truncate(kept);
+            before.after.truncate(kept);
+        }
+        if edits.range(edit.offset..).next().is_some_and(|(behind, _)| behind.0 < end(edit)) {
+            return None;
+        }
+        let original = image.bytes.get(edit.offset.index()..)?.get(..edit.after.len())?;
+        edits.insert(edit.offset, Edit { before: original.to_vec(), ..edit.clone() });
     }
     let offsets: Vec<FileOffset> = edits.keys().copied().collect();
     let renumbered = |plan: &Plan, site: &PlannedSite| {
@@ -186,6 +197,11 @@ impl Planner<'_> {
             Finding::Harmless(reason) => return left(Verdict::Harmless, reason),
             Finding::Call(evidence) => evidence,
         };
+        let calls =
+            evidence.calls.iter().map(|call| call.span).chain(evidence.loads.iter().map(|load| load.span));
+        if calls.chain([site.span]).any(|span| self.image.is_in_headers(span.offset, span.len)) {
+            return left(Verdict::Refused, "it stands in a header table");
+        }
         if self.in_place.contains(&site.span.vaddr)
             && let Some(edits) = self.edits_in_place(site, evidence)
         {
@@ -254,8 +270,10 @@ impl Planner<'_> {
             ]);
         }
         let number_is_in_rax = evidence.calls.iter().all(|call| call.through == Through::Register(RAX));
+        let instruction = code::instruction_at(self.image, site.span.vaddr)?;
+        let at = code::constant_offsets(self.image, &instruction).immediate_offset();
         let constant = self.edit(site.span, Role::Constant, entry, |before| match evidence.constant {
-            Constant::Register(_) if number_is_in_rax => encode::number(before, number),
+            Constant::Register(_) if number_is_in_rax => encode::immediate(before, at, number),
             Constant::Register(_) => encode::number_to_rax(before, number),
             Constant::Immediate { at } => encode::immediate(before, at, number),
             _ => None,

@@ -112,7 +112,9 @@ impl<'a> Allocator<'a> {
     fn padding_behind(&self, extent: Extent<'_>) -> Option<VaddrRange> {
         let gap = VaddrRange { start: extent.nominal_end, end: extent.range.end };
         let is_known_end = extent.nominal_end > extent.range.start && gap.len() >= SHORTEST_STUB;
-        if !is_known_end || !self.image.may_be_code(gap.start) {
+        let offset = self.image.offset_at(gap.start)?;
+        let is_of_headers = self.image.is_in_headers(offset, gap.len() as usize);
+        if !is_known_end || is_of_headers || !self.image.may_be_code(gap.start) {
             return None;
         }
         let padding = &self.image.bytes_at(gap.start)?.get(..gap.len() as usize)?;

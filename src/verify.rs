@@ -103,8 +103,8 @@ fn headers(original: &[u8], patched: &[u8], record: &Record) -> Vec<Finding> {
         if old != new && !is_growth_in_page(old, new) {
             findings.push(finding("header-changed", "a program header changed in more than its size", at));
         }
-        if new.p_type == PT_LOAD && new.p_offset.checked_add(new.p_filesz).is_none_or(|end| end > record.size)
-        {
+        let is_read = new.p_type == PT_LOAD && new.p_memsz > 0 && new.p_filesz > 0;
+        if is_read && new.p_offset.checked_add(new.p_filesz).is_none_or(|end| end > record.size) {
             let message = "a segment reaches beyond the end of the file";
             findings.push(finding("header-segment", message, at));
         }

@@ -3,13 +3,11 @@
 mod harness;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use harness::{
-    KILLED, Ran, denied, host_emulates, is_root, need, real_corpus, rootfs, skip, source, temp_dir, tool,
-    vsyspatch,
+    KILLED, Ran, denied, host_emulates, is_root, need, real_corpus, rootfs, skip, temp_dir, tool, vsyspatch,
 };
 
 /// Whether a program can be run in a tree with vsyscalls denied here; skips aloud if not.
@@ -96,23 +94,9 @@ fn static_tmux_server() {
     if !need("mknod") {
         return;
     }
-    // In a tree of its own: a static glibc would load the name services of the host's glibc, and crash.
-    let prepare = |name: &str| {
-        let tree = rootfs::unpack(dir.path(), name);
-        for sub in ["tmp", "dev"] {
-            fs::create_dir_all(tree.join(sub)).expect("a directory");
-        }
-        // daemon() accepts nothing but the character device.
-        Ran::of(Command::new("mknod").arg(tree.join("dev/null")).args(["c", "1", "3"])).expect(0);
-        let tmux = tree.join("bin/tmux");
-        fs::copy(real_corpus().expect("asked for").join("static/tmux"), &tmux).expect("a copy");
-        fs::set_permissions(&tmux, fs::Permissions::from_mode(0o755)).expect("its mode");
-        tree
-    };
-    let (old, new) = (prepare("old"), prepare("new"));
+    let (old, new) = (rootfs::with_tmux(dir.path(), "old"), rootfs::with_tmux(dir.path(), "new"));
     tool([Path::new("patch"), Path::new("--in-place"), &new.join("bin/tmux")]).expect(0);
-    // The server ends by itself: it has no session.
-    let program = ["tmux", "-S", "/tmp/socket", "-f", "/dev/null", "start-server", ";", "show-options", "-g"];
+    let program = rootfs::TMUX_SERVER;
     let clean_up = || {
         for tree in [&old, &new] {
             let _ = fs::remove_file(tree.join("tmp/socket"));
@@ -138,39 +122,7 @@ fn program_on_glibc_2_5() {
         return;
     }
     let dir = temp_dir();
-    let glibc = real_corpus().expect("asked for").join("glibc-2.5");
-    let (object, program) = (dir.path().join("old-glibc.o"), dir.path().join("old-glibc"));
-    Ran::of(
-        Command::new("as")
-            .arg("-I")
-            .arg(source::dir())
-            .arg("-o")
-            .arg(&object)
-            .arg(harness::root().join("tests/fixtures/old-glibc.s")),
-    )
-    .expect(0);
-    Ran::of(
-        Command::new("ld.bfd")
-            .args(["-dynamic-linker", "/lib64/ld-linux-x86-64.so.2", "--hash-style=both", "-z", "norelro"])
-            .arg("--allow-shlib-undefined")
-            .arg("-o")
-            .arg(&program)
-            .arg(&object)
-            .args([glibc.join("libpthread.so.0"), glibc.join("libc.so.6")]),
-    )
-    .expect(0);
-    let prepare = |name: &str| {
-        let tree = dir.path().join(name);
-        fs::create_dir_all(tree.join("lib64")).expect("a directory");
-        for file in ["ld-linux-x86-64.so.2", "libc.so.6", "libpthread.so.0"] {
-            let copy = tree.join("lib64").join(file);
-            fs::write(&copy, harness::read(&glibc.join(file))).expect("a copy");
-            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("its mode");
-        }
-        fs::copy(&program, tree.join("old-glibc")).expect("a copy");
-        tree
-    };
-    let (old, new) = (prepare("old"), prepare("new"));
+    let (old, new) = (rootfs::glibc_2_5(dir.path(), "old"), rootfs::glibc_2_5(dir.path(), "new"));
     let program = ["/old-glibc"];
     in_tree(&old, &program).0.expect(0);
 

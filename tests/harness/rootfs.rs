@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Ran, real_corpus};
+use super::{Ran, real_corpus, root, source};
 
 /// Name of the archive in the corpus.
 pub const ARCHIVE: &str = "rootfs-glibc-2.13.tar";
@@ -19,6 +20,51 @@ pub fn unpack(dir: &Path, name: &str) -> PathBuf {
         .expect(0);
     // The archive's directories may be read-only; the tree is to be written to and removed again.
     Ran::of(Command::new("chmod").args(["-R", "u+w"]).arg(&tree)).expect(0);
+    tree
+}
+
+/// A tmux server that ends by itself: it has no session.
+pub const TMUX_SERVER: [&str; 9] =
+    ["tmux", "-S", "/tmp/socket", "-f", "/dev/null", "start-server", ";", "show-options", "-g"];
+
+/// The tree with the static tmux and what its server needs. In a tree of its own: a static glibc would load
+/// the name services of the host's glibc, and crash.
+pub fn with_tmux(dir: &Path, name: &str) -> PathBuf {
+    let tree = unpack(dir, name);
+    for sub in ["tmp", "dev"] {
+        fs::create_dir_all(tree.join(sub)).expect("a directory");
+    }
+    // daemon() accepts nothing but the character device.
+    Ran::of(Command::new("mknod").arg(tree.join("dev/null")).args(["c", "1", "3"])).expect(0);
+    let tmux = tree.join("bin/tmux");
+    fs::copy(real_corpus().expect("asked for").join("static/tmux"), &tmux).expect("a copy");
+    fs::set_permissions(&tmux, fs::Permissions::from_mode(0o755)).expect("its mode");
+    tree
+}
+
+/// A tree with glibc 2.5 and a program on it, `/old-glibc`.
+pub fn glibc_2_5(dir: &Path, name: &str) -> PathBuf {
+    let glibc = real_corpus().expect("the caller has asked for the corpus").join("glibc-2.5");
+    let tree = dir.join(name);
+    fs::create_dir_all(tree.join("lib64")).expect("a directory");
+    for file in ["ld-linux-x86-64.so.2", "libc.so.6", "libpthread.so.0"] {
+        let copy = tree.join("lib64").join(file);
+        fs::write(&copy, super::read(&glibc.join(file))).expect("a copy");
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("its mode");
+    }
+    let (object, program) = (dir.join("old-glibc.o"), tree.join("old-glibc"));
+    let source = root().join("tests/fixtures/old-glibc.s");
+    Ran::of(Command::new("as").arg("-I").arg(source::dir()).arg("-o").arg(&object).arg(source)).expect(0);
+    Ran::of(
+        Command::new("ld.bfd")
+            .args(["-dynamic-linker", "/lib64/ld-linux-x86-64.so.2", "--hash-style=both", "-z", "norelro"])
+            .arg("--allow-shlib-undefined")
+            .arg("-o")
+            .arg(&program)
+            .arg(&object)
+            .args([glibc.join("libpthread.so.0"), glibc.join("libc.so.6")]),
+    )
+    .expect(0);
     tree
 }
 

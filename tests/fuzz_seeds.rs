@@ -1,0 +1,155 @@
+//! Seeds for the fuzz targets (tests/fuzz): a valid file of every form, as linked, stripped, and half patched.
+//! What the targets demand of any bytes is demanded of the seeds here, without a fuzzer.
+//!
+//! `VSYSPATCH_FUZZ_SEEDS` names the directory that they are written to, for the fuzzer to begin with.
+
+#[path = "fuzz/properties.rs"]
+mod properties;
+
+mod harness;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use harness::layout::layout;
+use harness::source::{Link, Linker, Source};
+use harness::{Ran, need, read, root, sha256, temp_dir};
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
+use vsyspatch::addr::Vaddr;
+use vsyspatch::elf::{Parsed, parse};
+use vsyspatch::functions::{Extent, Functions};
+
+/// Larger files only make the fuzzer slow (`-max_len` of tests/fuzz/run).
+const MAX_LEN: usize = 1 << 16;
+
+/// Random layouts among the seeds.
+const LAYOUTS: usize = 60;
+
+/// The files of the corpus' sources, small ones: without the pages between segments that GNU ld leaves.
+fn of_sources(dir: &Path) -> Vec<Vec<u8>> {
+    let names = fs::read_dir(harness::source::dir()).expect("the corpus directory").map(|entry| {
+        let path = entry.expect("an entry").path();
+        (path.extension().is_some_and(|extension| extension == "s"))
+            .then(|| path.file_stem().expect("a name").to_string_lossy().into_owned())
+    });
+    let names: BTreeSet<String> = names.flatten().filter(|name| name != "demo").collect();
+    let mut seeds = vec![];
+    for name in &names {
+        let source = Source::load(name);
+        let object = source.assemble(dir);
+        seeds.push(read(&object));
+        for kind in Link::ALL {
+            let linkers: Vec<Linker> =
+                source.variants().into_iter().filter(|(link, _)| *link == kind).map(|(_, by)| by).collect();
+            let Some(&linker) = linkers.last() else { continue };
+            let files = source.link(&object, kind, linker, dir).files;
+            seeds.extend([&files[0], &files[2]].map(|file| read(file)));
+        }
+    }
+    seeds
+}
+
+/// What a compiler makes of all forms.
+fn compiled(dir: &Path) -> Vec<Vec<u8>> {
+    let compile = |options: &str| {
+        let output = dir.join("compiled");
+        let source = root().join("corpus/compiled/forms.c");
+        let mut command = Command::new("cc");
+        command.args(["-w", "-nostdlib", "-Wl,--unresolved-symbols=ignore-all", "-Wl,-e,f_time_null"]);
+        Ran::of(command.args(options.split(' ')).arg(source).arg("-o").arg(&output)).expect(0);
+        read(&output)
+    };
+    ["-O0 -no-pie -fno-pie -s", "-O2 -no-pie -fno-pie -s", "-O2 -shared -fPIC", "-Os -fPIC -shared -s"]
+        .map(compile)
+        .into()
+}
+
+/// The file with every other one of its edits made: as a patch that is not whole would leave it.
+fn half_patched(bytes: &[u8]) -> Option<Vec<u8>> {
+    let Ok(Parsed::Image(image)) = parse(bytes) else { return None };
+    let plan = vsyspatch::plan_elf(&image);
+    let mut half = bytes.to_vec();
+    for edit in plan.edits.iter().step_by(2) {
+        half[edit.offset.index()..][..edit.after.len()].copy_from_slice(&edit.after);
+    }
+    plan.has_edits().then_some(half)
+}
+
+/// The functions of a program as what the target `code` takes: a byte that says how, and the code.
+fn functions(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let Ok(Parsed::Image(image)) = parse(bytes) else { return vec![] };
+    let functions = Functions::of(&image);
+    let code = |extent: Extent<'_>| {
+        let code = image.bytes_at(extent.range.start)?;
+        code.get(..usize::try_from(extent.range.len()).ok()?)
+    };
+    let holds_address = |code: &&[u8]| code.windows(2).any(|two| two == [0x60, 0xff]);
+    let codes = functions.around(&image, Vaddr(0)).filter_map(code).filter(holds_address);
+    codes.enumerate().map(|(index, code)| [&[index as u8 & 0x71], code].concat()).collect()
+}
+
+/// The small files that fuzzing has found something with, by name.
+fn finds() -> BTreeMap<String, Vec<u8>> {
+    let dir = root().join("tests/fuzz/finds");
+    let entries = fs::read_dir(dir).expect("the finds").map(|entry| entry.expect("an entry"));
+    entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), read(&entry.path()))).collect()
+}
+
+#[test]
+fn what_fuzzing_has_found_stays_mended() {
+    let finds = finds();
+    assert_eq!(finds.len(), 6);
+    for (name, bytes) in finds {
+        assert!(properties::scan(&bytes), "{name}");
+        // Header tables are never patched, whatever stands in them.
+        assert_eq!(properties::patch_revert(&bytes), name != "code-in-a-header-table", "{name}");
+    }
+}
+
+#[test]
+fn the_seeds_hold() {
+    if !["as", "strip", "cc", "ld.bfd", "ld.gold", "ld.lld"].into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
+    let mut seeds: Vec<Vec<u8>> =
+        ["demo", "forms", "forms.so"].map(|name| read(&root().join("corpus/prebuilt").join(name))).into();
+    seeds.extend(of_sources(dir.path()));
+    seeds.extend(compiled(dir.path()));
+    seeds.extend(finds().into_values());
+    let mut runner = TestRunner::deterministic();
+    let layouts = std::iter::repeat_with(|| layout().new_tree(&mut runner).expect("a layout").current());
+    seeds.extend(layouts.take(LAYOUTS).map(|layout| layout.make().bytes));
+    let halves: Vec<_> = seeds.iter().filter_map(|seed| half_patched(seed)).collect();
+    seeds.extend(halves);
+    seeds.retain(|seed| seed.len() <= MAX_LEN);
+
+    let programs = seeds.iter().filter(|seed| properties::scan(seed)).count();
+    assert_eq!(programs, seeds.len(), "every seed is a program");
+    let patched = seeds.iter().filter(|seed| properties::patch_revert(seed)).count();
+    assert!(patched > seeds.len() / 3, "seeds with something to patch: {patched} of {}", seeds.len());
+
+    let codes: BTreeSet<Vec<u8>> = seeds.iter().flat_map(|seed| functions(seed)).collect();
+    let programs: Vec<_> = codes.iter().map(|code| properties::program_of(code)).collect();
+    assert!(programs.iter().all(|program| properties::scan(program)), "every code is in a program");
+    let patched_codes = programs.iter().filter(|program| properties::patch_revert(program)).count();
+    assert!(
+        patched_codes > codes.len() / 3,
+        "codes with something to patch: {patched_codes} of {}",
+        codes.len()
+    );
+
+    let Some(output) = std::env::var_os("VSYSPATCH_FUZZ_SEEDS") else { return };
+    let write = |kind: &str, seeds: &mut dyn Iterator<Item = &Vec<u8>>| {
+        let dir = Path::new(&output).join(kind);
+        fs::create_dir_all(&dir).expect("the seeds' directory");
+        seeds.for_each(|seed| fs::write(dir.join(sha256(seed)), seed).expect("a seed is written"));
+    };
+    write("files", &mut seeds.iter());
+    write("code", &mut codes.iter());
+    println!("{} files as seeds, {patched} with something to patch", seeds.len());
+    println!("{} functions as seeds, {patched_codes} with something to patch", codes.len());
+}
