@@ -1,6 +1,6 @@
 # A data word in a file that is loaded anywhere: the word cannot take a stub's address without a relocation.
 #@ link: pie static-pie dso
-#@ expect: word entry=time form=data-word verdict=patch|refused
+#@ expect: word entry=time form=data-word verdict=patch strategy=stub
 #@ run: 0
 .include "common.inc"
 .text

@@ -13,7 +13,8 @@ use crate::elf::Image;
 use crate::functions::{Extent, Functions};
 use crate::landing_pads::landing_pads;
 use crate::limits;
-use crate::vsyscall;
+use crate::search;
+use crate::vsyscall::{self, Entry};
 
 /// The assembly of `bytes`, which stand at `at`, in AT&T syntax, an instruction a line.
 /// Bytes that are no instruction show as `(bad)`.
@@ -111,6 +112,7 @@ impl<'a> Function<'a> {
                 at < extent.nominal_end
                     || is_reached(image, *extent, at)
                     || converges(image, at, extent.range.start)
+                    || is_branched_to(image, functions, *extent, at)
             })
             .or_else(|| unbounded_extent(image, functions, at))
             .ok_or(Doubt::NoBoundary)?;
@@ -468,6 +470,61 @@ pub(crate) fn detour(instruction: &Instruction, known: bool, place: Vaddr, targe
         .map(|result| result.code_buffer)
 }
 
+/// Code for `place` that loads the word that `instruction` loads, calls or jumps through, and takes `target` in
+/// the stead of `entry`'s address, whatever else the program has put there. Uses the flags:
+/// ```text
+/// mov word(%rip),%reg   ->  mov word(%rip),%reg; cmp $entry,%reg; jne next; lea target(%rip),%reg; jmp next
+/// call *word(%rip)      ->  mov word(%rip),%r11; cmp $entry,%r11; jne 1f; lea target(%rip),%r11; 1: jmp *%r11
+/// ```
+/// A call comes here by a call, so that the last jump is all that is left of it.
+pub(crate) fn guarded(
+    instruction: &Instruction,
+    entry: Entry,
+    place: Vaddr,
+    target: Vaddr,
+) -> Option<Vec<u8>> {
+    const LAST: u64 = 1; // where the last instruction says that it is, for the branch to it
+    if !instruction.is_ip_rel_memory_operand() {
+        return None;
+    }
+    let memory = |at: u64| MemoryOperand::with_base_displ(Register::RIP, at.cast_signed());
+    let word = memory(instruction.ip_rel_memory_address());
+    let (register, behind, last) = match instruction.code() {
+        Code::Mov_r64_rm64 => {
+            let back = Instruction::with_branch(Code::Jmp_rel32_64, instruction.next_ip()).ok()?;
+            (instruction.op0_register(), instruction.next_ip(), back)
+        }
+        Code::Call_rm64 | Code::Jmp_rm64 => {
+            let mut last = Instruction::with1(Code::Jmp_rm64, Register::R11).ok()?;
+            last.set_ip(LAST);
+            (Register::R11, LAST, last)
+        }
+        _ => return None,
+    };
+    let address = entry.address() as u32;
+    let code = [
+        Instruction::with2(Code::Mov_r64_rm64, register, word).ok()?,
+        Instruction::with2(Code::Cmp_rm64_imm32, register, address.cast_signed()).ok()?,
+        Instruction::with_branch(Code::Jne_rel32_64, behind).ok()?,
+        Instruction::with2(Code::Lea_r64_m, register, memory(target.0)).ok()?,
+        last,
+    ];
+    let block = InstructionBlock::new(&code, place.0);
+    BlockEncoder::encode(64, block, BlockEncoderOptions::DONT_FIX_BRANCHES)
+        .ok()
+        .map(|result| result.code_buffer)
+}
+
+/// Where the `lea` instructions among `bytes`, which stand at `at`, point to by the instruction pointer.
+pub(crate) fn addresses_loaded(bytes: &[u8], at: Vaddr) -> Vec<Vaddr> {
+    let decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
+    decoder
+        .into_iter()
+        .filter(|instruction| instruction.code() == Code::Lea_r64_m && instruction.is_ip_rel_memory_operand())
+        .map(|instruction| Vaddr(instruction.ip_rel_memory_address()))
+        .collect()
+}
+
 /// Whether `instruction` has its displacement or its immediate at `at`.
 pub(crate) fn has_operand_at(image: &Image<'_>, instruction: &Instruction, at: Vaddr) -> bool {
     let offsets = constant_offsets(image, instruction);
@@ -544,6 +601,35 @@ fn is_reached(image: &Image<'_>, extent: Extent<'_>, at: Vaddr) -> bool {
         work.extend(target.into_iter().chain(function.fall_through(index)));
     }
     function.covering(at).is_some_and(|index| seen[index])
+}
+
+/// Whether a direct branch of a function that can be decoded leads behind the nominal end of `extent`, and
+/// straight code from there to `at`: out-of-line code.
+fn is_branched_to(image: &Image<'_>, functions: &Functions<'_>, extent: Extent<'_>, at: Vaddr) -> bool {
+    let behind = VaddrRange { start: extent.nominal_end, end: at.plus(1) };
+    let mut targets = Vec::new();
+    let mut note = |place: Vaddr| {
+        let holder = functions.extent(image, place).filter(|holder| place < holder.nominal_end);
+        let instructions = holder.map_or_else(Vec::new, |holder| {
+            sweep(image, VaddrRange { start: holder.range.start, end: holder.nominal_end })
+        });
+        let branch = instructions.iter().find(|branch| branch.next_ip() == place.0.wrapping_add(4));
+        if branch.is_some_and(|branch| has_operand_at(image, branch, place)) {
+            let displacement = image.array_at(place).map_or(0, i32::from_le_bytes);
+            targets.push(place.plus(4).0.wrapping_add_signed(i64::from(displacement)));
+        }
+    };
+    let is_searched = search::relative_references(image, behind, |place| {
+        if may_be_branch_operand(image, place) && !behind.contains(place) {
+            note(place);
+        }
+    });
+    is_searched
+        && targets.into_iter().any(|target| {
+            let code = sweep(image, VaddrRange { start: Vaddr(target), end: at.plus(15) });
+            let straight = code.iter().take_while(|instruction| instruction.ip() <= at.0);
+            straight.last().is_some_and(|last| at.0 < last.next_ip())
+        })
 }
 
 /// Whether a decode from `start` agrees at `at` with decodes from everywhere before.

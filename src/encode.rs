@@ -91,6 +91,13 @@ pub(crate) fn jump(before: &[u8], at: Vaddr, target: Vaddr) -> Option<Vec<u8>> {
     filled(&code, before.len())
 }
 
+/// `call *word(%rip) -> call target`, filled with `nop`; five bytes or more.
+pub(crate) fn call(before: &[u8], at: Vaddr, target: Vaddr) -> Option<Vec<u8>> {
+    let mut code = vec![0xe8]; // call rel32
+    code.extend(relative(at, 5, target)?);
+    filled(&code, before.len())
+}
+
 /// Distance from the end of an instruction of `len` bytes at `at`, where 32 bits hold it.
 fn relative(at: Vaddr, len: u64, target: Vaddr) -> Option<[u8; 4]> {
     let distance = target.0.wrapping_sub(at.0.wrapping_add(len)).cast_signed();

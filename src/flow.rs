@@ -57,6 +57,9 @@ impl SiteSet {
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
+    fn without(self, site: usize) -> Self {
+        Self(self.0 & !(1 << site))
+    }
     fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -287,6 +290,7 @@ fn overlaps(slot: &Slot, offset: i64, size: i64) -> bool {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cell {
     pub(crate) at: Vaddr,
+    pub(crate) entry: Entry,
     /// The program may store something else there.
     pub(crate) may_change: bool,
 }
@@ -503,8 +507,16 @@ fn block_starts(functions: &Functions<'_>, function: &Function<'_>) -> Vec<bool>
 enum Next {
     FallThrough,
     Jump(Vec<usize>),
-    Branch(Vec<usize>),
+    Branch(Vec<usize>, Option<Unequal>),
     Nowhere,
+}
+
+/// What a conditional branch proves behind a comparison: on one of its two ways, the register does not hold the
+/// entry's address.
+struct Unequal {
+    register: Gpr,
+    entry: Entry,
+    is_target: bool,
 }
 
 impl Analysis<'_> {
@@ -557,16 +569,22 @@ impl Analysis<'_> {
                     return Err(Doubt::Limit);
                 }
                 let next = self.step(index, &mut state)?;
-                let (targets, falls) = match next {
-                    Next::FallThrough => (Vec::new(), true),
-                    Next::Jump(targets) => (targets, false),
-                    Next::Branch(targets) => (targets, true),
-                    Next::Nowhere => (Vec::new(), false),
+                let (targets, falls, unequal) = match next {
+                    Next::FallThrough => (Vec::new(), true, None),
+                    Next::Jump(targets) => (targets, false, None),
+                    Next::Branch(targets, unequal) => (targets, true, unequal),
+                    Next::Nowhere => (Vec::new(), false, None),
                 };
                 let branches = !targets.is_empty();
+                let without = unequal.as_ref().map(|unequal| self.excluding(&state, unequal));
+                let (at_target, behind) = match (&unequal, without) {
+                    (Some(unequal), Some(without)) if unequal.is_target => (without, None),
+                    (_, without) => (state.clone(), without),
+                };
                 for target in targets {
-                    self.arrive(target, &state, work);
+                    self.arrive(target, &at_target, work);
                 }
+                state = behind.unwrap_or(state);
                 let Some(following) = self.function.fall_through(index).filter(|_| falls) else { break };
                 if branches || self.block_starts[following] {
                     self.arrive(following, &state, work);
@@ -576,6 +594,35 @@ impl Analysis<'_> {
             }
         }
         Ok(())
+    }
+
+    /// `state` where the register does not hold the address of the entry that it was compared with.
+    fn excluding(&self, state: &State, unequal: &Unequal) -> State {
+        let mut state = state.clone();
+        for (number, cell) in self.subjects.cells.iter().enumerate() {
+            if cell.entry == unequal.entry {
+                let value = &mut state.registers[unequal.register];
+                value.entry = value.entry.without(self.subjects.cell(number));
+            }
+        }
+        state
+    }
+
+    /// What the conditional branch number `index` proves of what was compared right before it.
+    fn proven_by(&self, index: usize) -> Option<Unequal> {
+        let branch = self.instruction(index);
+        let is_target = match branch.condition_code() {
+            ConditionCode::ne => true,
+            ConditionCode::e => false,
+            _ => return None,
+        };
+        let before = index.checked_sub(1).filter(|_| !self.block_starts[index])?;
+        let compare = self.instruction(before);
+        let is_compare = matches!(compare.code(), Code::Cmp_rm64_imm32 | Code::Cmp_RAX_imm32)
+            && compare.op0_kind() == OpKind::Register
+            && self.function.fall_through(before) == Some(index);
+        let entry = Entry::at(compare.immediate32to64().cast_unsigned()).filter(|_| is_compare)?;
+        Some(Unequal { register: gpr(compare.op0_register())?, entry, is_target })
     }
 
     /// Joins `state` into what holds before instruction `index`.
@@ -720,7 +767,7 @@ impl Analysis<'_> {
         Ok(match (code::ends_flow(instruction), targets.is_empty()) {
             (true, _) => Next::Nowhere,
             (false, true) => Next::FallThrough,
-            (false, false) => Next::Branch(targets),
+            (false, false) => Next::Branch(targets, self.proven_by(index)),
         })
     }
 
@@ -1404,6 +1451,11 @@ fn registers_written(image: &Image<'_>, entry: Vaddr) -> u16 {
 /// code never does, since a callee may change them.
 pub(crate) fn expects_preserved(function: &Function<'_>, index: usize) -> bool {
     [RCX, R11].into_iter().any(|register| is_live_behind(function, index, register))
+}
+
+/// Whether nothing behind instruction number `index` reads the flags before they are written again.
+pub(crate) fn flags_are_free(function: &Function<'_>, index: usize) -> bool {
+    !flags_are_live_behind(function, index)
 }
 
 /// Whether nothing behind instruction number `index` reads `r11`, or the flags that the instruction sets,

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use iced_x86::FlowControl;
+
 use crate::addr::{FileOffset, Vaddr};
 use crate::apply;
 use crate::code;
@@ -329,6 +331,7 @@ impl Planner<'_> {
             Constant::Word if self.is_exec() => {
                 one(span, Role::Pointer, &|_| Some(target.0.to_le_bytes().to_vec()))
             }
+            Constant::Word if evidence.word_may_change => None,
             Constant::Word => evidence.loads.iter().map(|load| self.load_edit(site, load, target)).collect(),
             Constant::Immediate { at } => {
                 let absolute = self.absolute(target)?;
@@ -373,7 +376,7 @@ impl Planner<'_> {
     ) -> Result<Vec<NewEdit>, &'static str> {
         let span = site.span;
         if evidence.constant == Constant::Word {
-            return Err("the loads of the word have no room for the address of a stub");
+            return self.guarded_loads(site, &evidence.loads, target);
         }
         if !evidence.scratch_is_free {
             return Err("no room for the address of a stub, and r11 or the flags are in use for a detour");
@@ -388,6 +391,36 @@ impl Planner<'_> {
         let code = code_at(room.vaddr).ok_or(NO_DETOUR)?;
         let detour = self.fill(room, code, Role::Detour, site.entry).ok_or(NO_ROOM)?;
         Ok(vec![jump, detour])
+    }
+
+    /// Each load of a pointer that the program may replace becomes a branch to code that takes `target` in the
+    /// stead of the entry's address only.
+    fn guarded_loads(
+        &mut self,
+        site: &Site,
+        loads: &[Load],
+        target: Vaddr,
+    ) -> Result<Vec<NewEdit>, &'static str> {
+        let mut edits = Vec::new();
+        for load in loads {
+            if !load.flags_are_free {
+                return Err(
+                    "the flags are in use where the word is loaded, so that it cannot be compared there",
+                );
+            }
+            let at = load.span.vaddr;
+            let instruction = code::instruction_at(self.image, at).ok_or(NO_GUARD)?;
+            let code_at = |place| code::guarded(&instruction, site.entry, place, target);
+            let len = code_at(at).ok_or(NO_GUARD)?.len();
+            let room = self.room(len, at)?;
+            let is_call = instruction.flow_control() == FlowControl::IndirectCall;
+            let branch = if is_call { encode::call } else { encode::jump };
+            let branch = |before: &[u8]| branch(before, at, room.vaddr);
+            edits.push(self.edit(load.span, Role::Constant, site.entry, branch).ok_or(NO_GUARD)?);
+            let code = code_at(room.vaddr).ok_or(NO_GUARD)?;
+            edits.push(self.fill(room, code, Role::Detour, site.entry).ok_or(NO_ROOM)?);
+        }
+        Ok(edits)
     }
 
     fn room(&mut self, len: usize, near: Vaddr) -> Result<Room, &'static str> {
@@ -458,6 +491,8 @@ impl Planner<'_> {
 const NO_ROOM: &str = "no unused bytes for a stub in an executable segment";
 const NO_PAGE: &str =
     "the index is not known, and no executable segment has unused bytes for a page of stubs";
+const NO_GUARD: &str =
+    "the word has no relocation that could make it point to a stub, and a load no room for more code";
 const NO_DETOUR: &str = "the instruction has no room for the address of a stub, nor for a jump to more code";
 
 /// An edit whose site is not noted yet.

@@ -44,7 +44,10 @@ fn is_accounted_for(image: &Image<'_>, own: Option<&Function<'_>>, at: Vaddr) ->
 
 /// Whether the number at `at` may be a pointer: anywhere in a file with fixed addresses and where
 /// the linker has not been; elsewhere only as what a relocation adds to, which is a whole aligned word.
-fn may_be_pointer(image: &Image<'_>, at: Vaddr) -> bool {
+pub(crate) fn may_be_pointer(image: &Image<'_>, at: Vaddr) -> bool {
+    if image.offset_at(at).is_some_and(|offset| image.is_in_headers(offset, 4)) {
+        return false;
+    }
     let is_word = at.0.is_multiple_of(8) && image.array_at::<4>(at.plus(4)) == Some([0; 4]);
     image.identity.file_type != FileType::Dyn || is_word
 }

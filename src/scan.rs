@@ -58,6 +58,8 @@ pub(crate) struct Load {
     pub(crate) span: Span,
     /// The register; nothing for a call or jump through memory.
     pub(crate) register: Option<Gpr>,
+    /// The flags are free behind it.
+    pub(crate) flags_are_free: bool,
 }
 
 /// Why a site is a call, and what must change with it.
@@ -67,6 +69,8 @@ pub(crate) struct Evidence {
     pub(crate) calls: Vec<Call>,
     /// Loads of a data word.
     pub(crate) loads: Vec<Load>,
+    /// The program may put something else into that word, so that loads must see what is there.
+    pub(crate) word_may_change: bool,
     /// The value reaches nothing but exact calls, so it may become another value.
     pub(crate) only_called: bool,
     /// Nothing lies between the constant and its single call.
@@ -273,6 +277,7 @@ impl<'a> Scanner<'a> {
             constant: Constant::Branch,
             calls: Vec::new(),
             loads: Vec::new(),
+            word_may_change: false,
             only_called: false,
             adjacent: false,
             expects_preserved,
@@ -619,11 +624,12 @@ impl<'a> Scanner<'a> {
             _ => false,
         };
         let scratch_is_free = self.scratch_is_free(function, subject);
-        let loads = Vec::new();
+        let (loads, word_may_change) = (Vec::new(), false);
         Evidence {
             constant,
             calls,
             loads,
+            word_may_change,
             only_called,
             adjacent,
             expects_preserved,
@@ -670,10 +676,12 @@ impl<'a> Scanner<'a> {
         if candidates.is_empty() {
             return;
         }
-        let mut addresses: Vec<Vaddr> = candidates.iter().map(|candidate| candidate.at).collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        let readers = self.readers(&addresses);
+        let mut cells: Vec<(Vaddr, Entry)> =
+            candidates.iter().map(|candidate| (candidate.at, candidate.entry)).collect();
+        cells.sort_unstable();
+        cells.dedup_by_key(|&mut (at, _)| at);
+        let (addresses, entries): (Vec<Vaddr>, Vec<Entry>) = cells.into_iter().unzip();
+        let readers = self.readers(&addresses, &entries);
         for candidate in &candidates {
             let reader = addresses.binary_search(&candidate.at).ok().and_then(|index| readers.get(index));
             if let Some(reader) = reader {
@@ -683,7 +691,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// What code does with the words at `addresses`.
-    fn readers(&self, addresses: &[Vaddr]) -> Vec<CellUses> {
+    fn readers(&self, addresses: &[Vaddr], entries: &[Entry]) -> Vec<CellUses> {
         let mut found: Vec<CellUses> = addresses.iter().map(|_| CellUses::default()).collect();
         let mut places: Vec<Vaddr> = Vec::new();
         for (number, &address) in addresses.iter().enumerate() {
@@ -728,7 +736,7 @@ impl<'a> Scanner<'a> {
             self.note_writers(function, addresses, &mut found);
         }
         for function in &functions {
-            self.note_readers(function, addresses, &mut found);
+            self.note_readers(function, addresses, entries, &mut found);
         }
         found
     }
@@ -754,7 +762,7 @@ impl<'a> Scanner<'a> {
         let mut found = false;
         let word = VaddrRange { start: at, end: at.plus(1) };
         let is_searched = search::absolute_references(self.image, word, |place| {
-            found |= !self.image.may_be_code(place);
+            found |= !self.image.may_be_code(place) && references::may_be_pointer(self.image, place);
         });
         found || !is_searched
     }
@@ -768,13 +776,25 @@ impl<'a> Scanner<'a> {
                 Mnemonic::Call | Mnemonic::Jmp | Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push => true,
                 _ => false,
             };
-            found[number].written |= !reads_only;
+            match instruction.mnemonic() {
+                Mnemonic::Lea => found[number].pointed_to = true,
+                _ => found[number].written |= !reads_only,
+            }
         }
     }
 
-    fn note_readers(&self, function: &Function<'a>, addresses: &[Vaddr], found: &mut [CellUses]) {
-        let cells =
-            addresses.iter().zip(found.iter()).map(|(&at, uses)| Cell { at, may_change: uses.may_change() });
+    fn note_readers(
+        &self,
+        function: &Function<'a>,
+        addresses: &[Vaddr],
+        entries: &[Entry],
+        found: &mut [CellUses],
+    ) {
+        let cells = addresses.iter().zip(entries).zip(found.iter()).map(|((&at, &entry), uses)| Cell {
+            at,
+            entry,
+            may_change: uses.may_change(),
+        });
         let mut query = Subjects::default();
         let cells: Vec<Cell> = cells.collect();
         for (chunk, cells) in cells.chunks(limits::SITES_PER_FUNCTION).enumerate() {
@@ -804,13 +824,16 @@ impl<'a> Scanner<'a> {
         found.calls.extend(self.calls(function, flow, query, number));
         found.steps.extend(self.steps(function, uses));
         for used in &uses.uses {
+            found.compared |= *used == Use::Compared;
+            found.used |= !matches!(used, Use::Compared | Use::Loaded { .. });
             match *used {
                 Use::Loaded { index } => {
                     let instruction = &function.instructions[index];
                     let register = (instruction.mnemonic() == Mnemonic::Mov)
                         .then(|| flow::gpr(instruction.op0_register()))
                         .flatten();
-                    found.loads.push(Load { span: self.span(instruction), register });
+                    let flags_are_free = register.is_none() || flow::flags_are_free(function, index);
+                    found.loads.push(Load { span: self.span(instruction), register, flags_are_free });
                 }
                 Use::Call { index, .. } => {
                     found.expects_preserved |= flow::expects_preserved(function, index);
@@ -833,13 +856,8 @@ impl<'a> Scanner<'a> {
             let instruction = code::instruction_at(self.image, load.span.vaddr);
             instruction.and_then(|instruction| memory_address(&instruction)) == Some(candidate.at)
         };
-        if self.image.is_writable(candidate.at)
-            || uses.may_change()
-            || self.functions.is_exported_data(candidate.at)
-        {
-            Some(
-                "the word may be replaced at run time and has no relocation that could make it point to a stub",
-            )
+        if uses.pointed_to || self.functions.is_exported_data(candidate.at) {
+            Some("the word has no relocation that could make it point to a stub, and code unseen may read it")
         } else if uses.doubtful || !uses.loads.iter().all(direct) {
             Some("the word is read by an index and has no relocation that could make it point to a stub")
         } else {
@@ -857,6 +875,7 @@ impl<'a> Scanner<'a> {
                 constant: candidate.constant,
                 calls: uses.calls.clone(),
                 loads: uses.loads.clone(),
+                word_may_change: uses.may_change() || self.image.is_writable(candidate.at),
                 only_called: false,
                 adjacent: false,
                 expects_preserved: uses.expects_preserved,
@@ -870,6 +889,14 @@ impl<'a> Scanner<'a> {
                 Candidate { joined: true, .. } => Form::StoredFallback,
                 _ => Form::StoredConstant,
             };
+            if candidate.initialised && uses.is_only_compared() {
+                let reason = "compared with what is loaded, never called";
+                let (span, entry, function) = (candidate.span, candidate.entry, candidate.function.clone());
+                let steps = candidate.steps.iter().chain(&uses.steps).copied().collect();
+                let finding = Finding::Harmless(reason.into());
+                self.sites.push(Site { span, entry, form, function, reach: None, finding, steps });
+                return;
+            }
             let reason = if uses.doubtful {
                 "the code that reads the word could not be analysed"
             } else if uses.loads.is_empty() {
@@ -894,12 +921,20 @@ struct CellUses {
     written: bool,
     pointed_to: bool,
     returned: bool,
+    compared: bool,
+    /// Anything is done with it but loading and comparing.
+    used: bool,
     doubtful: bool,
     expects_preserved: bool,
     conflict: Option<&'static str>,
 }
 
 impl CellUses {
+    /// Whether all that code does with the word is to load and to compare it.
+    fn is_only_compared(&self) -> bool {
+        self.compared && !self.used && !self.doubtful && !self.pointed_to
+    }
+
     fn may_change(&self) -> bool {
         self.written || self.pointed_to
     }

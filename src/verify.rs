@@ -248,17 +248,20 @@ fn is_as_its_role(edit: &Edit, edits: &[Edit]) -> bool {
         }
         (Role::Stub, _) => is_stub(&lines, &format!("mov {number},%eax")),
         (Role::Detour, _) => {
-            let goes_back = |source: &Edit| {
+            let goes_on = |source: &Edit| {
                 let behind = source.vaddr.map(|start| start.plus(source.after.len() as u64));
+                let back = behind.map(|behind| format!("jmp {:#x}", behind.0));
+                let last = lines.last().copied();
                 code::refers_to(&source.after, source.vaddr.unwrap_or(at)) == Some(at)
-                    && behind.is_some_and(|behind| lines.last() == Some(&&*format!("jmp {:#x}", behind.0)))
+                    && (last == back.as_deref() || last == Some("jmp *%r11"))
             };
-            let is_plain = lines
+            let mnemonics = ["lea ", "mov ", "push ", "cmp ", "jne "];
+            let is_plain = lines[..lines.len() - 1]
                 .iter()
-                .rev()
-                .skip(1)
-                .all(|line| ["lea ", "mov ", "push "].iter().any(|mnemonic| line.starts_with(mnemonic)));
-            is_plain && refers(Role::Stub) && edits.iter().any(goes_back)
+                .all(|line| mnemonics.iter().any(|mnemonic| line.starts_with(mnemonic)));
+            let addresses = code::addresses_loaded(&edit.after, at);
+            let are_stubs = addresses.iter().all(|&address| leads_to(address, Role::Stub));
+            is_plain && !addresses.is_empty() && are_stubs && edits.iter().any(goes_on)
         }
         (Role::Call, _) => matches!(lines[..], ["syscall"] | ["syscall", "ret"]),
         (Role::Constant, Strategy::InPlace) => match lines.split_first() {

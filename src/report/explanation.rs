@@ -6,7 +6,7 @@ use super::escape::Escaped;
 use super::paint;
 use super::table::{assembly, hex_bytes, painted};
 use crate::explain::Line;
-use crate::plan::{Edit, Plan, PlannedSite};
+use crate::plan::{Edit, Plan, PlannedSite, Role};
 use crate::site::{Deed, Reach};
 
 /// Writes `site` of `plan` with its `listing`.
@@ -109,8 +109,10 @@ fn side_by_side(out: &mut String, edits: &[&Edit]) -> fmt::Result {
 fn rows(edit: &Edit) -> Vec<[String; 3]> {
     let place = edit.vaddr.map_or_else(|| format!("file {}", edit.offset), |vaddr| vaddr.to_string());
     let [before, after] = assembly(edit);
-    let side = |lines: Vec<String>, bytes: &[u8]| {
-        if lines.is_empty() { vec![hex_bytes(bytes)] } else { repeated(&lines) }
+    let side = |lines: Vec<String>, bytes: &[u8]| match edit.role {
+        _ if !lines.is_empty() => repeated(&lines),
+        Role::Stub | Role::Detour => vec!["(unused)".to_owned()],
+        _ => vec![hex_bytes(bytes)],
     };
     let (before, after) = (side(before, &edit.before), side(after, &edit.after));
     let at = |lines: &[String], row: usize| lines.get(row).cloned().unwrap_or_default();
