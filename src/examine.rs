@@ -89,7 +89,7 @@ fn archive(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
 }
 
 fn in_member(error: &Error, member: &ArchiveMember<'_>, start: u64) -> Error {
-    let at = error.offset().map_or(start, |offset| start + offset.0);
+    let at = error.offset().map_or(start, |offset| start.saturating_add(offset.0));
     Error::malformed(at, format!("member {}: {}", String::from_utf8_lossy(member.name()), error.message()))
 }
 

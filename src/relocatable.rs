@@ -113,7 +113,10 @@ impl Object {
 
     /// Applies `entries` to `section`, which stands at `address`.
     fn relocate(&mut self, section: &Section, address: u64, entries: &[elf::Rela64<Le>], values: &[u64]) {
-        let Some((start, size)) = section.file_range(Le) else { return };
+        let in_file = |&(start, size): &(u64, u64)| {
+            start.checked_add(size).is_some_and(|end| end <= self.linked.len() as u64)
+        };
+        let Some((start, size)) = section.file_range(Le).filter(in_file) else { return };
         for entry in entries {
             let at = entry.r_offset.get(Le);
             let place = address.wrapping_add(at);

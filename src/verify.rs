@@ -131,6 +131,9 @@ fn program_headers(bytes: &[u8]) -> Option<(u64, Vec<ProgramHeader>)> {
         return Some((0, Vec::new()));
     }
     let header = Elf::parse_header(bytes).ok()?;
+    if header.e_type == ET_REL {
+        return Some((0, Vec::new()));
+    }
     let context = Ctx::new(Container::Big, Endian::Little);
     let offset = usize::try_from(header.e_phoff).ok()?;
     let entries = ProgramHeader::parse(bytes, offset, usize::from(header.e_phnum), context).ok()?;
