@@ -1,6 +1,8 @@
 //! Where functions begin and end: symbols, unwind information, entry points.
 //! Built once per file, and only for files that hold an entry's address.
 
+use std::num::{NonZeroU32, NonZeroU64};
+
 use gimli::{BaseAddresses, EhFrame, EhFrameHdr, UnwindSection as _};
 use object::LittleEndian as Le;
 use object::elf;
@@ -21,24 +23,48 @@ enum Source {
     EntryPoint,
 }
 
-/// A place where a function begins.
-#[derive(Clone, Debug)]
-struct Start<'a> {
+/// A place where a function begins. Large programs have a hundred thousand: 32 bytes each.
+#[derive(Clone, Copy, Debug)]
+struct Start {
     at: u64,
     /// First address behind the function; `at` where it is not known.
     end: u64,
+    /// The exception table, where there is one.
+    lsda: Option<NonZeroU64>,
+    /// Number of the name in the list of names.
+    name: Option<NonZeroU32>,
     source: Source,
-    /// Rank of the name (lower is better) and the name.
-    name: Option<(u32, &'a [u8])>,
     resolver: bool,
-    lsda: Option<u64>,
+}
+
+impl Start {
+    /// One that nothing more is known of.
+    fn new(at: u64, source: Source) -> Self {
+        Self { at, end: at, lsda: None, name: None, source, resolver: false }
+    }
+}
+
+/// Names of functions with their ranks; the lower rank is the better name.
+#[derive(Debug, Default)]
+struct Names<'a>(Vec<(u32, &'a [u8])>);
+
+impl<'a> Names<'a> {
+    fn add(&mut self, rank: u32, name: &'a [u8]) -> Option<NonZeroU32> {
+        self.0.push((rank, name));
+        u32::try_from(self.0.len()).ok().and_then(NonZeroU32::new)
+    }
+
+    fn get(&self, name: Option<NonZeroU32>) -> Option<(u32, &'a [u8])> {
+        self.0.get(name?.get() as usize - 1).copied()
+    }
 }
 
 /// All known functions of a file.
 #[derive(Debug)]
 pub struct Functions<'a> {
     /// Functions that lie in no other, by address, one per address.
-    primary: Vec<Start<'a>>,
+    primary: Vec<Start>,
+    names: Names<'a>,
     /// Further entries inside of them, by address.
     secondary: Vec<u64>,
     /// Initialised pointers that relocations fill, by address.
@@ -68,27 +94,20 @@ impl<'a> Functions<'a> {
     /// Collects what `image` tells of its functions. Tables that lie are left out.
     #[must_use]
     pub fn of(image: &Image<'a>) -> Self {
-        let mut starts = Vec::new();
+        let (mut starts, mut names) = (Vec::new(), Names::default());
         unwind_starts(image, &mut starts);
-        symbol_starts(image, &mut starts);
+        symbol_starts(image, &mut starts, &mut names);
         let mut relocated = Vec::new();
         relocation_starts(image, &mut starts, &mut relocated);
         for at in
             [image.entry_point.map(|e| e.0), image.dynamic.init, image.dynamic.fini].into_iter().flatten()
         {
-            starts.push(Start {
-                at,
-                end: at,
-                source: Source::EntryPoint,
-                name: None,
-                resolver: false,
-                lsda: None,
-            });
+            starts.push(Start::new(at, Source::EntryPoint));
         }
         starts.retain(|start| image.is_executable(Vaddr(start.at)));
         relocated.sort_unstable();
-        let (primary, secondary) = layered(starts);
-        Self { primary, secondary, relocated, exported_data: exported_data(image) }
+        let (primary, secondary) = layered(starts, &names);
+        Self { primary, names, secondary, relocated, exported_data: exported_data(image) }
     }
 
     /// The function whose code `at` belongs to: the last one that begins at or before it, up to the next.
@@ -108,10 +127,10 @@ impl<'a> Functions<'a> {
         Some(Extent {
             range: VaddrRange { start: Vaddr(start.at), end: Vaddr(end) },
             nominal_end: Vaddr(start.end.min(end)),
-            name: start.name.and_then(|(_, name)| std::str::from_utf8(name).ok()),
+            name: self.names.get(start.name).and_then(|(_, name)| std::str::from_utf8(name).ok()),
             is_bounded: true,
             is_resolver: start.resolver,
-            lsda: start.lsda.map(Vaddr),
+            lsda: start.lsda.map(|at| Vaddr(at.get())),
         })
     }
 
@@ -163,35 +182,34 @@ impl<'a> Functions<'a> {
 }
 
 /// Sorts `starts` into functions and entries inside of functions.
-fn layered(mut starts: Vec<Start<'_>>) -> (Vec<Start<'_>>, Vec<u64>) {
-    starts.sort_by_key(|start| (start.at, start.source));
-    let mut primary: Vec<Start<'_>> = Vec::new();
+fn layered(mut starts: Vec<Start>, names: &Names<'_>) -> (Vec<Start>, Vec<u64>) {
+    starts.sort_unstable_by_key(|start| (start.at, start.source));
     let mut secondary = Vec::new();
-    for start in starts {
-        match primary.last_mut() {
-            Some(last) if last.at == start.at => {
-                last.end = last.end.max(start.end);
-                last.resolver |= start.resolver;
-                last.lsda = last.lsda.or(start.lsda);
-                if let Some(name) = start.name
-                    && last.name.is_none_or(|(rank, _)| name.0 < rank)
-                {
-                    last.name = Some(name);
-                }
+    starts.dedup_by(|start, last| {
+        if last.at == start.at {
+            last.end = last.end.max(start.end);
+            last.resolver |= start.resolver;
+            last.lsda = last.lsda.or(start.lsda);
+            let rank = |name| names.get(name).map_or(u32::MAX, |(rank, _)| rank);
+            if rank(start.name) < rank(last.name) {
+                last.name = start.name;
             }
-            Some(last) if start.at < last.end && last.source == Source::UnwindInfo => {
-                if secondary.last() != Some(&start.at) {
-                    secondary.push(start.at);
-                }
-            }
-            _ => primary.push(start),
+            return true;
         }
-    }
-    (primary, secondary)
+        let is_inside = start.at < last.end && last.source == Source::UnwindInfo;
+        if is_inside && secondary.last() != Some(&start.at) {
+            secondary.push(start.at);
+        }
+        is_inside
+    });
+    starts.shrink_to_fit();
+    (starts, secondary)
 }
 
-fn unwind_starts<'a>(image: &Image<'a>, starts: &mut Vec<Start<'a>>) {
+fn unwind_starts(image: &Image<'_>, starts: &mut Vec<Start>) {
     let Some((at, bytes, bases)) = eh_frame(image) else { return };
+    // Room for all at once: what is reserved and not used costs nothing, growing would cost copies.
+    starts.reserve(bytes.len() / SMALLEST_FDE);
     let eh_frame = EhFrame::new(bytes, gimli::LittleEndian);
     let bases = bases.set_eh_frame(at.0);
     let mut entries = eh_frame.entries(&bases);
@@ -211,19 +229,16 @@ fn unwind_starts<'a>(image: &Image<'a>, starts: &mut Vec<Start<'a>>) {
             continue;
         }
         let lsda = match fde.lsda() {
-            Some(gimli::Pointer::Direct(lsda)) => Some(lsda),
+            Some(gimli::Pointer::Direct(lsda)) => NonZeroU64::new(lsda),
             _ => None,
         };
-        starts.push(Start {
-            at: fde.initial_address(),
-            end: fde.end_address(),
-            source: Source::UnwindInfo,
-            name: None,
-            resolver: false,
-            lsda,
-        });
+        let start = Start::new(fde.initial_address(), Source::UnwindInfo);
+        starts.push(Start { end: fde.end_address(), lsda, ..start });
     }
 }
+
+/// Bytes of the smallest frame description: length, CIE, begin and size of the code, padding.
+const SMALLEST_FDE: usize = 20;
 
 /// `.eh_frame`: from `PT_GNU_EH_FRAME`, which points to it, or from the section of that name.
 fn eh_frame<'a>(image: &Image<'a>) -> Option<(Vaddr, &'a [u8], BaseAddresses)> {
@@ -248,14 +263,14 @@ fn eh_frame<'a>(image: &Image<'a>) -> Option<(Vaddr, &'a [u8], BaseAddresses)> {
     by_section().or_else(by_header)
 }
 
-fn symbol_starts<'a>(image: &Image<'a>, starts: &mut Vec<Start<'a>>) {
+fn symbol_starts<'a>(image: &Image<'a>, starts: &mut Vec<Start>, names: &mut Names<'a>) {
     if let Some((symbols, strings)) = dynamic_symbols(image) {
-        push_symbols(symbols, &strings, 0, starts);
+        push_symbols(symbols, &strings, 0, starts, names);
     }
     let Ok(header) = elf::FileHeader64::<Le>::parse(image.bytes) else { return };
     let Ok(sections) = header.sections(Le, image.bytes) else { return };
     if let Ok(table) = sections.symbols(Le, image.bytes, elf::SHT_SYMTAB) {
-        push_symbols(table.symbols(), &table.strings(), 1 << 30, starts);
+        push_symbols(table.symbols(), &table.strings(), 1 << 30, starts, names);
     }
 }
 
@@ -264,7 +279,8 @@ fn push_symbols<'a>(
     symbols: &'a [elf::Sym64<Le>],
     strings: &StringTable<'a>,
     rank: u32,
-    starts: &mut Vec<Start<'a>>,
+    starts: &mut Vec<Start>,
+    names: &mut Names<'a>,
 ) {
     const LOCAL: u32 = 1 << 31;
     for (index, symbol) in symbols.iter().enumerate() {
@@ -275,14 +291,10 @@ fn push_symbols<'a>(
         let at = symbol.st_value.get(Le);
         let local = if symbol.st_bind() == elf::STB_LOCAL { LOCAL } else { 0 };
         let rank = local.saturating_add(rank).saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
-        starts.push(Start {
-            at,
-            end: at.saturating_add(symbol.st_size.get(Le)),
-            source: Source::Symbol,
-            name: symbol.name(Le, *strings).ok().filter(|name| !name.is_empty()).map(|name| (rank, name)),
-            resolver,
-            lsda: None,
-        });
+        let name = symbol.name(Le, *strings).ok().filter(|name| !name.is_empty());
+        let name = name.and_then(|name| names.add(rank, name));
+        let end = at.saturating_add(symbol.st_size.get(Le));
+        starts.push(Start { end, name, resolver, ..Start::new(at, Source::Symbol) });
     }
 }
 
@@ -321,23 +333,17 @@ fn exported_data(image: &Image<'_>) -> Vec<VaddrRange> {
 }
 
 /// IFUNC resolvers that only relocations name, and the places that relocations fill.
-fn relocation_starts<'a>(image: &Image<'a>, starts: &mut Vec<Start<'a>>, relocated: &mut Vec<u64>) {
+fn relocation_starts(image: &Image<'_>, starts: &mut Vec<Start>, relocated: &mut Vec<u64>) {
     for (at, size) in [image.dynamic.rela, image.dynamic.plt_rela].into_iter().flatten() {
         let count = usize::try_from(size).unwrap_or(0) / size_of::<elf::Rela64<Le>>();
         let Some(bytes) = image.bytes_at(Vaddr(at)) else { continue };
         let Ok(entries) = bytes.read_slice_at::<elf::Rela64<Le>>(0, count) else { continue };
+        relocated.reserve_exact(entries.len());
         for entry in entries {
             relocated.push(entry.r_offset.get(Le));
             if entry.r_type(Le, false) == elf::R_X86_64_IRELATIVE {
                 let at = entry.r_addend.get(Le).cast_unsigned();
-                starts.push(Start {
-                    at,
-                    end: at,
-                    source: Source::EntryPoint,
-                    name: None,
-                    resolver: true,
-                    lsda: None,
-                });
+                starts.push(Start { resolver: true, ..Start::new(at, Source::EntryPoint) });
             }
         }
     }
