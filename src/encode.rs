@@ -2,7 +2,7 @@
 //! nothing where the bytes do not have the shape or the room.
 
 use crate::addr::Vaddr;
-use crate::flow::Gpr;
+use crate::registers::Gpr;
 
 /// `nop`, to fill what an instruction leaves over.
 pub(crate) const NOP: u8 = 0x90;

@@ -1,108 +1,28 @@
 //! search -> decode -> flow -> classify: every place that holds an entry's address, with what is known of it.
 
+mod finding;
+mod judge;
+mod words;
+
 use std::collections::BTreeMap;
 
-use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind};
 
+pub(crate) use self::finding::{Call, Constant, Evidence, Finding, Load, Site, Span};
+use self::judge::{Judged, called_form, judge};
+use self::words::{Candidate, CellUses};
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::code::{self, Function};
-use crate::elf::{FileType, Image};
-use crate::flow::{self, Cell, Flow, Gpr, Incoming, SiteUses, Subjects, Through, Use};
+use crate::elf::Image;
+use crate::flow::{self, Flow, Incoming, SiteUses, Subjects, Use};
 use crate::functions::Functions;
 use crate::limits;
+use crate::liveness;
 use crate::references;
+use crate::registers::gpr;
 use crate::search::{self, Hit};
 use crate::site::{Deed, Form, Reach, Step};
 use crate::vsyscall::Entry;
-
-/// Where an instruction, or a data word, is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Span {
-    pub(crate) vaddr: Vaddr,
-    pub(crate) offset: FileOffset,
-    pub(crate) len: usize,
-}
-
-/// What holds the address, as far as that matters for changing it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Constant {
-    /// `mov $entry,%reg`
-    Register(Gpr),
-    /// An immediate of 32 bits at this distance into the instruction: `movq $entry,mem`, `push $entry`.
-    Immediate { at: usize },
-    /// Part of a computation whose result in this register is the entry's address.
-    Computed(Gpr),
-    /// The page's address plus an index that is not known, in this register.
-    Indexed(Gpr),
-    /// A pointer in data.
-    Word,
-    /// `call rel32` or `jmp rel32`.
-    Branch,
-}
-
-/// A call or jump through the address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Call {
-    pub(crate) span: Span,
-    pub(crate) jump: bool,
-    /// The target is nothing but sites' entries.
-    pub(crate) exact: bool,
-    pub(crate) through: Through,
-    /// All sites that the call may go through.
-    pub(crate) sites: Vec<Vaddr>,
-}
-
-/// A load of a data word into a register, or a call through it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Load {
-    pub(crate) span: Span,
-    /// The register; nothing for a call or jump through memory.
-    pub(crate) register: Option<Gpr>,
-    /// The flags are free behind it.
-    pub(crate) flags_are_free: bool,
-}
-
-/// Why a site is a call, and what must change with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Evidence {
-    pub(crate) constant: Constant,
-    pub(crate) calls: Vec<Call>,
-    /// Loads of a data word.
-    pub(crate) loads: Vec<Load>,
-    /// The program may put something else into that word, so that loads must see what is there.
-    pub(crate) word_may_change: bool,
-    /// The value reaches nothing but exact calls, so it may become another value.
-    pub(crate) only_called: bool,
-    /// Nothing lies between the constant and its single call.
-    pub(crate) adjacent: bool,
-    /// Code behind a call reads `rcx` or `r11`.
-    pub(crate) expects_preserved: bool,
-    /// What else is done with the value, which a rewrite would change.
-    pub(crate) conflict: Option<&'static str>,
-    /// `r11` and the flags are free behind the constant, so that other code may run there.
-    pub(crate) scratch_is_free: bool,
-}
-
-/// What is known of a site.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Finding {
-    Call(Evidence),
-    Unproven(String),
-    Harmless(String),
-}
-
-/// A place that holds an entry's address, or looks so.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Site {
-    pub(crate) span: Span,
-    pub(crate) entry: Entry,
-    pub(crate) form: Form,
-    pub(crate) function: Option<String>,
-    pub(crate) reach: Option<Reach>,
-    pub(crate) finding: Finding,
-    /// The way of the address, by offset.
-    pub(crate) steps: Vec<Step>,
-}
 
 /// What a scan found; `functions` is there where something had to be decoded.
 #[derive(Debug)]
@@ -153,22 +73,6 @@ struct Scanner<'a> {
     sites: Vec<Site>,
     /// Words of memory to find readers of.
     cells: Vec<Candidate>,
-}
-
-/// A word of memory that holds an entry's address, or gets it from code.
-struct Candidate {
-    at: Vaddr,
-    span: Span,
-    entry: Entry,
-    function: Option<String>,
-    constant: Constant,
-    /// In initialised data, not stored by code.
-    initialised: bool,
-    /// Code stores it in the stead of another value.
-    joined: bool,
-    scratch_is_free: bool,
-    /// The way of the address to the word.
-    steps: Vec<Step>,
 }
 
 /// An instruction whose value is to be followed.
@@ -271,7 +175,7 @@ impl<'a> Scanner<'a> {
         // Where the code behind cannot be followed, it may expect anything.
         let expects_preserved = function.complete(self.image, &self.functions).map_or(true, |function| {
             let index = function.index_of(Vaddr(instruction.ip()));
-            index.is_none_or(|index| flow::expects_preserved(&function, index))
+            index.is_none_or(|index| liveness::expects_preserved(&function, index))
         });
         let evidence = Evidence {
             constant: Constant::Branch,
@@ -350,7 +254,7 @@ impl<'a> Scanner<'a> {
         let offsets = code::constant_offsets(self.image, &instruction);
         let is_operand = instruction.ip().wrapping_add(offsets.immediate_offset() as u64) == at.0;
         let subtracts = matches!(instruction.code(), Code::Sub_RAX_imm32 | Code::Sub_rm64_imm32);
-        let register = flow::gpr(instruction.op0_register()).filter(|_| subtracts && is_operand);
+        let register = gpr(instruction.op0_register()).filter(|_| subtracts && is_operand);
         if let Some(register) = register {
             subjects.push(Subject { instruction, constant: Constant::Computed(register) });
         }
@@ -395,7 +299,7 @@ impl<'a> Scanner<'a> {
             (0..instruction.op_count()).rev().find_map(|operand| instruction.try_immediate(operand).ok());
         if is_displacement && instruction.code() == Code::Lea_r64_m && !instruction.is_ip_rel_memory_operand()
         {
-            return match flow::gpr(instruction.op0_register()) {
+            return match gpr(instruction.op0_register()) {
                 Some(register) => Role::Followed(Constant::Computed(register)),
                 None => Role::Other("bytes of a displacement"),
             };
@@ -406,9 +310,8 @@ impl<'a> Scanner<'a> {
         if operand.and_then(Entry::at).is_none() {
             return Role::Other("a number that is not the address");
         }
-        let register = (instruction.op0_kind() == OpKind::Register)
-            .then(|| flow::gpr(instruction.op0_register()))
-            .flatten();
+        let register =
+            (instruction.op0_kind() == OpKind::Register).then(|| gpr(instruction.op0_register())).flatten();
         match (instruction.code(), register) {
             (Code::Mov_rm64_imm32 | Code::Mov_r64_imm64, Some(register)) => {
                 Role::Followed(Constant::Register(register))
@@ -604,7 +507,9 @@ impl<'a> Scanner<'a> {
         flow: &Flow,
     ) -> Evidence {
         let expects_preserved = uses.uses.iter().any(|used| match *used {
-            Use::Call { index, .. } | Use::IndexedCall { index } => flow::expects_preserved(function, index),
+            Use::Call { index, .. } | Use::IndexedCall { index } => {
+                liveness::expects_preserved(function, index)
+            }
             _ => false,
         });
         let conflict = uses.uses.iter().find_map(|used| match used {
@@ -655,7 +560,7 @@ impl<'a> Scanner<'a> {
 
     fn scratch_is_free(&self, function: &Function<'a>, subject: &Subject) -> bool {
         let index = function.index_of(Vaddr(subject.instruction.ip()));
-        index.is_some_and(|index| flow::scratch_is_free(function, index))
+        index.is_some_and(|index| liveness::scratch_is_free(function, index))
     }
 
     /// Whether control may arrive between the constant and its last call in a way that the data flow does
@@ -666,277 +571,6 @@ impl<'a> Scanner<'a> {
         let last = calls.iter().map(|call| call.span.vaddr).max().unwrap_or(start).max(start);
         let between = VaddrRange { start: first, end: last.plus(1) };
         references::may_lead_into(self.image, &self.functions, Some(function), between)
-    }
-
-    // Words of memory.
-
-    /// Finds out which of the collected words are called through.
-    fn read_cells(&mut self) {
-        let candidates = std::mem::take(&mut self.cells);
-        if candidates.is_empty() {
-            return;
-        }
-        let mut cells: Vec<(Vaddr, Entry)> =
-            candidates.iter().map(|candidate| (candidate.at, candidate.entry)).collect();
-        cells.sort_unstable();
-        cells.dedup_by_key(|&mut (at, _)| at);
-        let (addresses, entries): (Vec<Vaddr>, Vec<Entry>) = cells.into_iter().unzip();
-        let readers = self.readers(&addresses, &entries);
-        for candidate in &candidates {
-            let reader = addresses.binary_search(&candidate.at).ok().and_then(|index| readers.get(index));
-            if let Some(reader) = reader {
-                self.classify_cell(candidate, reader);
-            }
-        }
-    }
-
-    /// What code does with the words at `addresses`.
-    fn readers(&self, addresses: &[Vaddr], entries: &[Entry]) -> Vec<CellUses> {
-        let mut found: Vec<CellUses> = addresses.iter().map(|_| CellUses::default()).collect();
-        let mut places: Vec<Vaddr> = Vec::new();
-        for (number, &address) in addresses.iter().enumerate() {
-            let range = VaddrRange { start: self.table_start(address), end: address.plus(1) };
-            let mut is_complete = true;
-            let mut near = |at: Vaddr| {
-                is_complete &= places.len() < limits::CELL_READERS;
-                if is_complete {
-                    places.push(at);
-                }
-            };
-            let is_searched = search::relative_references(self.image, range, &mut near)
-                && search::absolute_references(self.image, range, &mut near);
-            found[number].pointed_to = self.is_pointed_to(address);
-            found[number].doubtful = !(is_complete && is_searched);
-        }
-        places.sort_unstable();
-        places.dedup();
-        let mut functions: Vec<Function<'a>> = Vec::new();
-        let mut is_doubtful = false;
-        for &place in &places {
-            if !self.image.may_be_code(place) || functions.iter().any(|function| function.contains(place)) {
-                continue;
-            }
-            let is_operand = |function: &Function<'_>| {
-                let covering = function.covering(place).map(|index| &function.instructions[index]);
-                covering.is_some_and(|instruction| code::has_operand_at(self.image, instruction, place))
-            };
-            match Function::decode(self.image, &self.functions, place) {
-                Ok(function) if !is_operand(&function) => {}
-                Ok(function) => match function.complete(self.image, &self.functions) {
-                    Ok(function) => functions.push(function),
-                    Err(_) => is_doubtful = true,
-                },
-                Err(_) => is_doubtful |= code::may_be_displacement(self.image, place),
-            }
-        }
-        for uses in &mut found {
-            uses.doubtful |= is_doubtful;
-        }
-        for function in &functions {
-            self.note_writers(function, addresses, &mut found);
-        }
-        for function in &functions {
-            self.note_readers(function, addresses, entries, &mut found);
-        }
-        found
-    }
-
-    /// The first word of the table that the word at `at` may belong to: pointers to code, or nothing,
-    /// stand before it.
-    fn table_start(&self, at: Vaddr) -> Vaddr {
-        let mut start = at;
-        for _ in 0..limits::TABLE_WORDS {
-            let before = Vaddr(start.0.wrapping_sub(8));
-            let Some(word) = self.image.array_at::<8>(before).map(u64::from_le_bytes) else { break };
-            let is_function = Entry::at(word).is_some() || self.image.is_executable(Vaddr(word)) || word == 0;
-            if !is_function && !self.functions.is_relocated(before) {
-                break;
-            }
-            start = before;
-        }
-        start
-    }
-
-    /// Whether data holds the address of the word at `at`, so that code unseen may write there.
-    fn is_pointed_to(&self, at: Vaddr) -> bool {
-        let mut found = false;
-        let word = VaddrRange { start: at, end: at.plus(1) };
-        let is_searched = search::absolute_references(self.image, word, |place| {
-            found |= !self.image.may_be_code(place) && references::may_be_pointer(self.image, place);
-        });
-        found || !is_searched
-    }
-
-    fn note_writers(&self, function: &Function<'a>, addresses: &[Vaddr], found: &mut [CellUses]) {
-        for instruction in &function.instructions {
-            let Some(target) = memory_address(instruction) else { continue };
-            let Ok(number) = addresses.binary_search(&target) else { continue };
-            let reads_only = match instruction.mnemonic() {
-                Mnemonic::Mov => instruction.op0_kind() == OpKind::Register,
-                Mnemonic::Call | Mnemonic::Jmp | Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push => true,
-                _ => false,
-            };
-            match instruction.mnemonic() {
-                Mnemonic::Lea => found[number].pointed_to = true,
-                _ => found[number].written |= !reads_only,
-            }
-        }
-    }
-
-    fn note_readers(
-        &self,
-        function: &Function<'a>,
-        addresses: &[Vaddr],
-        entries: &[Entry],
-        found: &mut [CellUses],
-    ) {
-        let cells = addresses.iter().zip(entries).zip(found.iter()).map(|((&at, &entry), uses)| Cell {
-            at,
-            entry,
-            may_change: uses.may_change(),
-        });
-        let mut query = Subjects::default();
-        let cells: Vec<Cell> = cells.collect();
-        for (chunk, cells) in cells.chunks(limits::SITES_PER_FUNCTION).enumerate() {
-            query.cells = cells.to_vec();
-            let first = chunk * limits::SITES_PER_FUNCTION;
-            let Ok(flow) = flow::analyse(self.image, &self.functions, function, &query) else {
-                for uses in &mut found[first..first + cells.len()] {
-                    uses.doubtful = true;
-                }
-                continue;
-            };
-            for (number, uses) in flow.sites.iter().enumerate() {
-                self.note_uses(function, &flow, &query, number, uses, &mut found[first + number]);
-            }
-        }
-    }
-
-    fn note_uses(
-        &self,
-        function: &Function<'a>,
-        flow: &Flow,
-        query: &Subjects,
-        number: usize,
-        uses: &SiteUses,
-        found: &mut CellUses,
-    ) {
-        found.calls.extend(self.calls(function, flow, query, number));
-        found.steps.extend(self.steps(function, uses));
-        for used in &uses.uses {
-            found.compared |= *used == Use::Compared;
-            found.used |= !matches!(used, Use::Compared | Use::Loaded { .. });
-            match *used {
-                Use::Loaded { index } => {
-                    let instruction = &function.instructions[index];
-                    let register = (instruction.mnemonic() == Mnemonic::Mov)
-                        .then(|| flow::gpr(instruction.op0_register()))
-                        .flatten();
-                    let flags_are_free = register.is_none() || flow::flags_are_free(function, index);
-                    found.loads.push(Load { span: self.span(instruction), register, flags_are_free });
-                }
-                Use::Call { index, .. } => {
-                    found.expects_preserved |= flow::expects_preserved(function, index);
-                }
-                Use::Compared => found.conflict = Some("the pointer is also compared with something"),
-                Use::Computed => found.conflict = Some("the pointer is also computed with"),
-                Use::Returned if function.extent.is_resolver => found.returned = true,
-                _ => {}
-            }
-        }
-    }
-
-    /// Why the loads of an initialised word, not the word, cannot be rewritten where they have to be: in a
-    /// file without fixed addresses.
-    fn unrelocatable(&self, candidate: &Candidate, uses: &CellUses) -> Option<&'static str> {
-        if !candidate.initialised || self.image.identity.file_type == FileType::Exec {
-            return None;
-        }
-        let direct = |load: &Load| {
-            let instruction = code::instruction_at(self.image, load.span.vaddr);
-            instruction.and_then(|instruction| memory_address(&instruction)) == Some(candidate.at)
-        };
-        if uses.pointed_to || self.functions.is_exported_data(candidate.at) {
-            Some("the word has no relocation that could make it point to a stub, and code unseen may read it")
-        } else if uses.doubtful || !uses.loads.iter().all(direct) {
-            Some("the word is read by an index and has no relocation that could make it point to a stub")
-        } else {
-            None
-        }
-    }
-
-    fn classify_cell(&mut self, candidate: &Candidate, uses: &CellUses) {
-        let called = !uses.calls.is_empty() || uses.returned;
-        let (form, reach, finding) = if called {
-            let form = if candidate.initialised { Form::DataWord } else { Form::StoredFallback };
-            let always = candidate.initialised && !uses.may_change();
-            let reach = if always { Reach::Always } else { Reach::Fallback };
-            let evidence = Evidence {
-                constant: candidate.constant,
-                calls: uses.calls.clone(),
-                loads: uses.loads.clone(),
-                word_may_change: uses.may_change() || self.image.is_writable(candidate.at),
-                only_called: false,
-                adjacent: false,
-                expects_preserved: uses.expects_preserved,
-                conflict: uses.conflict.or(self.unrelocatable(candidate, uses)),
-                scratch_is_free: candidate.scratch_is_free,
-            };
-            (form, Some(reach), Finding::Call(evidence))
-        } else {
-            let form = match candidate {
-                Candidate { initialised: true, .. } => Form::DataWord,
-                Candidate { joined: true, .. } => Form::StoredFallback,
-                _ => Form::StoredConstant,
-            };
-            if candidate.initialised && uses.is_only_compared() {
-                let reason = "compared with what is loaded, never called";
-                let (span, entry, function) = (candidate.span, candidate.entry, candidate.function.clone());
-                let steps = candidate.steps.iter().chain(&uses.steps).copied().collect();
-                let finding = Finding::Harmless(reason.into());
-                self.sites.push(Site { span, entry, form, function, reach: None, finding, steps });
-                return;
-            }
-            let reason = if uses.doubtful {
-                "the code that reads the word could not be analysed"
-            } else if uses.loads.is_empty() {
-                "no code is seen that reads the word"
-            } else {
-                "no code is seen that calls through the word"
-            };
-            (form, None, Finding::Unproven(reason.into()))
-        };
-        let (span, entry, function) = (candidate.span, candidate.entry, candidate.function.clone());
-        let steps = candidate.steps.iter().chain(&uses.steps).copied().collect();
-        self.sites.push(Site { span, entry, form, function, reach, finding, steps });
-    }
-}
-
-/// What is known of the code that uses a word of memory.
-#[derive(Clone, Debug, Default)]
-struct CellUses {
-    calls: Vec<Call>,
-    steps: Vec<Step>,
-    loads: Vec<Load>,
-    written: bool,
-    pointed_to: bool,
-    returned: bool,
-    compared: bool,
-    /// Anything is done with it but loading and comparing.
-    used: bool,
-    doubtful: bool,
-    expects_preserved: bool,
-    conflict: Option<&'static str>,
-}
-
-impl CellUses {
-    /// Whether all that code does with the word is to load and to compare it.
-    fn is_only_compared(&self) -> bool {
-        self.compared && !self.used && !self.doubtful && !self.pointed_to
-    }
-
-    fn may_change(&self) -> bool {
-        self.written || self.pointed_to
     }
 }
 
@@ -952,72 +586,4 @@ enum Role {
     Followed(Constant),
     Compared,
     Other(&'static str),
-}
-
-enum Judged {
-    /// Called; the form where it is not the kind of the calls that tells.
-    Call(Option<Form>),
-    /// Stored in a word of memory: whether it is called is for the readers of the word to tell.
-    Cell {
-        at: Vaddr,
-        joined: bool,
-    },
-    Not(Form, Finding),
-}
-
-fn judge(uses: &SiteUses, called: bool, in_resolver: bool) -> Judged {
-    let has = |wanted: fn(&Use) -> bool| uses.uses.iter().any(wanted);
-    let unproven = |form, reason: &str| Judged::Not(form, Finding::Unproven(reason.into()));
-    let stored_to = uses.uses.iter().find_map(|used| match used {
-        Use::StoredTo { at, joined } => Some((*at, *joined)),
-        _ => None,
-    });
-    if called || has(|used| matches!(used, Use::IndexedCall { .. })) {
-        Judged::Call(None)
-    } else if has(|used| *used == Use::Returned) && in_resolver {
-        Judged::Call(Some(Form::IfuncFallback))
-    } else if has(|used| *used == Use::StoredMangled) {
-        Judged::Call(Some(Form::StoredFallback))
-    } else if let Some((at, joined)) = stored_to {
-        Judged::Cell { at, joined }
-    } else if has(|used| *used == Use::Returned) {
-        unproven(Form::StoredConstant, "returned to callers that are not known")
-    } else if has(|used| *used == Use::Stored) {
-        unproven(Form::StoredConstant, "stored in memory that is not followed")
-    } else if has(|used| matches!(used, Use::Argument { .. })) {
-        unproven(Form::Argument, "passed on as an argument")
-    } else if has(|used| *used == Use::Computed) {
-        unproven(Form::Computed, "computed with, and the result is not followed")
-    } else if has(|used| *used == Use::Compared) {
-        Judged::Not(Form::Compare, Finding::Harmless("compared with, never called".into()))
-    } else {
-        unproven(Form::OtherInstruction, "no use of the value is seen")
-    }
-}
-
-fn called_form(constant: Constant, uses: &SiteUses, calls: &[Call]) -> Form {
-    let through_slot = uses.uses.iter().any(|used| matches!(used, Use::Call { through_slot: true, .. }));
-    if matches!(constant, Constant::Computed(_)) {
-        Form::Computed
-    } else if through_slot {
-        Form::StackSlot
-    } else if calls.iter().all(|call| call.jump) {
-        Form::TailJump
-    } else {
-        Form::DirectCall
-    }
-}
-
-/// The fixed address that a memory operand of `instruction` names.
-fn memory_address(instruction: &Instruction) -> Option<Vaddr> {
-    let has_memory =
-        (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
-    if !has_memory || matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
-        return None;
-    }
-    if instruction.is_ip_rel_memory_operand() {
-        return Some(Vaddr(instruction.ip_rel_memory_address()));
-    }
-    let fixed = instruction.memory_base() == Register::None && instruction.memory_index() == Register::None;
-    fixed.then(|| Vaddr(instruction.memory_displacement64()))
 }

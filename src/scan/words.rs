@@ -1,0 +1,318 @@
+//! Words of memory that hold an entry's address, or get it from code: who reads them, who calls through them,
+//! who may replace what is there.
+
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+
+use super::{Call, Constant, Evidence, Finding, Load, Scanner, Site, Span};
+use crate::addr::{Vaddr, VaddrRange};
+use crate::code::{self, Function};
+use crate::elf::FileType;
+use crate::flow::{self, Cell, Flow, SiteUses, Subjects, Use};
+use crate::limits;
+use crate::liveness;
+use crate::references;
+use crate::registers::gpr;
+use crate::search;
+use crate::site::{Form, Reach, Step};
+use crate::vsyscall::Entry;
+
+/// A word of memory that holds an entry's address, or gets it from code.
+pub(super) struct Candidate {
+    pub(super) at: Vaddr,
+    pub(super) span: Span,
+    pub(super) entry: Entry,
+    pub(super) function: Option<String>,
+    pub(super) constant: Constant,
+    /// In initialised data, not stored by code.
+    pub(super) initialised: bool,
+    /// Code stores it in the stead of another value.
+    pub(super) joined: bool,
+    pub(super) scratch_is_free: bool,
+    /// The way of the address to the word.
+    pub(super) steps: Vec<Step>,
+}
+
+impl<'a> Scanner<'a> {
+    /// Finds out which of the collected words are called through.
+    pub(super) fn read_cells(&mut self) {
+        let candidates = std::mem::take(&mut self.cells);
+        if candidates.is_empty() {
+            return;
+        }
+        let mut cells: Vec<(Vaddr, Entry)> =
+            candidates.iter().map(|candidate| (candidate.at, candidate.entry)).collect();
+        cells.sort_unstable();
+        cells.dedup_by_key(|&mut (at, _)| at);
+        let (addresses, entries): (Vec<Vaddr>, Vec<Entry>) = cells.into_iter().unzip();
+        let readers = self.readers(&addresses, &entries);
+        for candidate in &candidates {
+            let reader = addresses.binary_search(&candidate.at).ok().and_then(|index| readers.get(index));
+            if let Some(reader) = reader {
+                self.classify_cell(candidate, reader);
+            }
+        }
+    }
+
+    /// What code does with the words at `addresses`.
+    fn readers(&self, addresses: &[Vaddr], entries: &[Entry]) -> Vec<CellUses> {
+        let mut found: Vec<CellUses> = addresses.iter().map(|_| CellUses::default()).collect();
+        let mut places: Vec<Vaddr> = Vec::new();
+        for (number, &address) in addresses.iter().enumerate() {
+            let range = VaddrRange { start: self.table_start(address), end: address.plus(1) };
+            let mut is_complete = true;
+            let mut near = |at: Vaddr| {
+                is_complete &= places.len() < limits::CELL_READERS;
+                if is_complete {
+                    places.push(at);
+                }
+            };
+            let is_searched = search::relative_references(self.image, range, &mut near)
+                && search::absolute_references(self.image, range, &mut near);
+            found[number].pointed_to = self.is_pointed_to(address);
+            found[number].doubtful = !(is_complete && is_searched);
+        }
+        places.sort_unstable();
+        places.dedup();
+        let mut functions: Vec<Function<'a>> = Vec::new();
+        let mut is_doubtful = false;
+        for &place in &places {
+            if !self.image.may_be_code(place) || functions.iter().any(|function| function.contains(place)) {
+                continue;
+            }
+            let is_operand = |function: &Function<'_>| {
+                let covering = function.covering(place).map(|index| &function.instructions[index]);
+                covering.is_some_and(|instruction| code::has_operand_at(self.image, instruction, place))
+            };
+            match Function::decode(self.image, &self.functions, place) {
+                Ok(function) if !is_operand(&function) => {}
+                Ok(function) => match function.complete(self.image, &self.functions) {
+                    Ok(function) => functions.push(function),
+                    Err(_) => is_doubtful = true,
+                },
+                Err(_) => is_doubtful |= code::may_be_displacement(self.image, place),
+            }
+        }
+        for uses in &mut found {
+            uses.doubtful |= is_doubtful;
+        }
+        for function in &functions {
+            self.note_writers(function, addresses, &mut found);
+        }
+        for function in &functions {
+            self.note_readers(function, addresses, entries, &mut found);
+        }
+        found
+    }
+
+    /// The first word of the table that the word at `at` may belong to: pointers to code, or nothing,
+    /// stand before it.
+    fn table_start(&self, at: Vaddr) -> Vaddr {
+        let mut start = at;
+        for _ in 0..limits::TABLE_WORDS {
+            let before = Vaddr(start.0.wrapping_sub(8));
+            let Some(word) = self.image.array_at::<8>(before).map(u64::from_le_bytes) else { break };
+            let is_function = Entry::at(word).is_some() || self.image.is_executable(Vaddr(word)) || word == 0;
+            if !is_function && !self.functions.is_relocated(before) {
+                break;
+            }
+            start = before;
+        }
+        start
+    }
+
+    /// Whether data holds the address of the word at `at`, so that code unseen may write there.
+    fn is_pointed_to(&self, at: Vaddr) -> bool {
+        let mut found = false;
+        let word = VaddrRange { start: at, end: at.plus(1) };
+        let is_searched = search::absolute_references(self.image, word, |place| {
+            found |= !self.image.may_be_code(place) && references::may_be_pointer(self.image, place);
+        });
+        found || !is_searched
+    }
+
+    fn note_writers(&self, function: &Function<'a>, addresses: &[Vaddr], found: &mut [CellUses]) {
+        for instruction in &function.instructions {
+            let Some(target) = memory_address(instruction) else { continue };
+            let Ok(number) = addresses.binary_search(&target) else { continue };
+            let reads_only = match instruction.mnemonic() {
+                Mnemonic::Mov => instruction.op0_kind() == OpKind::Register,
+                Mnemonic::Call | Mnemonic::Jmp | Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push => true,
+                _ => false,
+            };
+            match instruction.mnemonic() {
+                Mnemonic::Lea => found[number].pointed_to = true,
+                _ => found[number].written |= !reads_only,
+            }
+        }
+    }
+
+    fn note_readers(
+        &self,
+        function: &Function<'a>,
+        addresses: &[Vaddr],
+        entries: &[Entry],
+        found: &mut [CellUses],
+    ) {
+        let cells = addresses.iter().zip(entries).zip(found.iter()).map(|((&at, &entry), uses)| Cell {
+            at,
+            entry,
+            may_change: uses.may_change(),
+        });
+        let mut query = Subjects::default();
+        let cells: Vec<Cell> = cells.collect();
+        for (chunk, cells) in cells.chunks(limits::SITES_PER_FUNCTION).enumerate() {
+            query.cells = cells.to_vec();
+            let first = chunk * limits::SITES_PER_FUNCTION;
+            let Ok(flow) = flow::analyse(self.image, &self.functions, function, &query) else {
+                for uses in &mut found[first..first + cells.len()] {
+                    uses.doubtful = true;
+                }
+                continue;
+            };
+            for (number, uses) in flow.sites.iter().enumerate() {
+                self.note_uses(function, &flow, &query, number, uses, &mut found[first + number]);
+            }
+        }
+    }
+
+    pub(super) fn note_uses(
+        &self,
+        function: &Function<'a>,
+        flow: &Flow,
+        query: &Subjects,
+        number: usize,
+        uses: &SiteUses,
+        found: &mut CellUses,
+    ) {
+        found.calls.extend(self.calls(function, flow, query, number));
+        found.steps.extend(self.steps(function, uses));
+        for used in &uses.uses {
+            found.compared |= *used == Use::Compared;
+            found.used |= !matches!(used, Use::Compared | Use::Loaded { .. });
+            match *used {
+                Use::Loaded { index } => {
+                    let instruction = &function.instructions[index];
+                    let register = (instruction.mnemonic() == Mnemonic::Mov)
+                        .then(|| gpr(instruction.op0_register()))
+                        .flatten();
+                    let flags_are_free = register.is_none() || liveness::flags_are_free(function, index);
+                    found.loads.push(Load { span: self.span(instruction), register, flags_are_free });
+                }
+                Use::Call { index, .. } => {
+                    found.expects_preserved |= liveness::expects_preserved(function, index);
+                }
+                Use::Compared => found.conflict = Some("the pointer is also compared with something"),
+                Use::Computed => found.conflict = Some("the pointer is also computed with"),
+                Use::Returned if function.extent.is_resolver => found.returned = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// Why the loads of an initialised word, not the word, cannot be rewritten where they have to be: in a
+    /// file without fixed addresses.
+    fn unrelocatable(&self, candidate: &Candidate, uses: &CellUses) -> Option<&'static str> {
+        if !candidate.initialised || self.image.identity.file_type == FileType::Exec {
+            return None;
+        }
+        let direct = |load: &Load| {
+            let instruction = code::instruction_at(self.image, load.span.vaddr);
+            instruction.and_then(|instruction| memory_address(&instruction)) == Some(candidate.at)
+        };
+        if uses.pointed_to || self.functions.is_exported_data(candidate.at) {
+            Some("the word has no relocation that could make it point to a stub, and code unseen may read it")
+        } else if uses.doubtful || !uses.loads.iter().all(direct) {
+            Some("the word is read by an index and has no relocation that could make it point to a stub")
+        } else {
+            None
+        }
+    }
+
+    fn classify_cell(&mut self, candidate: &Candidate, uses: &CellUses) {
+        let called = !uses.calls.is_empty() || uses.returned;
+        let (form, reach, finding) = if called {
+            let form = if candidate.initialised { Form::DataWord } else { Form::StoredFallback };
+            let always = candidate.initialised && !uses.may_change();
+            let reach = if always { Reach::Always } else { Reach::Fallback };
+            let evidence = Evidence {
+                constant: candidate.constant,
+                calls: uses.calls.clone(),
+                loads: uses.loads.clone(),
+                word_may_change: uses.may_change() || self.image.is_writable(candidate.at),
+                only_called: false,
+                adjacent: false,
+                expects_preserved: uses.expects_preserved,
+                conflict: uses.conflict.or(self.unrelocatable(candidate, uses)),
+                scratch_is_free: candidate.scratch_is_free,
+            };
+            (form, Some(reach), Finding::Call(evidence))
+        } else {
+            let form = match candidate {
+                Candidate { initialised: true, .. } => Form::DataWord,
+                Candidate { joined: true, .. } => Form::StoredFallback,
+                _ => Form::StoredConstant,
+            };
+            if candidate.initialised && uses.is_only_compared() {
+                let reason = "compared with what is loaded, never called";
+                let (span, entry, function) = (candidate.span, candidate.entry, candidate.function.clone());
+                let steps = candidate.steps.iter().chain(&uses.steps).copied().collect();
+                let finding = Finding::Harmless(reason.into());
+                self.sites.push(Site { span, entry, form, function, reach: None, finding, steps });
+                return;
+            }
+            let reason = if uses.doubtful {
+                "the code that reads the word could not be analysed"
+            } else if uses.loads.is_empty() {
+                "no code is seen that reads the word"
+            } else {
+                "no code is seen that calls through the word"
+            };
+            (form, None, Finding::Unproven(reason.into()))
+        };
+        let (span, entry, function) = (candidate.span, candidate.entry, candidate.function.clone());
+        let steps = candidate.steps.iter().chain(&uses.steps).copied().collect();
+        self.sites.push(Site { span, entry, form, function, reach, finding, steps });
+    }
+}
+
+/// What is known of the code that uses a word of memory.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CellUses {
+    pub(super) calls: Vec<Call>,
+    pub(super) steps: Vec<Step>,
+    pub(super) loads: Vec<Load>,
+    pub(super) written: bool,
+    pub(super) pointed_to: bool,
+    pub(super) returned: bool,
+    pub(super) compared: bool,
+    /// Anything is done with it but loading and comparing.
+    pub(super) used: bool,
+    pub(super) doubtful: bool,
+    pub(super) expects_preserved: bool,
+    pub(super) conflict: Option<&'static str>,
+}
+
+impl CellUses {
+    /// Whether all that code does with the word is to load and to compare it.
+    fn is_only_compared(&self) -> bool {
+        self.compared && !self.used && !self.doubtful && !self.pointed_to
+    }
+
+    fn may_change(&self) -> bool {
+        self.written || self.pointed_to
+    }
+}
+
+/// The fixed address that a memory operand of `instruction` names.
+fn memory_address(instruction: &Instruction) -> Option<Vaddr> {
+    let has_memory =
+        (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
+    if !has_memory || matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
+        return None;
+    }
+    if instruction.is_ip_rel_memory_operand() {
+        return Some(Vaddr(instruction.ip_rel_memory_address()));
+    }
+    let fixed = instruction.memory_base() == Register::None && instruction.memory_index() == Register::None;
+    fixed.then(|| Vaddr(instruction.memory_displacement64()))
+}
