@@ -7,23 +7,27 @@ mod harness;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
+use std::process::Command;
 
 use emulator::{
     Event, Machine, POINTER_GUARD, R11, R12, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Random, Run,
 };
 use emulator::{Start, What};
 use harness::source::{Dress, Source, Variant};
-use harness::{need, read, temp_dir};
+use harness::{Ran, need, read, real_corpus, root, rootfs, skip, temp_dir};
 use iced_x86::{Decoder, DecoderOptions, OpKind};
 use vsyspatch::addr::Vaddr;
 use vsyspatch::elf::{Image, Parsed};
 use vsyspatch::functions::Functions;
 use vsyspatch::plan::{Edit, Plan, PlannedSite, Role, Strategy};
 use vsyspatch::site::{Form, Verdict};
-use vsyspatch::vsyscall::Entry;
+use vsyspatch::vsyscall::{Entry, PAGE};
 
 /// States for each site of each link of a source.
 const STATES_OF_SOURCE: usize = 200;
+/// States for each site of a compiled program, and of a real one.
+const STATES_OF_COMPILED: usize = 400;
+const STATES_OF_REAL: usize = 3000;
 /// Starts before the instruction that holds an address, besides it and the function's beginning.
 const STARTS_BEFORE: usize = 5;
 /// Functions that are tried for a pointer in data.
@@ -239,6 +243,31 @@ impl<'a> Judge<'a> {
         is_stub
     }
 
+    /// Where stubs are as far from each other as the entries.
+    fn pages(&self) -> Vec<u64> {
+        let is_page = |&&page: &&u64| {
+            let at = |entry: Entry| page + (entry.address() - PAGE);
+            Entry::ALL.into_iter().all(|entry| self.stubs.get(&at(entry)) == Some(&entry))
+        };
+        self.stubs.keys().filter(is_page).copied().collect()
+    }
+
+    /// Whether both took an index that is no entry's, but leads from the page, added to it or put into it by `or`, where
+    /// the original went, and from a page of stubs where the patched program went.
+    fn is_other_index(&self, original: What, patched: What) -> bool {
+        let (What::Call(of_patch) | What::Jump(of_patch)) = patched else { return false };
+        let original = match original {
+            What::Call(to) | What::Jump(to) => to,
+            What::Entry(entry) => entry.address(),
+            _ => return false,
+        };
+        let is_from = |page: u64| {
+            let index = of_patch & !page;
+            original.wrapping_sub(PAGE) == of_patch.wrapping_sub(page) || original == PAGE | index
+        };
+        self.pages().into_iter().any(is_from) && !self.stubs.contains_key(&of_patch)
+    }
+
     /// Compares the runs from `start`; what differs in words.
     fn compare(&mut self, start: &Start, original: &Run, patched: &Run) -> Result<Agreed, String> {
         for (index, event) in original.events.iter().enumerate() {
@@ -247,6 +276,9 @@ impl<'a> Judge<'a> {
                 && !start.is_entry
                 && self.calls.iter().any(|call| call.contains(&event.at))
             {
+                return Ok(Agreed::Cut);
+            }
+            if of_patch.is_some_and(|of_patch| self.is_other_index(event.what, of_patch.what)) {
                 return Ok(Agreed::Cut);
             }
             let undefined = match event.what {
@@ -262,7 +294,7 @@ impl<'a> Judge<'a> {
             let Some(of_patch) = of_patch else {
                 return Err(format!("event {index} is missing: {event:x?}"));
             };
-            if let Some(what) = self.difference(event, of_patch, patched) {
+            if let Some(what) = self.difference(start, event, of_patch, patched) {
                 return Err(format!("event {index}: {what}\n  original {event:x?}\n  patched {of_patch:x?}"));
             }
         }
@@ -275,7 +307,7 @@ impl<'a> Judge<'a> {
         Ok(Agreed::Whole)
     }
 
-    fn difference(&mut self, original: &Event, patched: &Event, run: &Run) -> Option<String> {
+    fn difference(&mut self, start: &Start, original: &Event, patched: &Event, run: &Run) -> Option<String> {
         if original.what != patched.what {
             return Some("another event".into());
         }
@@ -326,7 +358,8 @@ impl<'a> Judge<'a> {
                 // A slot of the frame may hold the number for a call in place, or what was in rcx.
                 let number = Entry::at(one).is_some_and(|entry| u64::from(entry.syscall_number()) == other);
                 let lost = run.garbage.contains(&other);
-                let in_frame = !matches!(original.what, What::Return(_)) && (number || lost);
+                let is_gone = start.is_entry && matches!(original.what, What::Return(_));
+                let in_frame = !is_gone && (number || lost);
                 if !(self.same(one, other) || in_frame) {
                     return Some(format!("word {index} of the stack is {other:#x}, not {one:#x}"));
                 }
@@ -470,4 +503,51 @@ fn corpus_sources() {
         }
     }
     report("corpus", files, tally);
+}
+
+#[test]
+fn compiled_by_gcc() {
+    compiled_by("gcc");
+}
+
+#[test]
+fn compiled_by_clang() {
+    compiled_by("clang");
+}
+
+fn compiled_by(compiler: &str) {
+    if !need(compiler) {
+        return;
+    }
+    let dir = temp_dir();
+    let (mut files, mut tally) = (0, Tally::default());
+    for level in ["-O0", "-O2"] {
+        for kind in ["-no-pie -fno-pie", "-pie -fPIE"] {
+            let sources = ["forms.c", "run.c"].map(|name| root().join("corpus/compiled").join(name));
+            let program = dir.path().join("program");
+            let mut command = Command::new(compiler);
+            command.args(["-w", level]).args(kind.split(' ')).args(sources).arg("-o").arg(&program);
+            Ran::of(&mut command).expect(0);
+            let name = format!("{compiler} {level} {kind}");
+            let subject = Subject::new(name, read(&program)).expect("there is something to patch");
+            files += 1;
+            tally += run_subject(&subject, STATES_OF_COMPILED);
+        }
+    }
+    report(compiler, files, tally);
+}
+
+#[test]
+fn real_programs() {
+    let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
+    let dir = temp_dir();
+    let tree = rootfs::unpack(dir.path(), "tree");
+    let (mut files, mut tally) = (0, Tally::default());
+    for file in rootfs::elf_files(&corpus).into_iter().chain(rootfs::elf_files(&tree)) {
+        let name = file.strip_prefix(&corpus).or_else(|_| file.strip_prefix(&tree)).expect("below one");
+        let Some(subject) = Subject::new(name.display().to_string(), read(&file)) else { continue };
+        files += 1;
+        tally += run_subject(&subject, STATES_OF_REAL);
+    }
+    report("real programs", files, tally);
 }

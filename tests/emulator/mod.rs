@@ -509,7 +509,7 @@ impl Driver<'_> {
     fn event(&mut self, what: What) {
         self.machine.engine.get_data_mut().events += 1;
         let registers = std::array::from_fn(|register| self.machine.get(register));
-        let from = registers[RSP].next_multiple_of(8);
+        let from = registers[RSP].checked_next_multiple_of(8).unwrap_or(0);
         let stack = if FRAME.contains(&from) {
             let size = (FRAME.end - from) as usize;
             self.machine.engine.mem_read_as_vec(from, size).expect("the stack is mapped")
