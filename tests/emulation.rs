@@ -1,0 +1,556 @@
+//! Patched code does what the original does: both run in an emulator from the same states, thousands for each site,
+//! and all that a program can notice is compared. The emulator knows nothing of how the tool decides.
+
+mod emulator;
+mod harness;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path;
+use std::process::Command;
+
+use emulator::{
+    Event, Machine, POINTER_GUARD, R11, R12, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Random, Run,
+};
+use emulator::{Start, What};
+use harness::source::{Dress, Source, Variant};
+use harness::{Ran, need, read, real_corpus, root, rootfs, skip, temp_dir};
+use iced_x86::{Decoder, DecoderOptions, OpKind};
+use vsyspatch::addr::Vaddr;
+use vsyspatch::elf::{Image, Parsed};
+use vsyspatch::functions::Functions;
+use vsyspatch::plan::{Edit, Plan, PlannedSite, Role, Strategy};
+use vsyspatch::site::{Form, Verdict};
+use vsyspatch::vsyscall::{Entry, PAGE};
+
+/// States for each site of each link of a source.
+const STATES_OF_SOURCE: usize = 200;
+/// States for each site of a compiled program, and of a real one.
+const STATES_OF_COMPILED: usize = 400;
+const STATES_OF_REAL: usize = 3000;
+/// Starts before the instruction that holds an address, besides it and the function's beginning.
+const STARTS_BEFORE: usize = 5;
+/// Functions that are tried for a pointer in data.
+const MAX_READERS: usize = 24;
+/// A table of pointers is read by its first address.
+const TABLE: u64 = 64;
+
+/// A file and its patch.
+struct Subject {
+    name: String,
+    original: Vec<u8>,
+    plan: Plan,
+    patched: Vec<u8>,
+    /// Number of the general register that each constant in place is for, which holds the entry's address only
+    /// in the original.
+    constant_registers: BTreeSet<usize>,
+    /// Where to begin, by the index of the site.
+    starts: BTreeMap<usize, Vec<Start>>,
+}
+
+impl Subject {
+    /// Nothing where the file has nothing to patch.
+    fn new(name: String, original: Vec<u8>) -> Option<Self> {
+        let Ok(Parsed::Image(image)) = vsyspatch::elf::parse(&original) else { return None };
+        let plan = vsyspatch::plan_elf(&image);
+        if !plan.has_edits() {
+            return None;
+        }
+        let checksum = vsyspatch::digest::Sha256::of(&original);
+        let patched = vsyspatch::apply::apply(&original, checksum, &plan.edits).expect("the plan fits");
+        let constants = plan
+            .edits
+            .iter()
+            .filter(|edit| edit.role == Role::Constant && edit.strategy == Strategy::InPlace)
+            .map(|edit| Decoder::with_ip(64, &edit.before, 0, DecoderOptions::NONE).decode())
+            .filter(|instruction| instruction.op0_kind() == OpKind::Register)
+            .map(|instruction| instruction.op0_register().number())
+            .collect();
+        let sites = plan.sites.iter().enumerate().filter(|(_, site)| site.verdict == Verdict::Patch);
+        let starts = sites.map(|(index, site)| (index, starts(&image, &plan, site))).collect();
+        Some(Self { name, plan, patched, constant_registers: constants, starts, original })
+    }
+
+    /// The machines of the original and of `patched`.
+    fn machines(&self, patched: &[u8]) -> (Machine, Machine) {
+        let changed: Vec<Range<u64>> = self.plan.edits.iter().filter_map(range).collect();
+        let stubs = self.stubs().map(|(at, _)| at).collect();
+        // Where the loads of a pointer were changed, and not the pointer, nothing writes to it.
+        let is_fixed = |site: &&PlannedSite| {
+            let mut edits = site.edits.iter().map(|&index| &self.plan.edits[index]);
+            site.form == Form::DataWord && edits.all(|edit| edit.role != Role::Pointer)
+        };
+        let fixed = self.plan.sites.iter().filter(is_fixed).map(|site| site.vaddr.0).collect();
+        let original = Machine::new(&self.original, &changed, &BTreeSet::new(), &fixed);
+        (original, Machine::new(patched, &changed, &stubs, &fixed))
+    }
+
+    /// The stubs with their entries.
+    fn stubs(&self) -> impl Iterator<Item = (u64, Entry)> {
+        let stubs = self.plan.edits.iter().filter(|edit| edit.role == Role::Stub);
+        stubs.filter_map(|edit| Some((edit.vaddr?.0, edit.entry)))
+    }
+
+    fn has_index(&self) -> bool {
+        self.plan.sites.iter().any(|site| site.verdict == Verdict::Patch && site.form == Form::Computed)
+    }
+
+    fn leaves_calls(&self) -> bool {
+        self.plan.sites.iter().any(|site| matches!(site.verdict, Verdict::Refused | Verdict::Unproven))
+    }
+}
+
+fn range(edit: &Edit) -> Option<Range<u64>> {
+    let at = edit.vaddr?.0;
+    Some(at..at + edit.after.len() as u64)
+}
+
+/// The places that runs for `site` begin at.
+fn starts(image: &Image<'_>, plan: &Plan, site: &PlannedSite) -> Vec<Start> {
+    let functions = Functions::of(image);
+    let edits = site.edits.iter().map(|&index| &plan.edits[index]);
+    let mut constants = vec![];
+    for edit in edits {
+        let Some(at) = edit.vaddr else { continue };
+        match edit.role {
+            Role::Constant => constants.push(at.0),
+            Role::Pointer => constants.extend(readers(image, at.0)),
+            _ => {}
+        }
+    }
+    let computed: Vec<u64> = plan
+        .edits
+        .iter()
+        .filter(|edit| edit.form == Form::Computed && edit.role == Role::Constant)
+        .filter_map(|edit| Some(edit.vaddr?.0))
+        .collect();
+    let mut starts: BTreeMap<u64, Start> = BTreeMap::new();
+    for at in constants {
+        let extent = functions.extent(image, Vaddr(at)).filter(|extent| extent.range.contains(Vaddr(at)));
+        let (begin, is_entry) = match extent {
+            Some(extent) if at - extent.range.start.0 < 0x4000 => (extent.range.start.0, extent.is_bounded),
+            _ => (at, false),
+        };
+        let code = image.bytes_at(Vaddr(begin)).unwrap_or_default();
+        let mut boundaries = vec![];
+        let mut frame_pointer = false;
+        for instruction in Decoder::with_ip(64, code, begin, DecoderOptions::NONE).iter() {
+            if instruction.ip() >= at {
+                break;
+            }
+            boundaries.push(instruction.ip());
+            frame_pointer |= code[(instruction.ip() - begin) as usize..].starts_with(&[0x48, 0x89, 0xe5]);
+        }
+        let start = |at, is_entry| Start { at, seed: 0, is_entry, frame_pointer };
+        starts.insert(begin, start(begin, is_entry));
+        // In the middle of a computation, only what was computed before leads to the entry.
+        let extent = extent.map_or(at..at + 1, |extent| extent.range.start.0..extent.range.end.0);
+        if computed.iter().any(|at| extent.contains(at)) {
+            continue;
+        }
+        for &before in boundaries.iter().rev().take(STARTS_BEFORE).chain([&at]) {
+            starts.entry(before).or_insert_with(|| start(before, false));
+        }
+    }
+    starts.into_values().collect()
+}
+
+/// The instructions that read the pointer at `word`, or may.
+fn readers(image: &Image<'_>, word: u64) -> Vec<u64> {
+    let mut readers = vec![];
+    for segment in image.segments.iter().filter(|segment| segment.executable) {
+        let code = Decoder::with_ip(64, image.segment_bytes(segment), segment.range.start.0, 0);
+        for instruction in code {
+            let immediate = instruction.op1_kind() == OpKind::Immediate32
+                && (word - TABLE..=word).contains(&u64::from(instruction.immediate32()));
+            let memory = (0..instruction.op_count())
+                .any(|operand| instruction.op_kind(operand) == OpKind::Memory)
+                && (word - TABLE..=word).contains(&instruction.memory_displacement64());
+            if memory || immediate {
+                readers.push(instruction.ip());
+            }
+        }
+    }
+    readers.sort_by_key(|_| 0);
+    readers.truncate(MAX_READERS);
+    readers
+}
+
+/// What came out of the runs of a site.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    sites: usize,
+    runs: usize,
+    /// Runs in which the site's call was made.
+    calls: usize,
+    /// Runs that were compared only up to what cannot happen, or is not defined.
+    cut: usize,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.sites += other.sites;
+        self.runs += other.runs;
+        self.calls += other.calls;
+        self.cut += other.cut;
+    }
+}
+
+/// How two runs that agree ended.
+enum Agreed {
+    Whole,
+    /// What follows cannot happen, or is not defined.
+    Cut,
+}
+
+/// Compares runs.
+struct Judge<'a> {
+    subject: &'a Subject,
+    bias: u64,
+    /// Stubs, in memory's addresses, with their entries.
+    stubs: BTreeMap<u64, Entry>,
+    /// In place calls, in memory's addresses.
+    calls: Vec<Range<u64>>,
+    /// Stubs that the patched program had where the original had the entry's address.
+    handed: BTreeSet<(Entry, u64)>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(subject: &'a Subject, bias: u64) -> Self {
+        let in_place = |edit: &&Edit| edit.strategy == Strategy::InPlace && edit.role == Role::Call;
+        let calls = subject.plan.edits.iter().filter(in_place).filter_map(range);
+        Self {
+            subject,
+            bias,
+            stubs: subject.stubs().map(|(at, entry)| (at + bias, entry)).collect(),
+            calls: calls.map(|range| range.start + bias..range.end + bias).collect(),
+            handed: BTreeSet::new(),
+        }
+    }
+
+    /// Whether `patched` means in the patched program what `original` means in the original: the same, or the stub
+    /// of the entry, either of them mangled or not.
+    fn same(&mut self, original: u64, patched: u64) -> bool {
+        let demangled = |value: u64| value.rotate_right(17) ^ POINTER_GUARD;
+        original == patched
+            || self.is_handed(original, patched)
+            || self.is_handed(demangled(original), demangled(patched))
+    }
+
+    fn is_handed(&mut self, original: u64, patched: u64) -> bool {
+        let Some(entry) = Entry::at(original) else { return false };
+        let is_stub = self.stubs.get(&patched) == Some(&entry);
+        if is_stub {
+            self.handed.insert((entry, patched - self.bias));
+        }
+        is_stub
+    }
+
+    /// Where stubs are as far from each other as the entries.
+    fn pages(&self) -> Vec<u64> {
+        let is_page = |&&page: &&u64| {
+            let at = |entry: Entry| page + (entry.address() - PAGE);
+            Entry::ALL.into_iter().all(|entry| self.stubs.get(&at(entry)) == Some(&entry))
+        };
+        self.stubs.keys().filter(is_page).copied().collect()
+    }
+
+    /// Whether both took an index that is no entry's, but leads from the page, added to it or put into it by `or`, where
+    /// the original went, and from a page of stubs where the patched program went.
+    fn is_other_index(&self, original: What, patched: What) -> bool {
+        let (What::Call(of_patch) | What::Jump(of_patch)) = patched else { return false };
+        let original = match original {
+            What::Call(to) | What::Jump(to) => to,
+            What::Entry(entry) => entry.address(),
+            _ => return false,
+        };
+        let is_from = |page: u64| {
+            let index = of_patch & !page;
+            original.wrapping_sub(PAGE) == of_patch.wrapping_sub(page) || original == PAGE | index
+        };
+        self.pages().into_iter().any(is_from) && !self.stubs.contains_key(&of_patch)
+    }
+
+    /// Compares the runs from `start`; what differs in words.
+    fn compare(&mut self, start: &Start, original: &Run, patched: &Run) -> Result<Agreed, String> {
+        for (index, event) in original.events.iter().enumerate() {
+            let of_patch = patched.events.get(index);
+            if let What::Call(_) | What::Jump(_) | What::Invalid(_) = event.what
+                && !start.is_entry
+                && self.calls.iter().any(|call| call.contains(&event.at))
+            {
+                return Ok(Agreed::Cut);
+            }
+            if of_patch.is_some_and(|of_patch| self.is_other_index(event.what, of_patch.what)) {
+                return Ok(Agreed::Cut);
+            }
+            let undefined = match event.what {
+                // The page kills, and the system call gives an error; or the pointer is the original's constant.
+                What::BadPointer(_) => return Ok(Agreed::Cut),
+                What::Invalid(_) => true,
+                What::Call(to) | What::Jump(to) => to > i64::MAX as u64,
+                _ => false,
+            };
+            if undefined && self.subject.has_index() {
+                return Ok(Agreed::Cut);
+            }
+            let Some(of_patch) = of_patch else {
+                return Err(format!("event {index} is missing: {event:x?}"));
+            };
+            if let Some(what) = self.difference(start, event, of_patch, patched) {
+                return Err(format!("event {index}: {what}\n  original {event:x?}\n  patched {of_patch:x?}"));
+            }
+        }
+        if patched.events.len() > original.events.len() {
+            return Err(format!("more events: {:x?}", patched.events.last()));
+        }
+        if patched.used_page && !self.subject.leaves_calls() {
+            return Err("the patched program calls the page".into());
+        }
+        Ok(Agreed::Whole)
+    }
+
+    fn difference(&mut self, start: &Start, original: &Event, patched: &Event, run: &Run) -> Option<String> {
+        if original.what != patched.what {
+            return Some("another event".into());
+        }
+        if original.trace != patched.trace {
+            let first = original.trace.iter().zip(&patched.trace).position(|(one, other)| one != other);
+            return Some(format!("another way: {first:?}"));
+        }
+        let writes = original.writes.iter().zip(&patched.writes);
+        let same_writes = original.writes.len() == patched.writes.len() && { writes }
+            .all(|(one, other)| (one.0, one.1) == (other.0, other.1) && self.same(one.2, other.2));
+        if !same_writes {
+            return Some("another write".into());
+        }
+        let compared: &[usize] = match original.what {
+            What::Entry(Entry::Time) => &[RDI],
+            What::Entry(_) => &[RDI, RSI],
+            What::Fault(_) | What::Limit | What::BadPointer(_) => &[],
+            // What a return leaves in the other registers, nobody may look at.
+            What::Return(_) => &[RAX, RDX, RBX, RSP, RBP, R12, 13, 14, 15],
+            _ => &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+        };
+        for &register in compared {
+            let (one, other) = (original.registers[register], patched.registers[register]);
+            let is_return = matches!(original.what, What::Return(_));
+            let kept = is_return && ![RAX, RDX].contains(&register);
+            // A system call changes these, and a detour may.
+            let lost = [RCX, R11].contains(&register)
+                && (run.garbage.contains(&other) || self.stubs.contains_key(&other));
+            // The original's constant, which nothing uses after the call.
+            let dead = !(kept || is_return && register == RAX)
+                && self.subject.constant_registers.contains(&register)
+                && Entry::at(one).is_some();
+            if !(self.same(one, other) || lost || dead) {
+                return Some(format!("register {register} is {other:#x}, not {one:#x}"));
+            }
+        }
+        let with_stack = matches!(
+            original.what,
+            What::After(_) | What::Call(_) | What::Syscall(_) | What::Return(_) | What::Jump(_)
+        );
+        if with_stack && original.stack != patched.stack {
+            if original.stack.len() != patched.stack.len() {
+                return Some("another stack".into());
+            }
+            let words = original.stack.chunks_exact(8).zip(patched.stack.chunks_exact(8));
+            for (index, (one, other)) in words.enumerate() {
+                let (one, other) = (harness::elf::u64_at(one, 0), harness::elf::u64_at(other, 0));
+                // A slot of the frame may hold the number for a call in place, or what was in rcx.
+                let number = Entry::at(one).is_some_and(|entry| u64::from(entry.syscall_number()) == other);
+                let lost = run.garbage.contains(&other);
+                let is_gone = start.is_entry && matches!(original.what, What::Return(_));
+                let in_frame = !is_gone && (number || lost);
+                if !(self.same(one, other) || in_frame) {
+                    return Some(format!("word {index} of the stack is {other:#x}, not {one:#x}"));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Runs the site number `index` from `states` states; stops at the first difference, which it returns.
+fn run_site(
+    subject: &Subject,
+    index: usize,
+    machines: &mut (Machine, Machine),
+    states: usize,
+    seed: u64,
+) -> Result<Tally, String> {
+    let site = &subject.plan.sites[index];
+    let places: BTreeSet<u64> = site
+        .edits
+        .iter()
+        .map(|&index| &subject.plan.edits[index])
+        .filter(|edit| matches!(edit.role, Role::Constant | Role::Pointer))
+        .filter_map(|edit| Some(edit.vaddr?.0))
+        .collect();
+    let mut tally = Tally { sites: 1, ..Tally::default() };
+    let mut random = Random(seed);
+    let mut judge = Judge::new(subject, machines.0.bias);
+    // A pointer in data is there before anything has run.
+    for at in
+        site.edits.iter().map(|&index| &subject.plan.edits[index]).filter(|edit| edit.role == Role::Pointer)
+    {
+        let at = at.vaddr.expect("a pointer is in memory").0;
+        let (original, patched) = (machines.0.word(at), machines.1.word(at));
+        if !judge.same(original, patched) {
+            return Err(format!(
+                "{}: the pointer at {at:#x} is {patched:#x}, not {original:#x}",
+                subject.name
+            ));
+        }
+    }
+    let starts = &subject.starts[&index];
+    let mut run = |judge: &mut Judge<'_>, start: &Start, of_patch: &Start, is_site: bool| {
+        let original = machines.0.run(start);
+        let patched = machines.1.run(of_patch);
+        let agreed = judge.compare(start, &original, &patched).map_err(|difference| {
+            let Start { at, seed, .. } = start;
+            format!(
+                "{}: {} at {} ({}): from {at:#x} with seed {seed:#x}: {difference}",
+                subject.name, site.entry, site.vaddr, site.form
+            )
+        })?;
+        tally.runs += 1;
+        tally.cut += usize::from(matches!(agreed, Agreed::Cut));
+        let passed = !is_site || !original.passed.is_disjoint(&places);
+        let made = original.events.iter().any(|event| event.what == What::Entry(site.entry));
+        tally.calls += usize::from(passed && made);
+        Ok::<(), String>(())
+    };
+    if !starts.is_empty() {
+        for number in 0..states {
+            let start = Start { seed: random.next(), ..starts[number % starts.len()] };
+            run(&mut judge, &start, &start, true)?;
+        }
+    }
+    // Where the address goes elsewhere, what is there in its stead must do what the entry does.
+    for (entry, stub) in judge.handed.clone() {
+        for _ in 0..states / 4 {
+            let start =
+                Start { at: entry.address(), seed: random.next(), is_entry: true, frame_pointer: false };
+            run(&mut judge, &start, &Start { at: stub, ..start }, false)?;
+        }
+    }
+    Ok(tally)
+}
+
+/// Runs every site of `subject`.
+fn run_subject(subject: &Subject, states: usize) -> Tally {
+    let mut machines = subject.machines(&subject.patched);
+    let mut tally = Tally::default();
+    let mut wrong: Vec<String> = vec![];
+    for &index in subject.starts.keys() {
+        let site = &subject.plan.sites[index];
+        match run_site(subject, index, &mut machines, states, site.vaddr.0) {
+            Ok(of_site) if of_site.calls == 0 => {
+                wrong.push(format!(
+                    "{}: {} at {}: no run made the call",
+                    subject.name, site.entry, site.vaddr
+                ));
+            }
+            Ok(of_site) => tally += of_site,
+            Err(difference) => wrong.push(difference),
+        }
+    }
+    assert!(wrong.is_empty(), "{} sites differ\n{}", wrong.len(), wrong.join("\n"));
+    tally
+}
+
+fn report(what: &str, files: usize, tally: Tally) {
+    let Tally { sites, runs, calls, cut } = tally;
+    eprintln!("{what}: {files} files, {sites} sites, {runs} runs, {calls} with the call, {cut} cut short");
+    assert!(sites > 0 && calls * 20 > runs, "{what}: too few runs make a call");
+}
+
+/// The corpus' sources that have something to patch.
+fn sources() -> Vec<Source> {
+    let mut names: Vec<String> = std::fs::read_dir(harness::source::dir())
+        .expect("the corpus directory")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "s"))
+        .filter(|path| {
+            read_text(path).lines().any(|line| line.starts_with("#@") && line.contains("verdict=patch"))
+        })
+        .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names.iter().map(|name| Source::load(name)).collect()
+}
+
+fn read_text(path: &Path) -> String {
+    String::from_utf8(read(path)).expect("a text")
+}
+
+#[test]
+fn corpus_sources() {
+    if !["as", "strip", "ld.bfd", "ld.gold", "ld.lld"].into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
+    let (mut files, mut tally) = (0, Tally::default());
+    for source in sources() {
+        let object = source.assemble(dir.path());
+        for (link, linker) in source.variants() {
+            let linked = source.link(&object, link, linker, dir.path());
+            for (file, dress) in linked.files.iter().zip(Dress::ALL) {
+                let name = format!("{} {}", source.name, Variant { link, linker, dress });
+                let Some(subject) = Subject::new(name, read(file)) else { continue };
+                files += 1;
+                tally += run_subject(&subject, STATES_OF_SOURCE);
+            }
+        }
+    }
+    report("corpus", files, tally);
+}
+
+#[test]
+fn compiled_by_gcc() {
+    compiled_by("gcc");
+}
+
+#[test]
+fn compiled_by_clang() {
+    compiled_by("clang");
+}
+
+fn compiled_by(compiler: &str) {
+    if !need(compiler) {
+        return;
+    }
+    let dir = temp_dir();
+    let (mut files, mut tally) = (0, Tally::default());
+    for level in ["-O0", "-O2"] {
+        for kind in ["-no-pie -fno-pie", "-pie -fPIE"] {
+            let sources = ["forms.c", "run.c"].map(|name| root().join("corpus/compiled").join(name));
+            let program = dir.path().join("program");
+            let mut command = Command::new(compiler);
+            command.args(["-w", level]).args(kind.split(' ')).args(sources).arg("-o").arg(&program);
+            Ran::of(&mut command).expect(0);
+            let name = format!("{compiler} {level} {kind}");
+            let subject = Subject::new(name, read(&program)).expect("there is something to patch");
+            files += 1;
+            tally += run_subject(&subject, STATES_OF_COMPILED);
+        }
+    }
+    report(compiler, files, tally);
+}
+
+#[test]
+fn real_programs() {
+    let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
+    let dir = temp_dir();
+    let tree = rootfs::unpack(dir.path(), "tree");
+    let (mut files, mut tally) = (0, Tally::default());
+    for file in rootfs::elf_files(&corpus).into_iter().chain(rootfs::elf_files(&tree)) {
+        let name = file.strip_prefix(&corpus).or_else(|_| file.strip_prefix(&tree)).expect("below one");
+        let Some(subject) = Subject::new(name.display().to_string(), read(&file)) else { continue };
+        files += 1;
+        tally += run_subject(&subject, STATES_OF_REAL);
+    }
+    report("real programs", files, tally);
+}
