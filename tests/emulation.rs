@@ -13,9 +13,9 @@ use emulator::{
     Event, Machine, POINTER_GUARD, R11, R12, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Random, Run,
 };
 use emulator::{Start, What};
-use harness::source::{Dress, Source, Variant};
+use harness::source::{Dress, Link, Linker, Source, Variant};
 use harness::{Ran, need, read, real_corpus, root, rootfs, skip, temp_dir};
-use iced_x86::{Decoder, DecoderOptions, OpKind};
+use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind};
 use vsyspatch::addr::Vaddr;
 use vsyspatch::elf::{Image, Parsed};
 use vsyspatch::functions::Functions;
@@ -28,6 +28,10 @@ const STATES_OF_SOURCE: usize = 200;
 /// States for each site of a compiled program, and of a real one.
 const STATES_OF_COMPILED: usize = 400;
 const STATES_OF_REAL: usize = 3000;
+/// The kinds of programs that compilers make.
+const KINDS: [&str; 2] = ["-no-pie -fno-pie", "-pie -fPIE"];
+/// States in which a mistake has to show.
+const STATES_OF_MUTANT: usize = 200;
 /// Starts before the instruction that holds an address, besides it and the function's beginning.
 const STARTS_BEFORE: usize = 5;
 /// Functions that are tried for a pointer in data.
@@ -73,16 +77,27 @@ impl Subject {
 
     /// The machines of the original and of `patched`.
     fn machines(&self, patched: &[u8]) -> (Machine, Machine) {
-        let changed: Vec<Range<u64>> = self.plan.edits.iter().filter_map(range).collect();
+        let original =
+            Machine::new(&self.original, &self.changed(), &BTreeSet::new(), &self.fixed(), &self.left());
+        (original, self.machine_of_patch(patched))
+    }
+
+    fn machine_of_patch(&self, patched: &[u8]) -> Machine {
         let stubs = self.stubs().map(|(at, _)| at).collect();
-        // Where the loads of a pointer were changed, and not the pointer, nothing writes to it.
+        Machine::new(patched, &self.changed(), &stubs, &self.fixed(), &self.left())
+    }
+
+    fn changed(&self) -> Vec<Range<u64>> {
+        self.plan.edits.iter().filter_map(range).collect()
+    }
+
+    /// Pointers whose loads are changed, and not they: nothing writes to them.
+    fn fixed(&self) -> BTreeSet<u64> {
         let is_fixed = |site: &&PlannedSite| {
             let mut edits = site.edits.iter().map(|&index| &self.plan.edits[index]);
             site.form == Form::DataWord && edits.all(|edit| edit.role != Role::Pointer)
         };
-        let fixed = self.plan.sites.iter().filter(is_fixed).map(|site| site.vaddr.0).collect();
-        let original = Machine::new(&self.original, &changed, &BTreeSet::new(), &fixed);
-        (original, Machine::new(patched, &changed, &stubs, &fixed))
+        self.plan.sites.iter().filter(is_fixed).map(|site| site.vaddr.0).collect()
     }
 
     /// The stubs with their entries.
@@ -95,8 +110,14 @@ impl Subject {
         self.plan.sites.iter().any(|site| site.verdict == Verdict::Patch && site.form == Form::Computed)
     }
 
-    fn leaves_calls(&self) -> bool {
-        self.plan.sites.iter().any(|site| matches!(site.verdict, Verdict::Refused | Verdict::Unproven))
+    /// The places that hold an entry's address in the patched file, too.
+    fn left(&self) -> BTreeSet<u64> {
+        self.plan
+            .sites
+            .iter()
+            .filter(|site| site.verdict != Verdict::Patch)
+            .map(|site| site.vaddr.0)
+            .collect()
     }
 }
 
@@ -138,7 +159,14 @@ fn starts(image: &Image<'_>, plan: &Plan, site: &PlannedSite) -> Vec<Start> {
             if instruction.ip() >= at {
                 break;
             }
-            boundaries.push(instruction.ip());
+            // Two instructions that became others have no boundary between them any more.
+            let is_inside = |edit| {
+                range(edit)
+                    .is_some_and(|range| range.start < instruction.ip() && range.contains(&instruction.ip()))
+            };
+            if !plan.edits.iter().any(is_inside) {
+                boundaries.push(instruction.ip());
+            }
             frame_pointer |= code[(instruction.ip() - begin) as usize..].starts_with(&[0x48, 0x89, 0xe5]);
         }
         let start = |at, is_entry| Start { at, seed: 0, is_entry, frame_pointer };
@@ -155,25 +183,28 @@ fn starts(image: &Image<'_>, plan: &Plan, site: &PlannedSite) -> Vec<Start> {
     starts.into_values().collect()
 }
 
-/// The instructions that read the pointer at `word`, or may.
+/// The instructions that read the pointer at `word`, or may; the likeliest first.
 fn readers(image: &Image<'_>, word: u64) -> Vec<u64> {
+    let table = word - TABLE..=word;
     let mut readers = vec![];
     for segment in image.segments.iter().filter(|segment| segment.executable) {
-        let code = Decoder::with_ip(64, image.segment_bytes(segment), segment.range.start.0, 0);
-        for instruction in code {
-            let immediate = instruction.op1_kind() == OpKind::Immediate32
-                && (word - TABLE..=word).contains(&u64::from(instruction.immediate32()));
-            let memory = (0..instruction.op_count())
-                .any(|operand| instruction.op_kind(operand) == OpKind::Memory)
-                && (word - TABLE..=word).contains(&instruction.memory_displacement64());
-            if memory || immediate {
-                readers.push(instruction.ip());
+        let code = image.segment_bytes(segment);
+        for instruction in &mut Decoder::with_ip(64, code, segment.range.start.0, DecoderOptions::NONE) {
+            let has_memory =
+                (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory);
+            let address = match instruction.op1_kind() {
+                _ if has_memory => instruction.memory_displacement64(),
+                OpKind::Immediate32 => u64::from(instruction.immediate32()),
+                _ => continue,
+            };
+            if table.contains(&address) {
+                readers.push((word - address, instruction.ip()));
             }
         }
     }
-    readers.sort_by_key(|_| 0);
+    readers.sort_unstable();
     readers.truncate(MAX_READERS);
-    readers
+    readers.into_iter().map(|(_, at)| at).collect()
 }
 
 /// What came out of the runs of a site.
@@ -183,6 +214,8 @@ struct Tally {
     runs: usize,
     /// Runs in which the site's call was made.
     calls: usize,
+    /// The least of these for a site.
+    least: Option<usize>,
     /// Runs that were compared only up to what cannot happen, or is not defined.
     cut: usize,
 }
@@ -192,6 +225,7 @@ impl std::ops::AddAssign for Tally {
         self.sites += other.sites;
         self.runs += other.runs;
         self.calls += other.calls;
+        self.least = self.least.into_iter().chain(other.least).min();
         self.cut += other.cut;
     }
 }
@@ -213,6 +247,8 @@ struct Judge<'a> {
     calls: Vec<Range<u64>>,
     /// Stubs that the patched program had where the original had the entry's address.
     handed: BTreeSet<(Entry, u64)>,
+    /// The patched program had an entry's address where it can be seen.
+    holds_page: bool,
 }
 
 impl<'a> Judge<'a> {
@@ -225,6 +261,7 @@ impl<'a> Judge<'a> {
             stubs: subject.stubs().map(|(at, entry)| (at + bias, entry)).collect(),
             calls: calls.map(|range| range.start + bias..range.end + bias).collect(),
             handed: BTreeSet::new(),
+            holds_page: false,
         }
     }
 
@@ -232,6 +269,7 @@ impl<'a> Judge<'a> {
     /// of the entry, either of them mangled or not.
     fn same(&mut self, original: u64, patched: u64) -> bool {
         let demangled = |value: u64| value.rotate_right(17) ^ POINTER_GUARD;
+        self.holds_page |= [patched, demangled(patched)].into_iter().any(|value| Entry::at(value).is_some());
         original == patched
             || self.is_handed(original, patched)
             || self.is_handed(demangled(original), demangled(patched))
@@ -273,6 +311,7 @@ impl<'a> Judge<'a> {
 
     /// Compares the runs from `start`; what differs in words.
     fn compare(&mut self, start: &Start, original: &Run, patched: &Run) -> Result<Agreed, String> {
+        self.holds_page = false;
         for (index, event) in original.events.iter().enumerate() {
             let of_patch = patched.events.get(index);
             if let What::Call(_) | What::Jump(_) | What::Invalid(_) = event.what
@@ -304,8 +343,8 @@ impl<'a> Judge<'a> {
         if patched.events.len() > original.events.len() {
             return Err(format!("more events: {:x?}", patched.events.last()));
         }
-        if patched.used_page && !self.subject.leaves_calls() {
-            return Err("the patched program calls the page".into());
+        if (patched.used_page || self.holds_page) && !patched.passed_left {
+            return Err("the patched program calls the page, or has its address".into());
         }
         Ok(Agreed::Whole)
     }
@@ -397,7 +436,7 @@ fn run_site(
     {
         let at = at.vaddr.expect("a pointer is in memory").0;
         let (original, patched) = (machines.0.word(at), machines.1.word(at));
-        if !judge.same(original, patched) {
+        if !judge.is_handed(original, patched) {
             return Err(format!(
                 "{}: the pointer at {at:#x} is {patched:#x}, not {original:#x}",
                 subject.name
@@ -436,6 +475,7 @@ fn run_site(
             run(&mut judge, &start, &Start { at: stub, ..start }, false)?;
         }
     }
+    tally.least = Some(tally.calls);
     Ok(tally)
 }
 
@@ -462,8 +502,11 @@ fn run_subject(subject: &Subject, states: usize) -> Tally {
 }
 
 fn report(what: &str, files: usize, tally: Tally) {
-    let Tally { sites, runs, calls, cut } = tally;
-    eprintln!("{what}: {files} files, {sites} sites, {runs} runs, {calls} with the call, {cut} cut short");
+    let Tally { sites, runs, calls, least, cut } = tally;
+    let least = least.unwrap_or(0);
+    eprintln!(
+        "{what}: {files} files, {sites} sites, {runs} runs, {calls} with the call, at least {least} for a site, {cut} cut short"
+    );
     assert!(sites > 0 && calls * 20 > runs, "{what}: too few runs make a call");
 }
 
@@ -525,14 +568,8 @@ fn compiled_by(compiler: &str) {
     let dir = temp_dir();
     let (mut files, mut tally) = (0, Tally::default());
     for level in ["-O0", "-O2"] {
-        for kind in ["-no-pie -fno-pie", "-pie -fPIE"] {
-            let sources = ["forms.c", "run.c"].map(|name| root().join("corpus/compiled").join(name));
-            let program = dir.path().join("program");
-            let mut command = Command::new(compiler);
-            command.args(["-w", level]).args(kind.split(' ')).args(sources).arg("-o").arg(&program);
-            Ran::of(&mut command).expect(0);
-            let name = format!("{compiler} {level} {kind}");
-            let subject = Subject::new(name, read(&program)).expect("there is something to patch");
+        for kind in KINDS {
+            let subject = compiled(compiler, level, kind, dir.path());
             files += 1;
             tally += run_subject(&subject, STATES_OF_COMPILED);
         }
@@ -540,17 +577,261 @@ fn compiled_by(compiler: &str) {
     report(compiler, files, tally);
 }
 
+fn compiled(compiler: &str, level: &str, kind: &str, dir: &Path) -> Subject {
+    let sources = ["forms.c", "run.c"].map(|name| root().join("corpus/compiled").join(name));
+    let program = dir.join("program");
+    let mut command = Command::new(compiler);
+    command.args(["-w", level]).args(kind.split(' ')).args(sources).arg("-o").arg(&program);
+    Ran::of(&mut command).expect(0);
+    let name = format!("{compiler} {level} {kind}");
+    Subject::new(name, read(&program)).expect("there is something to patch")
+}
+
+/// The files of the real corpus that have something to patch.
+fn real(corpus: &Path, dir: &Path) -> impl Iterator<Item = Subject> {
+    let tree = rootfs::unpack(dir, "tree");
+    let files = rootfs::elf_files(corpus).into_iter().chain(rootfs::elf_files(&tree));
+    let corpus = corpus.to_owned();
+    files.filter_map(move |file| {
+        let name = file.strip_prefix(&corpus).or_else(|_| file.strip_prefix(&tree)).expect("below one");
+        Subject::new(name.display().to_string(), read(&file))
+    })
+}
+
 #[test]
 fn real_programs() {
     let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
     let dir = temp_dir();
-    let tree = rootfs::unpack(dir.path(), "tree");
     let (mut files, mut tally) = (0, Tally::default());
-    for file in rootfs::elf_files(&corpus).into_iter().chain(rootfs::elf_files(&tree)) {
-        let name = file.strip_prefix(&corpus).or_else(|_| file.strip_prefix(&tree)).expect("below one");
-        let Some(subject) = Subject::new(name.display().to_string(), read(&file)) else { continue };
+    for subject in real(&corpus, dir.path()) {
         files += 1;
         tally += run_subject(&subject, STATES_OF_REAL);
     }
     report("real programs", files, tally);
+}
+
+/// A kind of mistake that a patcher could make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Mistake {
+    /// The number of no entry's system call.
+    OtherNumber,
+    /// Number or stub of another entry.
+    OtherEntry,
+    /// The number or the address in another register.
+    OtherRegister,
+    /// Everything a byte further.
+    ByteFurther,
+    /// Everything a byte before.
+    ByteBefore,
+    /// No return behind the system call.
+    NoReturn,
+    /// What was there before.
+    Forgotten,
+}
+
+/// A patched file with a mistake in one edit.
+struct Mutant {
+    mistake: Mistake,
+    bytes: Vec<u8>,
+    /// Why nobody could tell it from the patched file, if so.
+    excuse: Option<&'static str>,
+}
+
+impl Subject {
+    /// What becomes of the patched file where `edit` is made with a mistake.
+    fn mutants(&self, edit: &Edit) -> Vec<Mutant> {
+        let mut mutants = vec![];
+        let from = edit.offset.index();
+        let mut mutant = |mistake, at: usize, bytes: &[u8], excuse| {
+            let mut mutated = self.patched.clone();
+            mutated[at..at + bytes.len()].copy_from_slice(bytes);
+            mutants.push(Mutant { mistake, bytes: mutated, excuse });
+        };
+        let vaddr = edit.vaddr.map_or(0, |at| at.0);
+        let is_code = matches!(edit.role, Role::Constant | Role::Call | Role::Stub);
+        let number = edit.entry.syscall_number();
+        let other = Entry::ALL[(edit.entry as usize + 1) % 3];
+        for instruction in
+            Decoder::with_ip(64, &edit.after, vaddr, DecoderOptions::NONE).iter().filter(|_| is_code)
+        {
+            let at = (instruction.ip() - vaddr) as usize;
+            let bytes = &edit.after[at..at + instruction.len()];
+            let last = from + at + bytes.len() - 4;
+            match instruction.mnemonic() {
+                Mnemonic::Mov if instruction.op0_kind() == OpKind::Register => {
+                    if bytes.ends_with(&number.to_le_bytes()) {
+                        mutant(Mistake::OtherNumber, last, &(number + 1).to_le_bytes(), None);
+                        mutant(Mistake::OtherEntry, last, &other.syscall_number().to_le_bytes(), None);
+                    }
+                    // The register's number ends the opcode, or the byte that follows it.
+                    let place =
+                        if bytes[0] & 0xf0 == 0x40 && bytes.len() == 7 { 2 } else { bytes.len().min(10) - 5 };
+                    let place = if bytes.len() == 10 { 1 } else { place };
+                    mutant(Mistake::OtherRegister, from + at + place, &[bytes[place] ^ 1], None);
+                }
+                Mnemonic::Lea => {
+                    mutant(Mistake::OtherRegister, from + at + 2, &[bytes[2] ^ 8], None);
+                }
+                Mnemonic::Ret => {
+                    let behind = &self.patched[from + at + 1..];
+                    mutant(Mistake::NoReturn, from + at, &[0x90], returns(behind));
+                }
+                _ => {}
+            }
+        }
+        // To the stub of another entry.
+        if let (Role::Constant | Role::Pointer, Some((this, that))) = (edit.role, self.another_stub(edit))
+            && let Some(at) = refers(&edit.after, vaddr, this)
+        {
+            let field = harness::elf::u32_at(&edit.after, at).wrapping_add(that.wrapping_sub(this) as u32);
+            mutant(Mistake::OtherEntry, from + at, &field.to_le_bytes(), None);
+        }
+        let first = edit.before[0];
+        let further = [&[first], &edit.after[..]].concat();
+        let behind = &self.patched[from + edit.after.len()..];
+        let excuse = match edit.role {
+            Role::Stub if first == 0x90 => Some("a nop before the stub"),
+            Role::Call if first & 0xf0 == 0x40 => Some("a prefix without effect before the system call"),
+            Role::Constant if first == 0x48 && behind.starts_with(&[0x48, 0xc7]) => {
+                Some("a prefix taken from the next number, which is positive")
+            }
+            _ => None,
+        };
+        mutant(Mistake::ByteFurther, from, &further, excuse);
+        let before = [&edit.after[..], &edit.before[edit.before.len() - 1..]].concat();
+        mutant(Mistake::ByteBefore, from - 1, &before, None);
+        mutant(Mistake::Forgotten, from, &edit.before, None);
+        mutants
+    }
+
+    /// The stub that `edit` refers to, and one of another entry.
+    fn another_stub(&self, edit: &Edit) -> Option<(u64, u64)> {
+        let site = self
+            .plan
+            .sites
+            .iter()
+            .find(|site| site.edits.iter().any(|&index| self.plan.edits[index].offset == edit.offset))?;
+        let own =
+            site.edits.iter().map(|&index| &self.plan.edits[index]).find(|edit| edit.role == Role::Stub)?;
+        let (own, entry) = (own.vaddr?.0, own.entry);
+        let other = self.stubs().find(|&(at, of)| of != entry && at != own)?;
+        Some((own, other.0))
+    }
+}
+
+/// Where the 4 bytes of the address `target` are in the code or pointer `bytes`, as a number or a distance.
+fn refers(bytes: &[u8], vaddr: u64, target: u64) -> Option<usize> {
+    (0..bytes.len().saturating_sub(3)).find(|&at| {
+        let field = harness::elf::u32_at(bytes, at);
+        let is_distance = (at + 4..=bytes.len().min(at + 8))
+            .any(|end| field == target.wrapping_sub(vaddr + end as u64) as u32);
+        field == target as u32 || is_distance
+    })
+}
+
+/// Whether `code` only returns.
+fn returns(code: &[u8]) -> Option<&'static str> {
+    let mut decoder = Decoder::with_ip(64, &code[..code.len().min(64)], 0, DecoderOptions::NONE);
+    let first = decoder.iter().find(|instruction| instruction.mnemonic() != Mnemonic::Nop)?;
+    (first.code() == Code::Retnq).then_some("what follows returns")
+}
+
+/// How many mutants were caught, excused, and neither.
+#[derive(Default)]
+struct Caught {
+    caught: BTreeMap<(Mistake, String), usize>,
+    excused: BTreeMap<&'static str, usize>,
+    escaped: Vec<String>,
+}
+
+impl Caught {
+    fn add(&mut self, subject: &Subject) {
+        let mut machines = subject.machines(&subject.patched);
+        for (number, edit) in subject.plan.edits.iter().enumerate().filter(|(_, edit)| edit.vaddr.is_some()) {
+            let sites: Vec<usize> = subject
+                .starts
+                .keys()
+                .copied()
+                .filter(|&site| subject.plan.sites[site].edits.contains(&number))
+                .collect();
+            for mutant in subject.mutants(edit) {
+                machines.1 = subject.machine_of_patch(&mutant.bytes);
+                let is_caught = sites.iter().any(|&site| {
+                    run_site(subject, site, &mut machines, STATES_OF_MUTANT, edit.offset.0).is_err()
+                });
+                let form =
+                    sites.first().map_or_else(String::new, |&site| subject.plan.sites[site].form.to_string());
+                match mutant.excuse {
+                    _ if is_caught => *self.caught.entry((mutant.mistake, form)).or_default() += 1,
+                    Some(excuse) => *self.excused.entry(excuse).or_default() += 1,
+                    None => self.escaped.push(format!(
+                        "{}: {:?} in {:?} of {form} at {:#x}: {:x?}",
+                        subject.name, mutant.mistake, edit.role, edit.offset.0, edit.after
+                    )),
+                }
+            }
+        }
+    }
+
+    /// Nothing escaped, and each of `forms` was tried with most kinds of mistakes.
+    fn check(&self, forms: &BTreeSet<String>) {
+        for ((mistake, form), count) in &self.caught {
+            eprintln!("{mistake:?} in {form}: {count} noticed");
+        }
+        eprintln!(
+            "{} noticed; the same as the patch: {:?}",
+            self.caught.values().sum::<usize>(),
+            self.excused
+        );
+        assert!(!self.caught.is_empty(), "there are mistakes to notice");
+        assert!(
+            self.escaped.is_empty(),
+            "{} mistakes are not noticed\n{}",
+            self.escaped.len(),
+            self.escaped.join("\n")
+        );
+        for form in forms {
+            let mistakes = self.caught.keys().filter(|(_, of)| of == form).count();
+            assert!(mistakes >= 4, "{form}: only {mistakes} kinds of mistakes were tried");
+        }
+    }
+}
+
+/// The comparison is worth something: it sees each mistake that a patcher could make.
+#[test]
+fn mistakes_are_noticed() {
+    if !["as", "strip", "ld.bfd", "gcc"].into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
+    let mut caught = Caught::default();
+    let mut forms = BTreeSet::new();
+    for source in sources() {
+        let object = source.assemble(dir.path());
+        for link in [Link::Exec, Link::Pie] {
+            if !source.variants().contains(&(link, Linker::Bfd)) {
+                continue;
+            }
+            let linked = source.link(&object, link, Linker::Bfd, dir.path());
+            let Some(subject) = Subject::new(linked.files[0].display().to_string(), read(&linked.files[0]))
+            else {
+                continue;
+            };
+            forms.extend(subject.starts.keys().map(|&index| subject.plan.sites[index].form.to_string()));
+            caught.add(&subject);
+        }
+    }
+    for kind in KINDS {
+        caught.add(&compiled("gcc", "-O2", kind, dir.path()));
+    }
+    caught.check(&forms);
+}
+
+#[test]
+fn mistakes_in_real_programs_are_noticed() {
+    let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
+    let dir = temp_dir();
+    let mut caught = Caught::default();
+    real(&corpus, dir.path()).for_each(|subject| caught.add(&subject));
+    caught.check(&BTreeSet::new());
 }

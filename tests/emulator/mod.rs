@@ -188,6 +188,8 @@ pub struct Run {
     pub garbage: BTreeSet<u64>,
     /// Whether a call went to the page itself.
     pub used_page: bool,
+    /// Whether a place was run or read that holds an entry's address and stays.
+    pub passed_left: bool,
 }
 
 /// How an instruction leaves the straight way, as far as it matters here.
@@ -230,6 +232,8 @@ struct Watch {
     data: Vec<Range<u64>>,
     /// Words of it that no run does.
     fixed: BTreeSet<u64>,
+    /// Places that hold an entry's address and stay.
+    left: BTreeSet<u64>,
     bias: u64,
     // What follows is of one run.
     seed: u64,
@@ -246,9 +250,14 @@ struct Watch {
     touched: BTreeSet<u64>,
     new_pages: Vec<u64>,
     passed: BTreeSet<u64>,
+    passed_left: bool,
 }
 
 impl Watch {
+    fn pass_left(&mut self, at: u64, size: u64) {
+        self.passed_left |= self.left.range(at..at.saturating_add(size)).next().is_some();
+    }
+
     fn changed_at(&self, at: u64) -> Option<u64> {
         self.changed.iter().find(|range| range.contains(&at)).map(|range| range.start)
     }
@@ -264,9 +273,16 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Loads the file `bytes`. `changed` are the places that the patch changes, `stubs` the beginnings of stubs and
-    /// `fixed` words of data that nothing writes to, in the file's addresses.
-    pub fn new(bytes: &[u8], changed: &[Range<u64>], stubs: &BTreeSet<u64>, fixed: &BTreeSet<u64>) -> Self {
+    /// Loads the file `bytes`. `changed` are the places that the patch changes, `stubs` the beginnings of stubs,
+    /// `fixed` words of data that nothing writes to and `left` places that hold an entry's address and stay, in the
+    /// file's addresses.
+    pub fn new(
+        bytes: &[u8],
+        changed: &[Range<u64>],
+        stubs: &BTreeSet<u64>,
+        fixed: &BTreeSet<u64>,
+        left: &BTreeSet<u64>,
+    ) -> Self {
         let bias = if u16_at(bytes, 16) == 3 { BIAS } else { 0 };
         let shifted = |range: &Range<u64>| range.start + bias..range.end + bias;
         let watch = Watch {
@@ -274,6 +290,8 @@ impl Machine {
             changed: changed.iter().map(shifted).collect(),
             data: vec![],
             fixed: fixed.iter().map(|at| at + bias).collect(),
+            left: left.iter().map(|at| at + bias).collect(),
+            passed_left: false,
             bias,
             seed: 0,
             stop: None,
@@ -328,7 +346,7 @@ impl Machine {
                 .mem_map(range.start, range.end - range.start, Prot::READ | Prot::WRITE)
                 .expect("mapped");
         }
-        for page in SCRATCH.chain_pages().chain(THREAD.chain_pages()) {
+        for page in SCRATCH.chain(THREAD).step_by(PAGE_SIZE as usize) {
             self.engine.mem_write(page, &contents_of(page)).expect("written");
         }
         let guard = POINTER_GUARD.to_le_bytes();
@@ -369,7 +387,7 @@ impl Machine {
     }
 
     fn hook(&mut self) {
-        self.engine.add_code_hook(1, 0, |engine, at, _| on_instruction(engine, at)).expect("a hook");
+        self.engine.add_code_hook(1, 0, on_instruction).expect("a hook");
         self.engine.add_mem_hook(HookType::MEM_READ | HookType::MEM_WRITE, 1, 0, on_access).expect("a hook");
         let unmapped = HookType::MEM_READ_UNMAPPED | HookType::MEM_WRITE_UNMAPPED;
         self.engine.add_mem_hook(unmapped, 1, 0, on_unmapped).expect("a hook");
@@ -407,6 +425,7 @@ impl Machine {
         let mut run = driver.run;
         let watch = self.engine.get_data_mut();
         run.passed = std::mem::take(&mut watch.passed);
+        run.passed_left = watch.passed_left;
         let (undo, pages) = (std::mem::take(&mut watch.undo), std::mem::take(&mut watch.new_pages));
         for (at, bytes) in undo.into_iter().rev() {
             self.engine.mem_write(at, &bytes).expect("it was read");
@@ -430,6 +449,7 @@ impl Machine {
         watch.writes.clear();
         watch.touched.clear();
         watch.passed.clear();
+        watch.passed_left = false;
         let mut random = Random(mix(start.seed));
         let mut values: [u64; 16] = std::array::from_fn(|_| random.value());
         for register in [RDI, RSI] {
@@ -663,7 +683,8 @@ impl Driver<'_> {
     }
 }
 
-fn on_instruction(engine: &mut Unicorn<Watch>, at: u64) {
+fn on_instruction(engine: &mut Unicorn<Watch>, at: u64, size: u32) {
+    engine.get_data_mut().pass_left(at, u64::from(size));
     let stop = instruction(engine, at);
     if stop.is_some() {
         engine.get_data_mut().stop = stop;
@@ -758,6 +779,7 @@ fn on_access(engine: &mut Unicorn<Watch>, kind: MemType, at: u64, size: usize, v
         return true;
     }
     let watch = engine.get_data_mut();
+    watch.pass_left(at, size as u64);
     if let Some(start) = watch.changed_at(at) {
         watch.passed.insert(start - watch.bias);
     }
@@ -819,14 +841,4 @@ fn runs(pages: &BTreeMap<u64, Prot>) -> Vec<(Range<u64>, Prot)> {
         }
     }
     ranges
-}
-
-trait Pages {
-    fn chain_pages(&self) -> std::iter::StepBy<Range<u64>>;
-}
-
-impl Pages for Range<u64> {
-    fn chain_pages(&self) -> std::iter::StepBy<Self> {
-        self.clone().step_by(PAGE_SIZE as usize)
-    }
 }
