@@ -13,6 +13,7 @@ use emulator::{
     Event, Machine, POINTER_GUARD, R11, R12, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Random, Run,
 };
 use emulator::{Start, What};
+use harness::elf::{u32_at, u64_at};
 use harness::source::{Dress, Link, Linker, Source, Variant};
 use harness::{Ran, need, read, real_corpus, root, rootfs, skip, temp_dir};
 use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind};
@@ -394,16 +395,24 @@ impl<'a> Judge<'a> {
             if original.stack.len() != patched.stack.len() {
                 return Some("another stack".into());
             }
-            let words = original.stack.chunks_exact(8).zip(patched.stack.chunks_exact(8));
-            for (index, (one, other)) in words.enumerate() {
-                let (one, other) = (harness::elf::u64_at(one, 0), harness::elf::u64_at(other, 0));
-                // A slot of the frame may hold the number for a call in place, or what was in rcx.
-                let number = Entry::at(one).is_some_and(|entry| u64::from(entry.syscall_number()) == other);
-                let lost = run.garbage.contains(&other);
-                let is_gone = start.is_entry && matches!(original.what, What::Return(_));
-                let in_frame = !is_gone && (number || lost);
-                if !(self.same(one, other) || in_frame) {
-                    return Some(format!("word {index} of the stack is {other:#x}, not {one:#x}"));
+            let is_gone = start.is_entry && matches!(original.what, What::Return(_));
+            let mut at = 0;
+            while let Some(distance) =
+                (at..original.stack.len()).position(|at| original.stack[at] != patched.stack[at])
+            {
+                let byte = at + distance;
+                // Where the word begins that the byte is of, is known only by what it means.
+                let begins = (at.max(byte.saturating_sub(7))..=byte).find(|&begin| {
+                    let Some(one) = original.stack.get(begin..begin + 8) else { return false };
+                    let (one, other) = (u64_at(one, 0), u64_at(&patched.stack, begin));
+                    // A slot of the frame may hold the number for a call in place, or what was in rcx.
+                    let number =
+                        Entry::at(one).is_some_and(|entry| u64::from(entry.syscall_number()) == other);
+                    self.same(one, other) || !is_gone && (number || run.garbage.contains(&other))
+                });
+                match begins {
+                    Some(begin) => at = begin + 8,
+                    None => return Some(format!("byte {byte} of the stack is another")),
                 }
             }
         }
@@ -683,7 +692,7 @@ impl Subject {
         if let (Role::Constant | Role::Pointer, Some((this, that))) = (edit.role, self.another_stub(edit))
             && let Some(at) = refers(&edit.after, vaddr, this)
         {
-            let field = harness::elf::u32_at(&edit.after, at).wrapping_add(that.wrapping_sub(this) as u32);
+            let field = u32_at(&edit.after, at).wrapping_add(that.wrapping_sub(this) as u32);
             mutant(Mistake::OtherEntry, from + at, &field.to_le_bytes(), None);
         }
         let first = edit.before[0];
@@ -722,7 +731,7 @@ impl Subject {
 /// Where the 4 bytes of the address `target` are in the code or pointer `bytes`, as a number or a distance.
 fn refers(bytes: &[u8], vaddr: u64, target: u64) -> Option<usize> {
     (0..bytes.len().saturating_sub(3)).find(|&at| {
-        let field = harness::elf::u32_at(bytes, at);
+        let field = u32_at(bytes, at);
         let is_distance = (at + 4..=bytes.len().min(at + 8))
             .any(|end| field == target.wrapping_sub(vaddr + end as u64) as u32);
         field == target as u32 || is_distance
