@@ -1,6 +1,7 @@
 # The constant is in the register of the first argument when it is called: the kernel gets the page's own
-# address as the pointer, and faults. Whatever is decided, it must not be hidden.
-#@ expect: rdi entry=time form=direct-call verdict=patch|refused|unproven
+# address as the pointer, and faults. A patched call would write where the caller's
+# pointer leads.
+#@ expect: rdi entry=time form=direct-call verdict=refused
 .include "common.inc"
 .text
 func time_rdi

@@ -13,7 +13,7 @@ use crate::encode;
 use crate::flow::Through;
 use crate::limits;
 use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy};
-use crate::registers::RAX;
+use crate::registers::{Gpr, RAX, RDI, RSI};
 use crate::scan::{Constant, Evidence, Finding, Load, Scan, Site, Span, scan};
 use crate::site::Verdict;
 use crate::stub::{Allocator, Room};
@@ -130,6 +130,16 @@ fn planned(site: &Site, outcome: Outcome, offsets: &[FileOffset]) -> PlannedSite
     }
 }
 
+impl Entry {
+    /// The registers that it reads.
+    fn arguments(self) -> &'static [Gpr] {
+        match self {
+            Self::Time => &[RDI],
+            Self::Gettimeofday | Self::Getcpu => &[RDI, RSI],
+        }
+    }
+}
+
 /// Why the constant of `evidence` cannot become a system call number in place, if it cannot.
 fn against_in_place(evidence: &Evidence) -> Option<&'static str> {
     let register = match evidence.constant {
@@ -204,6 +214,13 @@ impl Planner<'_> {
             evidence.calls.iter().map(|call| call.span).chain(evidence.loads.iter().map(|load| load.span));
         if calls.chain([site.span]).any(|span| self.image.is_in_headers(span.offset, span.len)) {
             return left(Verdict::Refused, "it stands in a header table");
+        }
+        let is_argument = evidence.calls.iter().any(|call| match call.through {
+            Through::Register(register) => site.entry.arguments().contains(&register),
+            _ => false,
+        });
+        if is_argument {
+            return left(Verdict::Refused, "the address is an argument of its own call, too: a bad pointer");
         }
         if self.in_place.contains(&site.span.vaddr)
             && let Some(edits) = self.edits_in_place(site, evidence)

@@ -78,14 +78,17 @@ impl Subject {
 
     /// The machines of the original and of `patched`.
     fn machines(&self, patched: &[u8]) -> (Machine, Machine) {
+        let none = BTreeSet::new();
         let original =
-            Machine::new(&self.original, &self.changed(), &BTreeSet::new(), &self.fixed(), &self.left());
+            Machine::new(&self.original, &self.changed(), &none, &none, &self.fixed(), &self.left());
         (original, self.machine_of_patch(patched))
     }
 
     fn machine_of_patch(&self, patched: &[u8]) -> Machine {
         let stubs = self.stubs().map(|(at, _)| at).collect();
-        Machine::new(patched, &self.changed(), &stubs, &self.fixed(), &self.left())
+        let detours = self.plan.edits.iter().filter(|edit| edit.role == Role::Detour);
+        let detours = detours.filter_map(|edit| Some(edit.vaddr?.0)).collect();
+        Machine::new(patched, &self.changed(), &stubs, &detours, &self.fixed(), &self.left())
     }
 
     fn changed(&self) -> Vec<Range<u64>> {
@@ -96,7 +99,9 @@ impl Subject {
     fn fixed(&self) -> BTreeSet<u64> {
         let is_fixed = |site: &&PlannedSite| {
             let mut edits = site.edits.iter().map(|&index| &self.plan.edits[index]);
-            site.form == Form::DataWord && edits.all(|edit| edit.role != Role::Pointer)
+            // A detour looks at what is there.
+            let is_seen = |edit: &Edit| matches!(edit.role, Role::Pointer | Role::Detour);
+            site.form == Form::DataWord && !edits.any(is_seen)
         };
         self.plan.sites.iter().filter(is_fixed).map(|site| site.vaddr.0).collect()
     }
@@ -377,8 +382,11 @@ impl<'a> Judge<'a> {
             let is_return = matches!(original.what, What::Return(_));
             let kept = is_return && ![RAX, RDX].contains(&register);
             // A system call changes these, and a detour may.
-            let lost = [RCX, R11].contains(&register)
-                && (run.garbage.contains(&other) || self.stubs.contains_key(&other));
+            let by_detour =
+                register == R11 && [What::Call(other), What::Jump(other)].contains(&original.what);
+            let lost = by_detour
+                || [RCX, R11].contains(&register)
+                    && (run.garbage.contains(&other) || self.stubs.contains_key(&other));
             // The original's constant, which nothing uses after the call.
             let dead = !(kept || is_return && register == RAX)
                 && self.subject.constant_registers.contains(&register)

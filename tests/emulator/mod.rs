@@ -270,16 +270,19 @@ pub struct Machine {
     code: Vec<Range<u64>>,
     /// Stubs, which are run as if they were the page.
     stubs: BTreeSet<u64>,
+    /// Detours: what calls one calls what the detour jumps to.
+    detours: BTreeSet<u64>,
 }
 
 impl Machine {
-    /// Loads the file `bytes`. `changed` are the places that the patch changes, `stubs` the beginnings of stubs,
+    /// Loads the file `bytes`. `changed` are the places that the patch changes, `stubs` and `detours` where these begin,
     /// `fixed` words of data that nothing writes to and `left` places that hold an entry's address and stay, in the
     /// file's addresses.
     pub fn new(
         bytes: &[u8],
         changed: &[Range<u64>],
         stubs: &BTreeSet<u64>,
+        detours: &BTreeSet<u64>,
         fixed: &BTreeSet<u64>,
         left: &BTreeSet<u64>,
     ) -> Self {
@@ -309,8 +312,8 @@ impl Machine {
             passed: BTreeSet::new(),
         };
         let engine = Unicorn::new_with_data(Arch::X86, Mode::MODE_64, watch).expect("the emulator starts");
-        let stubs = stubs.iter().map(|at| at + bias).collect();
-        let mut machine = Self { engine, bias, code: vec![], stubs };
+        let [stubs, detours] = [stubs, detours].map(|places| places.iter().map(|at| at + bias).collect());
+        let mut machine = Self { engine, bias, code: vec![], stubs, detours };
         machine.load(bytes);
         machine.hook();
         machine
@@ -414,7 +417,14 @@ impl Machine {
     pub fn run(&mut self, start: &Start) -> Run {
         self.prepare(start);
         let in_page = (PAGE..PAGE + PAGE_SIZE).contains(&start.at);
-        let mut driver = Driver { machine: self, run: Run::default(), depth: 0, calls: 0, seed: start.seed };
+        let mut driver = Driver {
+            machine: self,
+            run: Run::default(),
+            depth: 0,
+            detoured: None,
+            calls: 0,
+            seed: start.seed,
+        };
         if in_page {
             let behind = driver.jump(start.at);
             driver.go(behind);
@@ -489,6 +499,8 @@ struct Driver<'a> {
     run: Run,
     /// Functions that were entered and have not returned.
     depth: usize,
+    /// A detour was called; where that call returns to.
+    detoured: Option<u64>,
     /// Calls so far: what they give differs from one to the next.
     calls: u64,
     seed: u64,
@@ -551,6 +563,11 @@ impl Driver<'_> {
         if (PAGE..PAGE + PAGE_SIZE).contains(&target) {
             return self.jump(target);
         }
+        if self.machine.detours.contains(&target) {
+            self.depth += 1;
+            self.detoured = Some(behind);
+            return Some(target);
+        }
         let is_stub = self.machine.stubs.contains(&target);
         let enters = self.machine.is_code(target) && self.seed.is_multiple_of(3) && self.depth < MAX_DEPTH;
         if is_stub || enters {
@@ -577,6 +594,10 @@ impl Driver<'_> {
 
     /// A jump to what is no code.
     fn jump(&mut self, target: u64) -> Option<u64> {
+        if let Some(behind) = self.detoured.take() {
+            self.depth -= 1;
+            return self.call(target, behind);
+        }
         if !(PAGE..PAGE + PAGE_SIZE).contains(&target) {
             return self.end(What::Jump(target));
         }
@@ -601,6 +622,7 @@ impl Driver<'_> {
             return Some(to);
         }
         if self.depth > 0 && self.machine.is_code(to) {
+            self.detoured = None;
             self.depth -= 1;
             return Some(to);
         }
