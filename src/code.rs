@@ -603,11 +603,14 @@ fn is_reached(image: &Image<'_>, extent: Extent<'_>, at: Vaddr) -> bool {
     function.covering(at).is_some_and(|index| seen[index])
 }
 
+/// Branches to out-of-line code that are looked at; one is enough.
+const BRANCHES_TO_ONE_PLACE: usize = 16;
+
 /// Whether a direct branch of a function that can be decoded leads behind the nominal end of `extent`, and
 /// straight code from there to `at`: out-of-line code.
 fn is_branched_to(image: &Image<'_>, functions: &Functions<'_>, extent: Extent<'_>, at: Vaddr) -> bool {
     let behind = VaddrRange { start: extent.nominal_end, end: at.plus(1) };
-    let mut targets = Vec::new();
+    let (mut targets, mut places) = (Vec::new(), 0);
     let mut note = |place: Vaddr| {
         let holder = functions.extent(image, place).filter(|holder| place < holder.nominal_end);
         let instructions = holder.map_or_else(Vec::new, |holder| {
@@ -620,7 +623,8 @@ fn is_branched_to(image: &Image<'_>, functions: &Functions<'_>, extent: Extent<'
         }
     };
     let is_searched = search::relative_references(image, behind, |place| {
-        if may_be_branch_operand(image, place) && !behind.contains(place) {
+        if places < BRANCHES_TO_ONE_PLACE && may_be_branch_operand(image, place) && !behind.contains(place) {
+            places += 1;
             note(place);
         }
     });

@@ -193,8 +193,14 @@ impl<'a> Image<'a> {
             relro: None,
             search_budget: Cell::new(limits::searched_bytes(bytes.len())),
             tables: [
-                table(header.e_phoff.get(Le), header.e_phnum.get(Le), header.e_phentsize.get(Le)),
-                table(header.e_shoff.get(Le), header.e_shnum.get(Le), header.e_shentsize.get(Le)),
+                match file_type(header) {
+                    FileType::Rel => (0, 0),
+                    _ => table(header.e_phoff.get(Le), header.e_phnum.get(Le), header.e_phentsize.get(Le)),
+                },
+                match header.e_shoff.get(Le) {
+                    0 => (0, 0),
+                    at => table(at, header.e_shnum.get(Le), header.e_shentsize.get(Le)),
+                },
             ],
         }
     }
@@ -262,11 +268,12 @@ impl<'a> Image<'a> {
         self.segment_at(at).is_some_and(|segment| segment.writable) && !read_only_later
     }
 
-    /// Whether the `len` bytes at `offset` have a part in the ELF header or a header table.
+    /// Whether the `len` bytes at `offset` have a part in what the kernel reads of the file: the ELF header
+    /// and the program headers.
     pub(crate) fn is_in_headers(&self, offset: FileOffset, len: usize) -> bool {
         let header = (0, size_of::<elf::FileHeader64<Le>>() as u64);
         let end = offset.0.saturating_add(len as u64);
-        self.tables.iter().chain([&header]).any(|&(start, behind)| offset.0 < behind && start < end)
+        [header, self.tables[0]].into_iter().any(|(start, behind)| offset.0 < behind && start < end)
     }
 
     /// Whether `at` is code as far as the section headers, where there are any, can tell.

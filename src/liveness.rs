@@ -1,6 +1,6 @@
 //! Backward questions about one function: what may still be read behind an instruction, and what a callee writes.
 
-use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess};
+use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, RflagsBits};
 
 use crate::addr::Vaddr;
 use crate::code::{self, Function};
@@ -63,15 +63,20 @@ pub(crate) fn scratch_is_free(function: &Function<'_>, index: usize) -> bool {
     !(flags_are_read || is_live_behind(function, index, R11))
 }
 
+/// The flags that arithmetic sets and conditions read.
+const STATUS_FLAGS: u32 =
+    RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
+
 /// Whether the flags may be read behind instruction number `index`; looks at straight code only.
 fn flags_are_live_behind(function: &Function<'_>, index: usize) -> bool {
-    let mut at = index;
+    let (mut at, mut old) = (index, STATUS_FLAGS);
     while let Some(next) = function.fall_through(at) {
         let instruction = &function.instructions[next];
-        if instruction.rflags_read() != 0 || code::jump_target(instruction).is_some() {
+        if instruction.rflags_read() & old != 0 || code::jump_target(instruction).is_some() {
             return true;
         }
-        if instruction.rflags_modified() != 0 || instruction.mnemonic() == Mnemonic::Call {
+        old &= !instruction.rflags_modified();
+        if old == 0 || instruction.mnemonic() == Mnemonic::Call {
             return false;
         }
         at = next;

@@ -141,8 +141,11 @@ pub enum Unchanged {
         /// The copy.
         copy: Option<PathBuf>,
     },
-    /// The file is patched already.
-    AlreadyPatched,
+    /// The file is patched already; the identical copy, where one was asked for.
+    AlreadyPatched {
+        /// The copy.
+        copy: Option<PathBuf>,
+    },
     /// The file is the original already.
     AlreadyOriginal,
 }

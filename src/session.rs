@@ -154,8 +154,12 @@ pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>) -> R
     let opened = Opened::open(path)?;
     let (kind, plan) = examine(&opened.bytes)?;
     let known = known_record(path, record);
-    if matches!(&known, Ok(Some(known)) if known.patched == opened.sha256) {
-        return Ok(opened.file(path, kind, plan, Action::Unchanged(Unchanged::AlreadyPatched)));
+    if let Ok(Some(known)) = &known
+        && known.patched == opened.sha256
+    {
+        let (copy, warnings) = copy_of_patched(&opened, destination, record, known)?;
+        let file = opened.file(path, kind, plan, Action::Unchanged(Unchanged::AlreadyPatched { copy }));
+        return Ok(File { warnings, ..file });
     }
     let plan = match plan {
         Some(plan) if plan.has_edits() => plan,
@@ -229,6 +233,28 @@ fn copy_of_clean(opened: &Opened, destination: &Destination) -> Result<(Option<P
     let pending = store::prepare_copy(&opened.source, output, &opened.bytes)?;
     let warnings = pending.warnings.clone();
     pending.commit(&opened.source)?;
+    Ok((Some(output.clone()), warnings))
+}
+
+/// An identical copy of a patched file, and of its `record` beside it or where `at` says.
+fn copy_of_patched(
+    opened: &Opened,
+    destination: &Destination,
+    at: Option<&Path>,
+    record: &Record,
+) -> Result<(Option<PathBuf>, Vec<String>)> {
+    let Destination::To(output) = destination else { return Ok((None, Vec::new())) };
+    let pending = store::prepare_copy(&opened.source, output, &opened.bytes)?;
+    let warnings = pending.warnings.clone();
+    match at {
+        // The record that was named is the one that was read.
+        Some(_) => pending.commit(&opened.source)?,
+        None => {
+            let record_path = store::record_path(output);
+            let before = replaced_record(&record_path, record, false)?.map(|replaced| replaced.json);
+            store_with_record(pending, &opened.source, &record_path, record, before)?;
+        }
+    }
     Ok((Some(output.clone()), warnings))
 }
 

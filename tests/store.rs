@@ -72,7 +72,7 @@ fn a_patched_file_is_not_patched_again() {
     place.patch_in_place().unwrap();
     let before = fs::metadata(place.program()).unwrap();
     let again = place.patch_in_place().unwrap();
-    assert_eq!(again.action, Action::Unchanged(Unchanged::AlreadyPatched));
+    assert_eq!(again.action, Action::Unchanged(Unchanged::AlreadyPatched { copy: None }));
     let after = fs::metadata(place.program()).unwrap();
     assert_eq!((before.ino(), before.mtime_nsec()), (after.ino(), after.mtime_nsec()));
 }
@@ -237,7 +237,7 @@ fn a_symbolic_link_stays_one_and_the_record_is_beside_the_file() {
         let outcome = session::verify(name, None).unwrap();
         assert_eq!(outcome.action, Action::Verified(vec![]));
         let outcome = session::patch(name, &Destination::InPlace, None).unwrap();
-        assert_eq!(outcome.action, Action::Unchanged(Unchanged::AlreadyPatched));
+        assert_eq!(outcome.action, Action::Unchanged(Unchanged::AlreadyPatched { copy: None }));
     }
     session::revert(&link, &Destination::InPlace, None).unwrap();
     place.has_original();

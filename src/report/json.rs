@@ -386,7 +386,7 @@ fn outcome_name(file: &outcome::File) -> &'static str {
         Action::Written(Written { direction: Direction::Patch, .. }) => "patched",
         Action::Written(Written { direction: Direction::Revert, .. }) => "reverted",
         Action::Unchanged(Unchanged::Clean { .. }) => "unchanged",
-        Action::Unchanged(Unchanged::AlreadyPatched) => "already-patched",
+        Action::Unchanged(Unchanged::AlreadyPatched { .. }) => "already-patched",
         Action::Unchanged(Unchanged::AlreadyOriginal) => "already-original",
         Action::Verified(findings) if findings.is_empty() => "verified",
         Action::Verified(_) => "findings",
@@ -399,7 +399,9 @@ fn result_of(action: &Action) -> (Option<&Path>, Option<Sha256>, Option<&Path>) 
         Action::Written(written) => {
             (written.output.as_deref(), Some(written.sha256), written.record.as_deref())
         }
-        Action::Unchanged(Unchanged::Clean { copy }) => (copy.as_deref(), None, None),
+        Action::Unchanged(Unchanged::Clean { copy } | Unchanged::AlreadyPatched { copy }) => {
+            (copy.as_deref(), None, None)
+        }
         Action::Unchanged(_) | Action::Scanned | Action::Verified(_) | Action::Explained(_) => {
             (None, None, None)
         }

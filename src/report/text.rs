@@ -159,7 +159,10 @@ fn write_unchanged(out: &mut String, file: &File, unchanged: &Unchanged) -> fmt:
             out.push('\n');
             Ok(())
         }
-        Unchanged::AlreadyPatched => writeln!(out, "  patched already: nothing changed"),
+        Unchanged::AlreadyPatched { copy: None } => writeln!(out, "  patched already: nothing changed"),
+        Unchanged::AlreadyPatched { copy: Some(copy) } => {
+            writeln!(out, "  patched already; identical copy with its record: {}", Escaped::path(copy))
+        }
         Unchanged::AlreadyOriginal => writeln!(out, "  the original already: nothing changed"),
     }
 }

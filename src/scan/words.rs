@@ -1,7 +1,7 @@
 //! Words of memory that hold an entry's address, or get it from code: who reads them, who calls through them,
 //! who may replace what is there.
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
 use super::{Call, Constant, Evidence, Finding, Load, Scanner, Site, Span};
 use crate::addr::{Vaddr, VaddrRange};
@@ -187,7 +187,6 @@ impl<'a> Scanner<'a> {
         found.calls.extend(self.calls(function, flow, query, number));
         found.steps.extend(self.steps(function, uses));
         for used in &uses.uses {
-            found.compared |= *used == Use::Compared;
             found.used |= !matches!(used, Use::Compared | Use::Loaded { .. });
             match *used {
                 Use::Loaded { index } => {
@@ -196,6 +195,7 @@ impl<'a> Scanner<'a> {
                         .then(|| gpr(instruction.op0_register()))
                         .flatten();
                     let flags_are_free = register.is_none() || liveness::flags_are_free(function, index);
+                    found.guards += usize::from(is_guard(function, index));
                     found.loads.push(Load { span: self.span(instruction), register, flags_are_free });
                 }
                 Use::Call { index, .. } => {
@@ -252,8 +252,8 @@ impl<'a> Scanner<'a> {
                 Candidate { joined: true, .. } => Form::StoredFallback,
                 _ => Form::StoredConstant,
             };
-            if candidate.initialised && uses.is_only_compared() {
-                let reason = "compared with what is loaded, never called";
+            if candidate.initialised && uses.is_guarded() {
+                let reason = "where it is loaded, it is replaced before it is called";
                 let (span, entry, function) = (candidate.span, candidate.entry, candidate.function.clone());
                 let steps = candidate.steps.iter().chain(&uses.steps).copied().collect();
                 let finding = Finding::Harmless(reason.into());
@@ -284,7 +284,8 @@ pub(super) struct CellUses {
     pub(super) written: bool,
     pub(super) pointed_to: bool,
     pub(super) returned: bool,
-    pub(super) compared: bool,
+    /// Loads right behind which the entry's address is told from what else may be there.
+    pub(super) guards: usize,
     /// Anything is done with it but loading and comparing.
     pub(super) used: bool,
     pub(super) doubtful: bool,
@@ -293,14 +294,33 @@ pub(super) struct CellUses {
 }
 
 impl CellUses {
-    /// Whether all that code does with the word is to load and to compare it.
-    fn is_only_compared(&self) -> bool {
-        self.compared && !self.used && !self.doubtful && !self.pointed_to
+    /// Whether all code that loads the word takes something else where it holds the entry's address: as
+    /// patched code does.
+    fn is_guarded(&self) -> bool {
+        self.guards > 0 && self.guards == self.loads.len() && !self.used && !self.doubtful && !self.pointed_to
     }
 
     fn may_change(&self) -> bool {
         self.written || self.pointed_to
     }
+}
+
+/// Whether instruction number `index` loads a register that is compared with an entry's address right behind it,
+/// and loaded anew where it is equal.
+fn is_guard(function: &Function<'_>, index: usize) -> bool {
+    let [load, compare, branch, address] = [0, 1, 2, 3].map(|next| function.instructions.get(index + next));
+    let (Some(load), Some(compare), Some(branch), Some(address)) = (load, compare, branch, address) else {
+        return false;
+    };
+    let register = load.op0_register();
+    load.code() == Code::Mov_r64_rm64
+        && matches!(compare.code(), Code::Cmp_rm64_imm32 | Code::Cmp_RAX_imm32)
+        && compare.op0_register() == register
+        && Entry::at(compare.immediate32to64().cast_unsigned()).is_some()
+        && branch.condition_code() == ConditionCode::ne
+        && address.code() == Code::Lea_r64_m
+        && address.op0_register() == register
+        && function.fall_through(index) == Some(index + 1)
 }
 
 /// The fixed address that a memory operand of `instruction` names.

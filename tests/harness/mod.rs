@@ -331,7 +331,8 @@ pub fn round_trip(file: &Path, dir: &Path) -> RoundTrip {
 
     let again = dir.join(format!("{name}.again"));
     Ran::of(vsyspatch().arg("patch").arg(&patched).arg("-o").arg(&again)).expect(i32::from(refused));
-    assert!(!again.exists() || read(&again) == patched_bytes, "patching twice changed {}", patched.display());
+    assert!(read(&again) == patched_bytes, "patching twice changed {}", patched.display());
+    Ran::of(vsyspatch().arg("verify").arg(&again)).expect(i32::from(refused));
 
     let reverted = dir.join(format!("{name}.reverted"));
     let ran = Ran::of(vsyspatch().arg("revert").arg(&patched).arg("-o").arg(&reverted)).expect(0);
