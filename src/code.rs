@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use iced_x86::{
-    BlockEncoder, BlockEncoderOptions, Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl,
-    Formatter as _, GasFormatter, Instruction, InstructionBlock, MemoryOperand, OpKind, Register,
+    Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Formatter as _, GasFormatter, Instruction,
+    OpKind, Register,
 };
 
 use crate::addr::{Vaddr, VaddrRange};
@@ -14,7 +14,7 @@ use crate::functions::{Extent, Functions};
 use crate::landing_pads::landing_pads;
 use crate::limits;
 use crate::search;
-use crate::vsyscall::{self, Entry};
+use crate::vsyscall::Entry;
 
 /// The assembly of `bytes`, which stand at `at`, in AT&T syntax, an instruction a line.
 /// Bytes that are no instruction show as `(bad)`.
@@ -417,112 +417,24 @@ pub(crate) fn subtracts(instruction: &Instruction) -> bool {
     matches!(instruction.code(), Code::Sub_RAX_imm32 | Code::Sub_rm64_imm32)
 }
 
-/// Code for `place` that does with `target` what `instruction` did with an entry's address, and goes on
-/// behind it. Uses `r11`, leaves the flags alone:
-/// ```text
-/// movq $entry,mem        ->  lea target(%rip),%r11; mov %r11,mem; jmp next
-/// push $entry            ->  lea target(%rip),%r11; push %r11; jmp next
-/// or $page,%reg          ->  lea target(%rip),%r11; lea (%reg,%r11),%reg; jmp next   (add, sub alike)
-/// lea page(%base),%reg   ->  lea target(%rip),%r11; lea (%base),%reg; lea (%reg,%r11),%reg; jmp next
-/// ```
-/// Where the result is `known` to be one entry, it is `lea target(%rip),%reg; jmp next`.
-pub(crate) fn detour(instruction: &Instruction, known: bool, place: Vaddr, target: Vaddr) -> Option<Vec<u8>> {
-    let load = |register| {
-        let memory = MemoryOperand::with_base_displ(Register::RIP, target.0.cast_signed());
-        Instruction::with2(Code::Lea_r64_m, register, memory).ok()
-    };
-    let add = |register| {
-        let memory = MemoryOperand::with_base_index(register, Register::R11);
-        Instruction::with2(Code::Lea_r64_m, register, memory).ok()
-    };
-    let register = instruction.op0_register();
-    let mut code = Vec::new();
-    match instruction.code() {
-        Code::Mov_rm64_imm32 if instruction.op0_kind() == OpKind::Memory => {
-            let mut store = *instruction;
-            store.set_code(Code::Mov_rm64_r64);
-            store.set_op1_kind(OpKind::Register);
-            store.set_op1_register(Register::R11);
-            code.extend([load(Register::R11)?, store]);
+/// The addresses that `lea` instructions among `bytes`, which stand at `at`, load by the instruction pointer, each
+/// with the entry that the nearest comparison is with, if any: what a detour puts in the stead of what.
+pub(crate) fn replacements(bytes: &[u8], at: Vaddr) -> Vec<(Vaddr, Option<Entry>)> {
+    let (mut found, mut address, mut entry) = (Vec::new(), None, None);
+    for instruction in Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE) {
+        if instruction.code() == Code::Lea_r64_m && instruction.is_ip_rel_memory_operand() {
+            address = Some(Vaddr(instruction.ip_rel_memory_address()));
+        } else if matches!(instruction.code(), Code::Cmp_rm64_imm32 | Code::Cmp_RAX_imm32) {
+            entry = Entry::at(instruction.immediate32to64().cast_unsigned());
         }
-        Code::Pushq_imm32 => {
-            code.extend([load(Register::R11)?, Instruction::with1(Code::Push_r64, Register::R11).ok()?]);
-        }
-        _ if !register.is_gpr64() || register == Register::R11 => return None,
-        _ if known => code.push(load(register)?),
-        // Bits that the index may share with the entry would be added twice.
-        Code::Or_RAX_imm32 | Code::Or_rm64_imm32
-            if instruction.immediate32to64().cast_unsigned() != vsyscall::PAGE =>
+        if entry.is_some()
+            && let Some(address) = address.take()
         {
-            return None;
+            found.push((address, entry.take()));
         }
-        Code::Lea_r64_m => {
-            let mut index = *instruction;
-            index.set_memory_displacement64(0);
-            code.extend([load(Register::R11)?, index, add(register)?]);
-        }
-        _ => code.extend([load(Register::R11)?, add(register)?]),
     }
-    code.push(Instruction::with_branch(Code::Jmp_rel32_64, instruction.next_ip()).ok()?);
-    let block = InstructionBlock::new(&code, place.0);
-    BlockEncoder::encode(64, block, BlockEncoderOptions::DONT_FIX_BRANCHES)
-        .ok()
-        .map(|result| result.code_buffer)
-}
-
-/// Code for `place` that loads the word that `instruction` loads, calls or jumps through, and takes `target` in
-/// the stead of `entry`'s address, whatever else the program has put there. Uses the flags:
-/// ```text
-/// mov word(%rip),%reg   ->  mov word(%rip),%reg; cmp $entry,%reg; jne next; lea target(%rip),%reg; jmp next
-/// call *word(%rip)      ->  mov word(%rip),%r11; cmp $entry,%r11; jne 1f; lea target(%rip),%r11; 1: jmp *%r11
-/// ```
-/// A call comes here by a call, so that the last jump is all that is left of it.
-pub(crate) fn guarded(
-    instruction: &Instruction,
-    entry: Entry,
-    place: Vaddr,
-    target: Vaddr,
-) -> Option<Vec<u8>> {
-    const LAST: u64 = 1; // where the last instruction says that it is, for the branch to it
-    if !instruction.is_ip_rel_memory_operand() {
-        return None;
-    }
-    let memory = |at: u64| MemoryOperand::with_base_displ(Register::RIP, at.cast_signed());
-    let word = memory(instruction.ip_rel_memory_address());
-    let (register, behind, last) = match instruction.code() {
-        Code::Mov_r64_rm64 => {
-            let back = Instruction::with_branch(Code::Jmp_rel32_64, instruction.next_ip()).ok()?;
-            (instruction.op0_register(), instruction.next_ip(), back)
-        }
-        Code::Call_rm64 | Code::Jmp_rm64 => {
-            let mut last = Instruction::with1(Code::Jmp_rm64, Register::R11).ok()?;
-            last.set_ip(LAST);
-            (Register::R11, LAST, last)
-        }
-        _ => return None,
-    };
-    let address = entry.address() as u32;
-    let code = [
-        Instruction::with2(Code::Mov_r64_rm64, register, word).ok()?,
-        Instruction::with2(Code::Cmp_rm64_imm32, register, address.cast_signed()).ok()?,
-        Instruction::with_branch(Code::Jne_rel32_64, behind).ok()?,
-        Instruction::with2(Code::Lea_r64_m, register, memory(target.0)).ok()?,
-        last,
-    ];
-    let block = InstructionBlock::new(&code, place.0);
-    BlockEncoder::encode(64, block, BlockEncoderOptions::DONT_FIX_BRANCHES)
-        .ok()
-        .map(|result| result.code_buffer)
-}
-
-/// Where the `lea` instructions among `bytes`, which stand at `at`, point to by the instruction pointer.
-pub(crate) fn addresses_loaded(bytes: &[u8], at: Vaddr) -> Vec<Vaddr> {
-    let decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
-    decoder
-        .into_iter()
-        .filter(|instruction| instruction.code() == Code::Lea_r64_m && instruction.is_ip_rel_memory_operand())
-        .map(|instruction| Vaddr(instruction.ip_rel_memory_address()))
-        .collect()
+    found.extend(address.map(|address| (address, None)));
+    found
 }
 
 /// Whether `instruction` has its displacement or its immediate at `at`.

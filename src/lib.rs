@@ -77,6 +77,7 @@ pub mod cli;
 pub mod code;
 pub mod demo;
 pub mod deny;
+mod detour;
 pub mod digest;
 pub mod elf;
 mod encode;

@@ -8,6 +8,7 @@ use iced_x86::FlowControl;
 use crate::addr::{FileOffset, Vaddr};
 use crate::apply;
 use crate::code;
+use crate::detour;
 use crate::elf::{FileType, Image};
 use crate::encode;
 use crate::flow::Through;
@@ -310,14 +311,10 @@ impl Planner<'_> {
     fn edits_for_stub(&mut self, site: &Site, evidence: &Evidence) -> Result<Vec<NewEdit>, &'static str> {
         let (near, preserving) = (site.span.vaddr, evidence.expects_preserved);
         if let Constant::Indexed(_) = evidence.constant {
-            let (page, mut stubs) = self.stub_page(preserving)?;
-            let base = page.plus(site.entry as u64 * ENTRY_STRIDE);
-            let edits = self.indexed_edits(site, base);
-            stubs.extend(match edits {
-                Some(edits) => edits,
-                None => self.detour(site, evidence, base)?,
-            });
-            return Ok(stubs);
+            return match self.page_edits(site, preserving) {
+                Some(edits) => Ok(edits),
+                None => self.guarded_index(site, evidence),
+            };
         }
         let (target, stub) = self.stub(site.entry, preserving, near)?;
         let mut edits = match self.constant_edits(site, evidence, target) {
@@ -368,6 +365,55 @@ impl Planner<'_> {
         })
     }
 
+    /// An entry's address in a computation becomes that of its stub in a page of stubs, in a file with fixed
+    /// addresses that has the room for it.
+    fn page_edits(&mut self, site: &Site, preserving: bool) -> Option<Vec<NewEdit>> {
+        if !self.is_exec() {
+            return None;
+        }
+        let (page, mut stubs) = self.stub_page(preserving)?;
+        stubs.extend(self.indexed_edits(site, page.plus(site.entry as u64 * ENTRY_STRIDE))?);
+        Some(stubs)
+    }
+
+    /// The computation goes on in more code, which takes a stub in the stead of each entry's address.
+    fn guarded_index(&mut self, site: &Site, evidence: &Evidence) -> Result<Vec<NewEdit>, &'static str> {
+        let (span, preserving) = (site.span, evidence.expects_preserved);
+        if !(evidence.scratch_is_free && evidence.flags_are_free) {
+            return Err(
+                "the index is not known, and r11 or the flags are in use where it could be looked at",
+            );
+        }
+        let instruction = code::instruction_at(self.image, span.vaddr).ok_or(NO_DETOUR)?;
+        let (mut stubs, mut edits) = (Vec::new(), Vec::new());
+        for entry in Entry::ALL {
+            let (stub, edit) = self.stub(entry, preserving, span.vaddr)?;
+            stubs.push((entry, stub));
+            edits.push(edit);
+        }
+        let code_at = |place| detour::with_index(&instruction, place, &stubs);
+        let len = code_at(span.vaddr).ok_or(NO_DETOUR)?.len();
+        edits.extend(self.branch_to_code(site, span, encode::jump, len, code_at)?);
+        Ok(edits)
+    }
+
+    /// What stands at `span` becomes a branch to the `len` bytes of code that `code_at` makes for their place.
+    fn branch_to_code(
+        &mut self,
+        site: &Site,
+        span: Span,
+        branch: impl Fn(&[u8], Vaddr, Vaddr) -> Option<Vec<u8>>,
+        len: usize,
+        code_at: impl Fn(Vaddr) -> Option<Vec<u8>>,
+    ) -> Result<[NewEdit; 2], &'static str> {
+        let room = self.room(len, span.vaddr)?;
+        let branch = |before: &[u8]| branch(before, span.vaddr, room.vaddr);
+        let branch = self.edit(span, Role::Constant, site.entry, branch).ok_or(NO_DETOUR)?;
+        let code = code_at(room.vaddr).ok_or(NO_DETOUR)?;
+        let code = self.fill(room, code, Role::Detour, site.entry).ok_or(NO_ROOM)?;
+        Ok([branch, code])
+    }
+
     /// An entry's address in a computation becomes `base`, which has the same distances to other stubs.
     fn indexed_edits(&self, site: &Site, base: Vaddr) -> Option<Vec<NewEdit>> {
         let absolute = self.absolute(base)?;
@@ -400,15 +446,9 @@ impl Planner<'_> {
             return Err("no room for the address of a stub, and r11 or the flags are in use for a detour");
         }
         let instruction = code::instruction_at(self.image, span.vaddr).ok_or(NO_DETOUR)?;
-        let known = matches!(evidence.constant, Constant::Computed(_));
-        let code_at = |place| code::detour(&instruction, known, place, target);
+        let code_at = |place| detour::with_address(&instruction, place, target);
         let len = code_at(span.vaddr).ok_or(NO_DETOUR)?.len();
-        let room = self.room(len, span.vaddr)?;
-        let jump = |before: &[u8]| encode::jump(before, span.vaddr, room.vaddr);
-        let jump = self.edit(span, Role::Constant, site.entry, jump).ok_or(NO_DETOUR)?;
-        let code = code_at(room.vaddr).ok_or(NO_DETOUR)?;
-        let detour = self.fill(room, code, Role::Detour, site.entry).ok_or(NO_ROOM)?;
-        Ok(vec![jump, detour])
+        self.branch_to_code(site, span, encode::jump, len, code_at).map(Vec::from)
     }
 
     /// Each load of a pointer that the program may replace becomes a branch to code that takes `target` in the
@@ -428,15 +468,11 @@ impl Planner<'_> {
             }
             let at = load.span.vaddr;
             let instruction = code::instruction_at(self.image, at).ok_or(NO_GUARD)?;
-            let code_at = |place| code::guarded(&instruction, site.entry, place, target);
+            let code_at = |place| detour::with_guard(&instruction, site.entry, place, target);
             let len = code_at(at).ok_or(NO_GUARD)?.len();
-            let room = self.room(len, at)?;
             let is_call = instruction.flow_control() == FlowControl::IndirectCall;
             let branch = if is_call { encode::call } else { encode::jump };
-            let branch = |before: &[u8]| branch(before, at, room.vaddr);
-            edits.push(self.edit(load.span, Role::Constant, site.entry, branch).ok_or(NO_GUARD)?);
-            let code = code_at(room.vaddr).ok_or(NO_GUARD)?;
-            edits.push(self.fill(room, code, Role::Detour, site.entry).ok_or(NO_ROOM)?);
+            edits.extend(self.branch_to_code(site, load.span, branch, len, code_at)?);
         }
         Ok(edits)
     }
@@ -470,24 +506,23 @@ impl Planner<'_> {
     }
 
     /// Stubs for all entries with the distances of the page, made once.
-    fn stub_page(&mut self, preserving: bool) -> Result<(Vaddr, Vec<NewEdit>), &'static str> {
+    fn stub_page(&mut self, preserving: bool) -> Option<(Vaddr, Vec<NewEdit>)> {
         if let Some(page) = self.pages.get(&preserving) {
-            return Ok(page.clone());
+            return Some(page.clone());
         }
         let code = |entry: Entry| encode::stub(entry.syscall_number(), preserving, self.image.ibt);
         let len = ENTRY_STRIDE as usize * 2 + code(Entry::Getcpu).len();
-        let room =
-            self.allocator.as_mut().and_then(|allocator| allocator.allocate_page(len)).ok_or(NO_PAGE)?;
+        let room = self.allocator.as_mut()?.allocate_page(len)?;
         let mut stubs = Vec::new();
         for entry in Entry::ALL {
             let code = encode::stub(entry.syscall_number(), preserving, self.image.ibt);
             let distance = entry as u64 * ENTRY_STRIDE;
             let (vaddr, offset) = (room.vaddr.plus(distance), FileOffset(room.offset.0 + distance));
             let place = Room { vaddr, offset, len: code.len() };
-            stubs.push(self.fill(place, code, Role::Stub, entry).ok_or(NO_PAGE)?);
+            stubs.push(self.fill(place, code, Role::Stub, entry)?);
         }
         self.pages.insert(preserving, (room.vaddr, stubs.clone()));
-        Ok((room.vaddr, stubs))
+        Some((room.vaddr, stubs))
     }
 
     /// Makes the segment that stubs were put behind as large as that takes.
@@ -507,8 +542,6 @@ impl Planner<'_> {
 }
 
 const NO_ROOM: &str = "no unused bytes for a stub in an executable segment";
-const NO_PAGE: &str =
-    "the index is not known, and no executable segment has unused bytes for a page of stubs";
 const NO_GUARD: &str =
     "the word has no relocation that could make it point to a stub, and a load no room for more code";
 const NO_DETOUR: &str = "the instruction has no room for the address of a stub, nor for a jump to more code";

@@ -21,6 +21,7 @@ use crate::outcome::Kind;
 use crate::plan::{Edit, PlannedSite, Role, Strategy};
 use crate::record::Record;
 use crate::site::Verdict;
+use crate::vsyscall::Entry;
 
 /// Something that is not as the record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,13 +259,18 @@ fn is_as_its_role(edit: &Edit, edits: &[Edit]) -> bool {
                 code::refers_to(&source.after, source.vaddr.unwrap_or(at)) == Some(at)
                     && (last == back.as_deref() || last == Some("jmp *%r11"))
             };
-            let mnemonics = ["lea ", "mov ", "push ", "cmp ", "jne "];
+            let mnemonics = ["lea ", "mov ", "push ", "cmp ", "jne ", "or ", "cmove "];
             let is_plain = lines[..lines.len() - 1]
                 .iter()
                 .all(|line| mnemonics.iter().any(|mnemonic| line.starts_with(mnemonic)));
-            let addresses = code::addresses_loaded(&edit.after, at);
-            let are_stubs = addresses.iter().all(|&address| leads_to(address, Role::Stub));
-            is_plain && !addresses.is_empty() && are_stubs && edits.iter().any(goes_on)
+            let is_stub = |(address, entry): &(Vaddr, Option<Entry>)| {
+                let entry = entry.unwrap_or(edit.entry);
+                let is_it = |other: &Edit| other.vaddr == Some(*address) && other.entry == entry;
+                edits.iter().any(|other| other.role == Role::Stub && is_it(other))
+            };
+            let replacements = code::replacements(&edit.after, at);
+            let are_stubs = !replacements.is_empty() && replacements.iter().all(is_stub);
+            is_plain && are_stubs && edits.iter().any(goes_on)
         }
         (Role::Call, _) => matches!(lines[..], ["syscall"] | ["syscall", "ret"]),
         (Role::Constant, Strategy::InPlace) => match lines.split_first() {

@@ -485,7 +485,14 @@ fn run_site(
         }
     }
     // Where the address goes elsewhere, what is there in its stead must do what the entry does.
-    for (entry, stub) in judge.handed.clone() {
+    // So must every stub that a detour chooses from, though no state may have led there.
+    let own: Vec<&Edit> = site.edits.iter().map(|&index| &subject.plan.edits[index]).collect();
+    let mut stubs = judge.handed.clone();
+    if own.iter().any(|edit| edit.role == Role::Detour) {
+        let chosen = own.iter().filter(|edit| edit.role == Role::Stub);
+        stubs.extend(chosen.filter_map(|edit| Some((edit.entry, edit.vaddr?.0))));
+    }
+    for (entry, stub) in stubs {
         for _ in 0..states / 4 {
             let start =
                 Start { at: entry.address(), seed: random.next(), is_entry: true, frame_pointer: false };

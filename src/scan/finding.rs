@@ -70,6 +70,8 @@ pub(crate) struct Evidence {
     pub(crate) expects_preserved: bool,
     /// What else is done with the value, which a rewrite would change.
     pub(crate) conflict: Option<&'static str>,
+    /// The flags are free behind the constant.
+    pub(crate) flags_are_free: bool,
     /// `r11` and the flags are free behind the constant, so that other code may run there.
     pub(crate) scratch_is_free: bool,
 }

@@ -186,6 +186,7 @@ impl<'a> Scanner<'a> {
             adjacent: false,
             expects_preserved,
             conflict: None,
+            flags_are_free: false,
             scratch_is_free: false,
         };
         let span = self.span(&instruction);
@@ -529,6 +530,8 @@ impl<'a> Scanner<'a> {
             _ => false,
         };
         let scratch_is_free = self.scratch_is_free(function, subject);
+        let index = function.index_of(Vaddr(subject.instruction.ip()));
+        let flags_are_free = index.is_some_and(|index| liveness::flags_are_free(function, index));
         let (loads, word_may_change) = (Vec::new(), false);
         Evidence {
             constant,
@@ -539,6 +542,7 @@ impl<'a> Scanner<'a> {
             adjacent,
             expects_preserved,
             conflict,
+            flags_are_free,
             scratch_is_free,
         }
     }

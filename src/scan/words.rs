@@ -243,6 +243,7 @@ impl<'a> Scanner<'a> {
                 adjacent: false,
                 expects_preserved: uses.expects_preserved,
                 conflict: uses.conflict.or(self.unrelocatable(candidate, uses)),
+                flags_are_free: false,
                 scratch_is_free: candidate.scratch_is_free,
             };
             (form, Some(reach), Finding::Call(evidence))
