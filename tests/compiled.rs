@@ -1,4 +1,4 @@
-//! Compiler output: corpus/compiled/forms.c by gcc and clang at every level, in fixed-address and
+//! Compiler output: corpus/compiled by gcc and clang at every level, in fixed-address and
 //! position-independent programs, run for real. With vsyscalls denied the patched program gives what the
 //! original gives without the filter; what is still killed is what the report calls refused.
 
@@ -51,8 +51,67 @@ fn by(compiler: &str) {
         let (original, patched) = (dir.path().join("original"), dir.path().join("patched"));
         compile(compiler, &[level], kind, &original);
         check(&original, &patched, &format!("{compiler} {level} {kind}"));
-        for file in [&original, &patched, &harness::with_suffix(&patched, ".vsyspatch.json")] {
-            std::fs::remove_file(file).expect("it was made");
+        remove(&original, &patched);
+    }
+}
+
+fn remove(original: &Path, patched: &Path) {
+    for file in [original, patched, &harness::with_suffix(patched, ".vsyspatch.json")] {
+        std::fs::remove_file(file).expect("it was made");
+    }
+}
+
+/// With a profile, which says that nothing but main is hot, so that code is split into hot and cold parts.
+#[test]
+fn gcc_with_a_profile() {
+    if !need("gcc") {
+        return;
+    }
+    if !host_emulates() {
+        return skip("this host does not emulate vsyscalls");
+    }
+    let dir = temp_dir();
+    let (original, patched) = (dir.path().join("original"), dir.path().join("patched"));
+    for kind in ["-no-pie -fno-pie", "-pie -fPIE"] {
+        compile("gcc", &["-O2", "-fprofile-generate"], kind, &original);
+        Ran::of(Command::new(&original).current_dir(dir.path())).expect(0);
+        let split = ["-O2", "-fprofile-use", "-fprofile-partial-training", "-freorder-blocks-and-partition"];
+        compile("gcc", &split, kind, &original);
+        check(&original, &patched, &format!("gcc with a profile, {kind}"));
+        remove(&original, &patched);
+    }
+}
+
+/// corpus/compiled/exceptions.cc: calls around exceptions, in destructors, by members and lambdas.
+#[test]
+fn cpp() {
+    if !["g++", "clang++"].into_iter().all(need) {
+        return;
+    }
+    if !host_emulates() {
+        return skip("this host does not emulate vsyscalls");
+    }
+    /// Calls a member that was set in memory of the heap, which is not followed.
+    const BY_MEMBER: u32 = 2;
+    let dir = temp_dir();
+    let (original, patched) = (dir.path().join("original"), dir.path().join("patched"));
+    for compiler in ["g++", "clang++"] {
+        for level in ["-O0", "-O1", "-O2", "-O3", "-Os"] {
+            for kind in ["-no-pie -fno-pie", "-pie -fPIE", "-no-pie -s"] {
+                let what = format!("{compiler} {level} {kind}");
+                let mut command = Command::new(compiler);
+                command.args(["-std=c++11", "-w", level]).args(kind.split(' ')).arg("-o").arg(&original);
+                Ran::of(command.arg(root().join("corpus/compiled/exceptions.cc"))).expect(0);
+                let before = outcomes(&denied([&original]).expect(0));
+                assert!(before.iter().all(|(_, outcome)| outcome == "killed"), "{what}: {before:?}");
+                let unproven = scan(&original).iter().any(|site| site.verdict == "unproven");
+                tool([Path::new("patch"), &original, &patched]).expect(0);
+                for (number, outcome) in outcomes(&denied([&patched]).expect(0)) {
+                    let excused = outcome == "killed" && unproven && number == BY_MEMBER;
+                    assert!(outcome == "ok" || excused, "{what}: function {number} is {outcome}");
+                }
+                remove(&original, &patched);
+            }
         }
     }
 }
@@ -60,7 +119,14 @@ fn by(compiler: &str) {
 fn compile(compiler: &str, options: &[&str], kind: &str, output: &Path) {
     let sources = ["forms.c", "run.c"].map(|name| root().join("corpus/compiled").join(name));
     let mut command = Command::new(compiler);
-    command.arg("-w").args(options).args(kind.split(' ')).args(sources).arg("-o").arg(output);
+    command
+        .current_dir(output.parent().expect("a directory"))
+        .arg("-w")
+        .args(options)
+        .args(kind.split(' '))
+        .args(sources)
+        .arg("-o")
+        .arg(output);
     Ran::of(&mut command).expect(0);
 }
 
