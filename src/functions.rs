@@ -1,6 +1,7 @@
 //! Where functions begin and end: symbols, unwind information, entry points.
 //! Built once per file, and only for files that hold an entry's address.
 
+use std::cell::OnceCell;
 use std::num::{NonZeroU32, NonZeroU64};
 
 use gimli::{BaseAddresses, EhFrame, EhFrameHdr, UnwindSection as _};
@@ -67,8 +68,8 @@ pub struct Functions<'a> {
     names: Names<'a>,
     /// Further entries inside of them, by address.
     secondary: Vec<u64>,
-    /// Initialised pointers that relocations fill, by address.
-    relocated: Vec<u64>,
+    /// Initialised pointers that relocations fill, by address; collected when first asked for.
+    relocated: OnceCell<Vec<u64>>,
     /// Data that other files can reach by name.
     exported_data: Vec<VaddrRange>,
 }
@@ -97,16 +98,18 @@ impl<'a> Functions<'a> {
         let (mut starts, mut names) = (Vec::new(), Names::default());
         unwind_starts(image, &mut starts);
         symbol_starts(image, &mut starts, &mut names);
-        let mut relocated = Vec::new();
-        relocation_starts(image, &mut starts, &mut relocated);
+        for entry in relocations(image).filter(|entry| entry.r_type(Le, false) == elf::R_X86_64_IRELATIVE) {
+            let at = entry.r_addend.get(Le).cast_unsigned();
+            starts.push(Start { resolver: true, ..Start::new(at, Source::EntryPoint) });
+        }
         for at in
             [image.entry_point.map(|e| e.0), image.dynamic.init, image.dynamic.fini].into_iter().flatten()
         {
             starts.push(Start::new(at, Source::EntryPoint));
         }
         starts.retain(|start| image.is_executable(Vaddr(start.at)));
-        relocated.sort_unstable();
         let (primary, secondary) = layered(starts, &names);
+        let relocated = OnceCell::new();
         Self { primary, names, secondary, relocated, exported_data: exported_data(image) }
     }
 
@@ -175,9 +178,14 @@ impl<'a> Functions<'a> {
 
     /// Whether the 8 bytes at `at` are filled by a relocation when the file is loaded.
     #[must_use]
-    pub fn is_relocated(&self, at: Vaddr) -> bool {
-        let index = self.relocated.partition_point(|&place| place.wrapping_add(8) <= at.0);
-        self.relocated.get(index).is_some_and(|&place| place < at.0.wrapping_add(8))
+    pub fn is_relocated(&self, image: &Image<'_>, at: Vaddr) -> bool {
+        let relocated = self.relocated.get_or_init(|| {
+            let mut places: Vec<u64> = relocations(image).map(|entry| entry.r_offset.get(Le)).collect();
+            places.sort_unstable();
+            places
+        });
+        let index = relocated.partition_point(|&place| place.wrapping_add(8) <= at.0);
+        relocated.get(index).is_some_and(|&place| place < at.0.wrapping_add(8))
     }
 }
 
@@ -332,19 +340,12 @@ fn exported_data(image: &Image<'_>) -> Vec<VaddrRange> {
         .collect()
 }
 
-/// IFUNC resolvers that only relocations name, and the places that relocations fill.
-fn relocation_starts(image: &Image<'_>, starts: &mut Vec<Start>, relocated: &mut Vec<u64>) {
-    for (at, size) in [image.dynamic.rela, image.dynamic.plt_rela].into_iter().flatten() {
+/// The relocations that the loader applies.
+fn relocations<'a>(image: &Image<'a>) -> impl Iterator<Item = &'a elf::Rela64<Le>> {
+    let tables = [image.dynamic.rela, image.dynamic.plt_rela].into_iter().flatten();
+    let entries = tables.filter_map(|(at, size)| {
         let count = usize::try_from(size).unwrap_or(0) / size_of::<elf::Rela64<Le>>();
-        let Some(bytes) = image.bytes_at(Vaddr(at)) else { continue };
-        let Ok(entries) = bytes.read_slice_at::<elf::Rela64<Le>>(0, count) else { continue };
-        relocated.reserve_exact(entries.len());
-        for entry in entries {
-            relocated.push(entry.r_offset.get(Le));
-            if entry.r_type(Le, false) == elf::R_X86_64_IRELATIVE {
-                let at = entry.r_addend.get(Le).cast_unsigned();
-                starts.push(Start { resolver: true, ..Start::new(at, Source::EntryPoint) });
-            }
-        }
-    }
+        image.bytes_at(Vaddr(at))?.read_slice_at::<elf::Rela64<Le>>(0, count).ok()
+    });
+    entries.flatten()
 }

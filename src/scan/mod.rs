@@ -123,7 +123,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn word(&mut self, span: Span, entry: Entry) {
-        if self.functions.is_relocated(span.vaddr) {
+        if self.functions.is_relocated(self.image, span.vaddr) {
             let reason = "a relocation replaces the word when the file is loaded";
             return self.push(span, entry, Form::Data, None, Finding::Harmless(reason.into()));
         }

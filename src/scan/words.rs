@@ -112,7 +112,7 @@ impl<'a> Scanner<'a> {
             let before = Vaddr(start.0.wrapping_sub(8));
             let Some(word) = self.image.array_at::<8>(before).map(u64::from_le_bytes) else { break };
             let is_function = Entry::at(word).is_some() || self.image.is_executable(Vaddr(word)) || word == 0;
-            if !is_function && !self.functions.is_relocated(before) {
+            if !is_function && !self.functions.is_relocated(self.image, before) {
                 break;
             }
             start = before;
