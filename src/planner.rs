@@ -86,7 +86,7 @@ fn merged(image: &Image<'_>, first: &Plan, more: &Plan) -> Option<Plan> {
 
 /// Decides what to do about each site of `scan`.
 fn plan(image: &Image<'_>, scan: &Scan<'_>) -> Plan {
-    let in_place = sites_in_place(&scan.sites);
+    let in_place = sites_in_place(image, &scan.sites);
     let mut planner = Planner {
         image,
         in_place,
@@ -141,6 +141,20 @@ impl Entry {
     }
 }
 
+/// Why `site` must stay as it is, if it must; sites that share a call with it then cannot be in place, either.
+fn against_any_change(image: &Image<'_>, site: &Site, evidence: &Evidence) -> Option<&'static str> {
+    let calls =
+        evidence.calls.iter().map(|call| call.span).chain(evidence.loads.iter().map(|load| load.span));
+    if calls.chain([site.span]).any(|span| image.is_in_headers(span.offset, span.len)) {
+        return Some("it stands in a header table");
+    }
+    let is_argument = evidence.calls.iter().any(|call| match call.through {
+        Through::Register(register) => site.entry.arguments().contains(&register),
+        _ => false,
+    });
+    is_argument.then_some("the address is an argument of its own call, too: a bad pointer")
+}
+
 /// Why the constant of `evidence` cannot become a system call number in place, if it cannot.
 fn against_in_place(evidence: &Evidence) -> Option<&'static str> {
     let register = match evidence.constant {
@@ -169,9 +183,13 @@ fn against_in_place(evidence: &Evidence) -> Option<&'static str> {
 }
 
 /// The sites that can be rewritten in place: all that share a call with one of them must be so too.
-fn sites_in_place(sites: &[Site]) -> BTreeSet<Vaddr> {
+fn sites_in_place(image: &Image<'_>, sites: &[Site]) -> BTreeSet<Vaddr> {
     let calls = |site: &Site| match &site.finding {
-        Finding::Call(evidence) if against_in_place(evidence).is_none() => Some(evidence.calls.clone()),
+        Finding::Call(evidence)
+            if against_in_place(evidence).or(against_any_change(image, site, evidence)).is_none() =>
+        {
+            Some(evidence.calls.clone())
+        }
         _ => None,
     };
     let mut candidates: BTreeMap<Vaddr, Vec<Vaddr>> = sites
@@ -211,17 +229,8 @@ impl Planner<'_> {
             Finding::Harmless(reason) => return left(Verdict::Harmless, reason),
             Finding::Call(evidence) => evidence,
         };
-        let calls =
-            evidence.calls.iter().map(|call| call.span).chain(evidence.loads.iter().map(|load| load.span));
-        if calls.chain([site.span]).any(|span| self.image.is_in_headers(span.offset, span.len)) {
-            return left(Verdict::Refused, "it stands in a header table");
-        }
-        let is_argument = evidence.calls.iter().any(|call| match call.through {
-            Through::Register(register) => site.entry.arguments().contains(&register),
-            _ => false,
-        });
-        if is_argument {
-            return left(Verdict::Refused, "the address is an argument of its own call, too: a bad pointer");
+        if let Some(reason) = against_any_change(self.image, site, evidence) {
+            return left(Verdict::Refused, reason);
         }
         if self.in_place.contains(&site.span.vaddr)
             && let Some(edits) = self.edits_in_place(site, evidence)
