@@ -12,7 +12,7 @@ use crate::outcome::{Action, Direction, Explanation, File, Kind, Unchanged, Writ
 use crate::plan::{Plan, PlannedSite};
 use crate::record::Record;
 use crate::search;
-use crate::store::{self, Pending, Source};
+use crate::store::{self, Mtime, Names, Pending, Source};
 use crate::verify;
 
 /// Where `patch` and `revert` put their result.
@@ -232,7 +232,7 @@ fn copy_of_clean(opened: &Opened, destination: &Destination) -> Result<(Option<P
     let Destination::To(output) = destination else { return Ok((None, Vec::new())) };
     let pending = store::prepare_copy(&opened.source, output, &opened.bytes)?;
     let warnings = pending.warnings.clone();
-    pending.commit(&opened.source)?;
+    pending.commit(&opened.source, Mtime::Now)?;
     Ok((Some(output.clone()), warnings))
 }
 
@@ -248,7 +248,7 @@ fn copy_of_patched(
     let warnings = pending.warnings.clone();
     match at {
         // The record that was named is the one that was read.
-        Some(_) => pending.commit(&opened.source)?,
+        Some(_) => pending.commit(&opened.source, Mtime::Now)?,
         None => {
             let record_path = store::record_path(output);
             let before = replaced_record(&record_path, record, false)?.map(|replaced| replaced.json);
@@ -276,7 +276,7 @@ fn prove(patched: &[u8], record: &Record) -> Result<()> {
 fn prepare(source: &Source, destination: &Destination, bytes: &[u8]) -> Result<Option<Pending>> {
     match destination {
         Destination::DryRun => Ok(None),
-        Destination::InPlace => store::prepare_in_place(source, bytes).map(Some),
+        Destination::InPlace => store::prepare_in_place(source, Names::default(), bytes).map(Some),
         Destination::To(output) => store::prepare_copy(source, output, bytes).map(Some),
     }
 }
@@ -315,7 +315,7 @@ fn store_with_record(
     before: Option<Vec<u8>>,
 ) -> Result<()> {
     store::write_record(at, &record.to_json(), source)?;
-    pending.commit(source).inspect_err(|_| {
+    pending.commit(source, Mtime::Now).inspect_err(|_| {
         // The error that is reported is the one that matters; a record too many lies about nothing.
         let _ = match &before {
             Some(before) => store::write_record(at, before, source),
@@ -371,7 +371,7 @@ pub fn revert(path: &Path, destination: &Destination, record: Option<&Path>) -> 
         return Ok(opened.file(path, kind, plan, Action::Written(written)));
     };
     let mut warnings = pending.warnings.clone();
-    pending.commit(&opened.source)?;
+    pending.commit(&opened.source, Mtime::Now)?;
     warnings.extend(own_record.as_deref().and_then(remove_useless));
     let written = Written { output: Some(output_path(path, destination)), ..written };
     let file = opened.file(path, kind, plan, Action::Written(written));

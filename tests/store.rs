@@ -383,11 +383,11 @@ fn a_file_that_changed_since_it_was_read_is_not_replaced() {
     for (what, change) in changes {
         let place = Place::new();
         let source = Source::open(&place.program()).unwrap();
-        let pending = store::prepare_in_place(&source, &place.expected.patched).unwrap();
+        let pending = store::prepare_in_place(&source, store::Names::default(), &place.expected.patched).unwrap();
         std::thread::sleep(Duration::from_millis(20)); // the clock of file times is coarse
         change(&place);
         let before = fs::read(place.program()).ok();
-        let error = pending.commit(&source).expect_err(what);
+        let error = pending.commit(&source, store::Mtime::Now).expect_err(what);
         assert_eq!(error.kind(), ErrorKind::Unsafe, "{what}: {error}");
         assert!(fs::read(place.program()).ok() == before, "{what}");
         assert!(!place.names().iter().any(|name| name.starts_with('.')), "{what}: {:?}", place.names());
@@ -583,7 +583,7 @@ mod number {
     pub const FCHMOD: i64 = 91;
     pub const RENAMEAT: i64 = 264;
     pub const RENAMEAT2: i64 = 316;
-    pub const UNLINK: i64 = 87;
+    pub const UNLINKAT: i64 = 263;
     pub const WRITE_FAULT: [(&str, i64); 5] = [
         ("fsync", FSYNC),
         ("fchmod", FCHMOD),
@@ -617,7 +617,7 @@ fn a_step_that_fails_leaves_everything() {
 fn a_record_that_cannot_be_removed_does_not_make_a_revert_fail() {
     let place = Place::new();
     place.patch_in_place().unwrap();
-    let said = with_fault("revert", &place.program(), number::UNLINK, Some(EIO)).text();
+    let said = with_fault("revert", &place.program(), number::UNLINKAT, Some(EIO)).text();
     assert!(said.contains("OK") && said.contains("program.vsyspatch.json"), "{said}");
     place.has_original();
 }
@@ -660,7 +660,7 @@ fn a_kill_at_each_step_leaves_a_whole_file_and_a_true_record() {
     assert!(killed >= 3, "only {killed} steps were killed");
     let place = Place::new();
     place.patch_in_place().unwrap();
-    assert!(!with_fault("revert", &place.program(), number::UNLINK, None).0.status.success());
+    assert!(!with_fault("revert", &place.program(), number::UNLINKAT, None).0.status.success());
     assert_eq!(check_whole(&place), "original, with a record");
     // The next revert finishes the work.
     session::revert(&place.program(), &Destination::InPlace, None).unwrap();

@@ -1,0 +1,90 @@
+//! The only module that reads and writes files of the user.
+//!
+//! **Invariants.** A file is replaced by renaming a complete, flushed copy over it: whoever looks sees
+//! the old or the new file, never a mix, and a program that runs from the old one goes on. The copy has
+//! the owner, mode and extended attributes of the original, and its holes. Nothing is replaced that changed
+//! since it was read, or that has other names (hard links) which would stay behind. Every name is used
+//! relative to its open directory and never through a symbolic link. Modification times are those of the
+//! write, unless the user wants them kept: the content did change.
+//!
+//! * [`place`]: names in open directories. [`source`]: files that are read. `attributes`: what a copy keeps.
+//! * [`pending`]: complete copies that wait to replace a file. Records of single files are here.
+
+mod attributes;
+pub mod pending;
+pub mod place;
+pub mod source;
+
+pub(crate) use attributes::xattrs_sha256;
+pub use pending::{Mtime, Names, OtherNames, Pending, prepare_copy, prepare_in_place};
+pub use place::{Directory, Place};
+pub use source::Source;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::AtFlags;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
+
+/// `path` without symbolic links; as it is where there is no file yet.
+#[must_use]
+pub fn real_path(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Writes a record beside what it is about, readable by whoever may read `source`.
+///
+/// # Errors
+/// Those of writing.
+pub fn write_record(path: &Path, json: &[u8], source: &Source) -> Result<()> {
+    let place = Place::of(path).map_err(|error| pending::in_writing(path, &error))?;
+    pending::write_new(&place, None, json, (source.stat().st_mode & 0o444) | 0o600)
+}
+
+/// The record at `path`; nothing where there is none.
+///
+/// # Errors
+/// `Io` where it cannot be read, `Record` where it is larger than any record.
+pub fn read_record(path: &Path) -> Result<Option<Vec<u8>>> {
+    if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    let source = Source::open(path).map_err(|error| in_record(path, &error))?;
+    record_bytes(&source).map(Some).map_err(|error| in_record(path, &error))
+}
+
+/// The bytes of the record `source`.
+pub(crate) fn record_bytes(source: &Source) -> Result<Vec<u8>> {
+    if source.size() > limits::RECORD_BYTES {
+        let message = format!("is larger than any record ({} bytes)", limits::RECORD_BYTES);
+        return Err(Error::new(ErrorKind::Record, message));
+    }
+    source.read()
+}
+
+fn in_record(path: &Path, error: &Error) -> Error {
+    Error::new(error.kind(), format!("record {}: {error}", path.display()))
+}
+
+/// Removes the record at `path`; it is for a patch that was undone, or that did not happen.
+///
+/// # Errors
+/// `Io` where it cannot be removed.
+pub fn remove_record(path: &Path) -> Result<()> {
+    let place = Place::of(path)?;
+    place.unlink(AtFlags::empty()).map_err(|error| pending::cannot_write(path, None, error))?;
+    place.directory().sync();
+    Ok(())
+}
+
+/// Where the record of the file at `path` is, unless the user says otherwise: beside the file itself,
+/// whatever symbolic link it is named by.
+#[must_use]
+pub fn record_path(path: &Path) -> PathBuf {
+    let file = if path.is_symlink() { real_path(path) } else { path.to_owned() };
+    let mut name = file.into_os_string();
+    name.push(".vsyspatch.json");
+    PathBuf::from(name)
+}
