@@ -492,6 +492,23 @@ fn foreign_by_ident(bytes: &[u8]) -> Result<Option<String>> {
     }
 }
 
+/// What the ELF file that begins with `head` is, in words, where its first header tells that it is not handled.
+#[must_use]
+pub fn foreign(head: &[u8]) -> Option<String> {
+    let by_type = || foreign_by_type(head.read_at(0).ok()?).ok()?;
+    foreign_by_ident(head).ok()?.or_else(by_type)
+}
+
+/// Whether `head` begins a relocatable object for x86-64.
+#[must_use]
+pub fn is_object(head: &[u8]) -> bool {
+    let header = head.read_at::<elf::FileHeader64<Le>>(0);
+    matches!(foreign_by_ident(head), Ok(None))
+        && header.is_ok_and(|header| {
+            header.e_type.get(Le) == elf::ET_REL && header.e_machine.get(Le) == elf::EM_X86_64
+        })
+}
+
 fn foreign_by_type(header: &elf::FileHeader64<Le>) -> Result<Option<String>> {
     let machine = header.e_machine.get(Le);
     if machine != elf::EM_X86_64 {

@@ -82,6 +82,12 @@ impl Error {
         &self.message
     }
 
+    /// The number of the system's error that is behind it, if there is one.
+    #[must_use]
+    pub fn os_error(&self) -> Option<i32> {
+        self.source.as_ref()?.downcast_ref::<std::io::Error>()?.raw_os_error()
+    }
+
     /// The file offset that it is about, if there is one.
     #[must_use]
     pub fn offset(&self) -> Option<FileOffset> {

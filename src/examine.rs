@@ -6,6 +6,7 @@ use object::read::archive::{ArchiveFile, ArchiveMember};
 use crate::addr::FileOffset;
 use crate::elf::{self, FileType, Identity, Parsed};
 use crate::error::{Error, Result};
+use crate::glance::ARCHIVE_MAGIC;
 use crate::outcome::Kind;
 use crate::plan::{Edit, Plan, PlannedSite};
 use crate::planner;
@@ -13,8 +14,7 @@ use crate::relocatable::Object;
 use crate::search;
 use crate::site::Step;
 
-/// First bytes of an archive, and of one whose members are files of their own.
-const ARCHIVE_MAGIC: &[u8] = b"!<arch>\n";
+/// First bytes of an archive whose members are files of their own.
 const THIN_ARCHIVE_MAGIC: &[u8] = b"!<thin>\n";
 
 /// First member of a Debian package, which is an archive, too.
@@ -30,7 +30,7 @@ pub fn examine(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
     }
     if bytes.starts_with(THIN_ARCHIVE_MAGIC) {
         let what = "a thin archive: its members are files of their own, name these";
-        return Ok((Kind::Unscannable(what.into()), None));
+        return Ok((Kind::Container(what.into()), None));
     }
     Ok(match elf::parse(bytes)? {
         Parsed::Image(image) => {
@@ -72,7 +72,7 @@ fn archive(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
         behind = start.saturating_add(size);
         let data = member.data(bytes).map_err(unreadable(start))?;
         if members == 0 && member.name() == DEBIAN_PACKAGE {
-            return Ok((Kind::Unscannable("a Debian package: unpack it with dpkg-deb -x".into()), None));
+            return Ok((Kind::Container("a Debian package: unpack it with dpkg-deb -x".into()), None));
         }
         members += 1;
         if !data.starts_with(b"\x7fELF") {

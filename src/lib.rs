@@ -19,8 +19,8 @@
 //! * [`elf`] checks the headers that the kernel reads, and only these. Section headers are a help where
 //!   they make sense. [`functions`] says where functions begin and end: unwind information, symbols,
 //!   relocations, entry points.
-//! * [`search`] finds the bytes of an entry's address. A file without them is never decoded, and
-//!   [`session::scan`] does not even read it as a whole.
+//! * [`search`] finds the bytes of an entry's address. A file without them is never decoded, and where
+//!   [`glance`] sees none, not even read as a whole.
 //! * `code` decodes the function around a hit: instruction boundaries and control flow. Without bounds,
 //!   only a place where decodes from everywhere before meet counts as a boundary.
 //! * `flow` follows the address forward through registers, stack slots, joins and calls to every use; it
@@ -86,6 +86,7 @@ pub mod examine;
 pub mod explain;
 mod flow;
 pub mod functions;
+pub mod glance;
 mod landing_pads;
 pub mod limits;
 mod liveness;
@@ -103,6 +104,7 @@ pub mod session;
 pub mod site;
 pub mod store;
 mod stub;
+pub mod tree;
 pub mod verify;
 pub mod vsyscall;
 

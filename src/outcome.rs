@@ -1,6 +1,8 @@
 //! What a run has to tell, command by command: the common ground of all forms of report.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256;
 use crate::elf::Identity;
@@ -40,6 +42,56 @@ pub struct Target {
     /// As the user named it.
     pub name: PathBuf,
     /// What came of it.
+    pub result: Result<Found, Error>,
+}
+
+/// What was behind a name.
+#[derive(Debug)]
+pub enum Found {
+    /// A file.
+    File(Box<File>),
+    /// A directory: a tree of files.
+    Tree(Tree),
+}
+
+/// A tree of files, and what the command found or did.
+#[derive(Debug, Default)]
+pub struct Tree {
+    /// The files that there is something to say of, by path.
+    pub files: Vec<TreeFile>,
+    /// What was looked at.
+    pub seen: Seen,
+    /// Directories that were not entered: the kernel's, and other file systems; from the root of the tree.
+    pub not_entered: Vec<PathBuf>,
+    /// What a run that was killed here was about to do.
+    pub unfinished: Option<Direction>,
+    /// The record of the tree, where there is one now.
+    pub record: Option<PathBuf>,
+    /// What is wrong with the tree as such (`verify`).
+    pub findings: Vec<Finding>,
+    /// What the user should know though the command succeeded.
+    pub warnings: Vec<String>,
+}
+
+/// How much was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// Regular files.
+    pub files: usize,
+    /// ELF files and archives among them, files with several names counted once.
+    pub candidates: usize,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// A file of a tree.
+#[derive(Debug)]
+pub struct TreeFile {
+    /// Where it is: the tree as the user named it, and the path in it.
+    pub path: PathBuf,
+    /// What came of it.
     pub result: Result<File, Error>,
 }
 
@@ -48,6 +100,8 @@ pub struct Target {
 pub struct File {
     /// Where it is.
     pub path: PathBuf,
+    /// Further names of it in the same tree: hard links.
+    pub links: Vec<PathBuf>,
     /// Checksum of the bytes that were read, where they were all read.
     pub sha256: Option<Sha256>,
     /// Number of them.
@@ -81,6 +135,8 @@ pub enum Kind {
     Foreign(String),
     /// A file that may hold vsyscall calls and cannot be looked into: what it is, in words.
     Unscannable(String),
+    /// A file of files, which are not looked into here: what it is, in words.
+    Container(String),
 }
 
 /// What the command did with a file.
@@ -124,8 +180,9 @@ pub struct Written {
     pub record: Option<PathBuf>,
 }
 
-/// Towards the patched file or back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Towards the patched file or back. The names are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// `patch`
     Patch,
@@ -150,6 +207,17 @@ pub enum Unchanged {
     AlreadyOriginal,
 }
 
+impl Kind {
+    /// What the file is, where it cannot be looked into.
+    #[must_use]
+    pub fn not_scanned(&self) -> Option<&str> {
+        match self {
+            Self::Unscannable(what) | Self::Container(what) => Some(what),
+            _ => None,
+        }
+    }
+}
+
 impl File {
     /// Number of sites with `verdict`.
     #[must_use]
@@ -172,7 +240,7 @@ impl File {
     /// What this file means for the exit status; with `strict`, doubt counts as much as a refusal.
     #[must_use]
     pub fn status(&self, strict: bool) -> Status {
-        if matches!(self.kind, Kind::Unscannable(_)) {
+        if self.kind.not_scanned().is_some() {
             return Status::Findings;
         }
         let open = match &self.action {
@@ -193,6 +261,34 @@ impl Target {
     /// What this target means for the exit status.
     #[must_use]
     pub fn status(&self, strict: bool) -> Status {
-        self.result.as_ref().map_or(Status::Failed, |file| file.status(strict))
+        let of_files = self.files().map(|(_, result)| result.map_or(Status::Failed, |file| file.status(strict)));
+        of_files.max().unwrap_or_default().max(self.tree().map_or(Status::Clean, Tree::own_status))
+    }
+
+    /// The files that there is something to say of, with their paths; an error of the target itself goes as
+    /// that of a file.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, Result<&File, &Error>)> {
+        let (one, many) = match &self.result {
+            Err(error) => (Some((self.name.as_path(), Err(error))), &[][..]),
+            Ok(Found::File(file)) => (Some((self.name.as_path(), Ok(&**file))), &[][..]),
+            Ok(Found::Tree(tree)) => (None, tree.files.as_slice()),
+        };
+        one.into_iter().chain(many.iter().map(|file| (file.path.as_path(), file.result.as_ref())))
+    }
+
+    /// The tree, where the target is one.
+    #[must_use]
+    pub fn tree(&self) -> Option<&Tree> {
+        match &self.result {
+            Ok(Found::Tree(tree)) => Some(tree),
+            _ => None,
+        }
+    }
+}
+
+impl Tree {
+    /// What it means for the exit status, its files not counted.
+    fn own_status(&self) -> Status {
+        if self.findings.is_empty() { Status::Clean } else { Status::Findings }
     }
 }

@@ -74,21 +74,30 @@ impl Record {
     /// # Errors
     /// `Record` for a version that is not known, or for what no record of ours can hold.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Version {
-            schema: String,
-        }
-        let unreadable =
-            |error: serde_json::Error| Error::new(ErrorKind::Record, format!("not a record: {error}"));
-        let Version { schema } = serde_json::from_slice(json).map_err(unreadable)?;
-        if schema != SCHEMA {
-            let message = format!("the record has version {schema:?}; this tool knows {SCHEMA:?}");
-            return Err(
-                Error::new(ErrorKind::Record, message).remedy("use the version of vsyspatch that wrote it")
-            );
-        }
+        check_version(json, SCHEMA)?;
         serde_json::from_slice(json).map_err(unreadable)
     }
+}
+
+fn unreadable(error: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Record, format!("not a record: {error}"))
+}
+
+/// Checks that `json` is a record of the version `schema`.
+///
+/// # Errors
+/// `Record` where it is not.
+pub(crate) fn check_version(json: &[u8], schema: &str) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Version {
+        schema: String,
+    }
+    let found: Version = serde_json::from_slice(json).map_err(unreadable)?;
+    if found.schema == schema {
+        return Ok(());
+    }
+    let message = format!("the record has version {:?}; this tool knows {schema:?}", found.schema);
+    Err(Error::new(ErrorKind::Record, message).remedy("use the version of vsyspatch that wrote it"))
 }
 
 /// The record as it stands in the file.

@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 
 use crate::apply;
 use crate::digest::Sha256;
-use crate::elf::Headers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examine::examine;
 use crate::explain::listing;
+use crate::glance::{self, Glance};
 use crate::outcome::{Action, Direction, Explanation, File, Kind, Unchanged, Written};
 use crate::plan::{Plan, PlannedSite};
 use crate::record::Record;
-use crate::search;
-use crate::store::{self, Mtime, Names, Pending, Source};
+use crate::store::{self, Mtime, Names, OtherNames, Pending, Source};
 use crate::verify;
 
 /// Where `patch` and `revert` put their result.
@@ -24,6 +23,21 @@ pub enum Destination {
     InPlace,
     /// To another file.
     To(PathBuf),
+}
+
+/// What becomes of names and times of a file that is replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Hard links to it that are elsewhere.
+    pub other_names: OtherNames,
+    /// Whether it keeps its modification time though its content changes.
+    pub mtime: bool,
+}
+
+impl Keep {
+    fn mtime(self) -> Mtime {
+        if self.mtime { Mtime::Keep } else { Mtime::Now }
+    }
 }
 
 /// What a file is, in bytes and in words.
@@ -46,6 +60,7 @@ impl Opened {
         let size = self.bytes.len() as u64;
         File {
             path: path.to_owned(),
+            links: Vec::new(),
             sha256: Some(self.sha256),
             size,
             kind,
@@ -77,6 +92,7 @@ pub fn scan(path: &Path, depth: Depth) -> Result<File> {
         let (path, kind, size) = (path.to_owned(), Kind::Clean, source.size());
         return Ok(File {
             path,
+            links: vec![],
             sha256: None,
             size,
             kind,
@@ -91,7 +107,17 @@ pub fn scan(path: &Path, depth: Depth) -> Result<File> {
     let is_summed = depth == Depth::Everything || (depth == Depth::Checksums && has_sites);
     let sha256 = is_summed.then(|| Sha256::of(&bytes));
     let (path, size) = (path.to_owned(), bytes.len() as u64);
-    Ok(File { path, sha256, size, kind, plan, action: Action::Scanned, warnings: vec![] })
+    Ok(File { path, links: vec![], sha256, size, kind, plan, action: Action::Scanned, warnings: vec![] })
+}
+
+/// Whether the first look tells that there is no site.
+fn is_clean(source: &Source) -> Result<bool> {
+    let mut buffer = vec![0; glance::BUFFER];
+    let mut head = [0; glance::HEAD];
+    let size = source.read_block(0, &mut head)?;
+    let head = &head[..size];
+    // An archive that is named is to be a sound one.
+    Ok(head.starts_with(b"\x7fELF") && glance::glance(source, head, &mut buffer)? == Glance::Clean)
 }
 
 /// Shows what is seen of the sites of the file at `path`: of all, or of the one that is, or begins, `at` this
@@ -114,43 +140,12 @@ pub fn explain(path: &Path, at: Option<u64>) -> Result<File> {
     Ok(opened.file(path, kind, plan, Action::Explained(explanations)))
 }
 
-/// Whether the file is a sound program, and a search of its segments, block by block, shows no entry's
-/// address. What this cannot tell, reading the whole file will.
-fn is_clean(source: &Source) -> Result<bool> {
-    let mut buffer = vec![0; search::OVERLAP + BLOCK];
-    let head = source.read_block(0, &mut buffer)?;
-    let Some(headers) = Headers::parse(&buffer[..head], source.size()) else { return Ok(false) };
-    for segment in &headers.segments {
-        let mut done = 0;
-        let mut kept = 0;
-        while done < segment.range.len() {
-            let wanted = (segment.range.len() - done).min(BLOCK as u64) as usize;
-            let read = source.read_block(segment.offset.0 + done, &mut buffer[kept..kept + wanted])?;
-            if read < wanted {
-                return Ok(false);
-            }
-            let start = segment.range.start.plus(done - kept as u64);
-            let filled = kept + read;
-            if search::may_hold_entry(headers.file_type, segment, start, &buffer[..filled]) {
-                return Ok(false);
-            }
-            kept = filled.min(search::OVERLAP);
-            buffer.copy_within(filled - kept..filled, 0);
-            done += read as u64;
-        }
-    }
-    Ok(true)
-}
-
-/// Bytes read at a time: they stay in the second-level cache until they are searched.
-const BLOCK: usize = 256 << 10;
-
 /// Patches the file at `path`; the record goes to `record`, or beside the result.
 ///
 /// # Errors
 /// Those of reading, of [`examine`] and of storing; `Verification` where the result does not prove
 /// right: then nothing is stored.
-pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>) -> Result<File> {
+pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>, keep: Keep) -> Result<File> {
     let opened = Opened::open(path)?;
     let (kind, plan) = examine(&opened.bytes)?;
     let known = known_record(path, record);
@@ -184,7 +179,7 @@ pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>) -> R
         edits: plan.edits.clone(),
         record: None,
     };
-    let Some(pending) = prepare(&opened.source, destination, &patched)? else {
+    let Some(pending) = prepare(&opened.source, destination, keep, &patched)? else {
         return Ok(opened.file(path, kind, Some(plan), Action::Written(written)));
     };
     let output = output_path(path, destination);
@@ -199,7 +194,7 @@ pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>) -> R
         warnings.push(format!("the record {} was of another file and is replaced", record_path.display()));
     }
     let before = replaced.map(|replaced| replaced.json);
-    store_with_record(pending, &opened.source, &record_path, &new_record, before)?;
+    store_with_record(pending, &opened.source, keep, &record_path, &new_record, before)?;
     let written = Written { output: Some(output), record: Some(record_path), ..written };
     let file = opened.file(path, kind, Some(plan), Action::Written(written));
     Ok(File { warnings, ..file })
@@ -252,14 +247,14 @@ fn copy_of_patched(
         None => {
             let record_path = store::record_path(output);
             let before = replaced_record(&record_path, record, false)?.map(|replaced| replaced.json);
-            store_with_record(pending, &opened.source, &record_path, record, before)?;
+            store_with_record(pending, &opened.source, Keep::default(), &record_path, record, before)?;
         }
     }
     Ok((Some(output.clone()), warnings))
 }
 
 /// Verifies bytes that `record.patched` was just computed from.
-fn prove(patched: &[u8], record: &Record) -> Result<()> {
+pub(crate) fn prove(patched: &[u8], record: &Record) -> Result<()> {
     let findings = verify::verify_hashed(patched, record.patched, record);
     let Some(first) = findings.first() else { return Ok(()) };
     let message = format!(
@@ -273,10 +268,18 @@ fn prove(patched: &[u8], record: &Record) -> Result<()> {
     })
 }
 
-fn prepare(source: &Source, destination: &Destination, bytes: &[u8]) -> Result<Option<Pending>> {
+fn prepare(
+    source: &Source,
+    destination: &Destination,
+    keep: Keep,
+    bytes: &[u8],
+) -> Result<Option<Pending>> {
     match destination {
         Destination::DryRun => Ok(None),
-        Destination::InPlace => store::prepare_in_place(source, Names::default(), bytes).map(Some),
+        Destination::InPlace => {
+            let names = Names { unlisted: keep.other_names, ..Names::default() };
+            store::prepare_in_place(source, names, bytes).map(Some)
+        },
         Destination::To(output) => store::prepare_copy(source, output, bytes).map(Some),
     }
 }
@@ -310,12 +313,13 @@ fn replaced_record(at: &Path, new: &Record, named: bool) -> Result<Option<Replac
 fn store_with_record(
     pending: Pending,
     source: &Source,
+    keep: Keep,
     at: &Path,
     record: &Record,
     before: Option<Vec<u8>>,
 ) -> Result<()> {
     store::write_record(at, &record.to_json(), source)?;
-    pending.commit(source, Mtime::Now).inspect_err(|_| {
+    pending.commit(source, keep.mtime()).inspect_err(|_| {
         // The error that is reported is the one that matters; a record too many lies about nothing.
         let _ = match &before {
             Some(before) => store::write_record(at, before, source),
@@ -341,7 +345,7 @@ pub fn verify(path: &Path, record: Option<&Path>) -> Result<File> {
 /// # Errors
 /// Those of reading and storing; `Record` without a record; `Mismatch` where the file is neither the
 /// patched one nor the original.
-pub fn revert(path: &Path, destination: &Destination, record: Option<&Path>) -> Result<File> {
+pub fn revert(path: &Path, destination: &Destination, record: Option<&Path>, keep: Keep) -> Result<File> {
     let opened = Opened::open(path)?;
     let record_of_patch = required_record(path, record)?;
     let (kind, plan) = examine(&opened.bytes)?;
@@ -367,11 +371,11 @@ pub fn revert(path: &Path, destination: &Destination, record: Option<&Path>) -> 
         edits,
         record: Some(record.map_or_else(|| store::record_path(path), Path::to_owned)),
     };
-    let Some(pending) = prepare(&opened.source, destination, &original)? else {
+    let Some(pending) = prepare(&opened.source, destination, keep, &original)? else {
         return Ok(opened.file(path, kind, plan, Action::Written(written)));
     };
     let mut warnings = pending.warnings.clone();
-    pending.commit(&opened.source, Mtime::Now)?;
+    pending.commit(&opened.source, keep.mtime())?;
     warnings.extend(own_record.as_deref().and_then(remove_useless));
     let written = Written { output: Some(output_path(path, destination)), ..written };
     let file = opened.file(path, kind, plan, Action::Written(written));

@@ -18,7 +18,7 @@ use crate::digest::Sha256;
 use crate::elf;
 use crate::examine::examine;
 use crate::outcome::Kind;
-use crate::plan::{Edit, PlannedSite, Role, Strategy};
+use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy};
 use crate::record::Record;
 use crate::site::Verdict;
 use crate::vsyscall::Entry;
@@ -34,7 +34,7 @@ pub struct Finding {
     pub offset: Option<FileOffset>,
 }
 
-fn finding(slug: &'static str, message: impl Into<String>, offset: Option<FileOffset>) -> Finding {
+pub(crate) fn finding(slug: &'static str, message: impl Into<String>, offset: Option<FileOffset>) -> Finding {
     Finding { slug, message: message.into(), offset }
 }
 
@@ -294,16 +294,21 @@ fn is_stub(lines: &[&str], number: &str) -> bool {
 }
 
 /// Nothing that could be patched is left, by the planner's own eyes.
+/// Every call that could be patched.
+pub(crate) fn sites_left_in(plan: &Plan) -> Vec<Finding> {
+    let left = plan.sites.iter().filter(|site| site.verdict == Verdict::Patch);
+    let finding_of = |site: &PlannedSite| {
+        finding("site-left", format!("a call of {} is left", site.entry), Some(site.offset))
+    };
+    left.map(finding_of).collect()
+}
+
 fn sites_left(patched: &[u8]) -> Vec<Finding> {
     match examine(patched) {
         Ok((_, Some(plan))) => {
-            let left = plan.sites.iter().filter(|site| site.verdict == Verdict::Patch);
-            let finding_of = |site: &PlannedSite| {
-                finding("site-left", format!("a call of {} is left", site.entry), Some(site.offset))
-            };
-            left.map(finding_of).collect()
+            sites_left_in(&plan)
         }
-        Ok((Kind::Foreign(what) | Kind::Unscannable(what), None)) => {
+        Ok((Kind::Foreign(what) | Kind::Unscannable(what) | Kind::Container(what), None)) => {
             vec![finding("header-unreadable", format!("the file is {what}"), None)]
         }
         Ok((_, None)) => Vec::new(),

@@ -1,6 +1,7 @@
 //! argv -> validated [`Args`]: the only place that knows how the command line is spelt.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -83,12 +84,15 @@ pub enum Command {
 /// `scan TARGET...`
 #[derive(Debug, clap::Args)]
 pub struct Scan {
-    /// ELF files (programs, shared objects, relocatable objects) and archives to look at
+    /// ELF files (programs, shared objects, relocatable objects), archives, or directories with all in them
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<PathBuf>,
     /// List files without a site too, and in JSON the harmless sites
     #[arg(long)]
     pub all: bool,
+    /// What is looked at in directories.
+    #[command(flatten)]
+    pub walk: Walk,
     /// How far doubt counts.
     #[command(flatten)]
     pub strict: Strict,
@@ -116,15 +120,22 @@ fn number(word: &str) -> Result<u64, std::num::ParseIntError> {
 /// `patch TARGET (OUT | -o OUT | --in-place)`
 #[derive(Debug, clap::Args)]
 pub struct Patch {
-    /// ELF file to patch
+    /// ELF file or archive to patch, or directory with all in it
     #[arg(value_name = "TARGET")]
     pub target: PathBuf,
     /// Where the result goes.
     #[command(flatten)]
     pub destination: Destination,
-    /// The record to write [default: OUT.vsyspatch.json, or TARGET.vsyspatch.json with --in-place]
+    /// The record to write [default: OUT.vsyspatch.json, or TARGET.vsyspatch.json with --in-place;
+    /// of a directory var/lib/vsyspatch/record.json in it]
     #[arg(long, value_name = "PATH")]
     pub record: Option<PathBuf>,
+    /// What becomes of attributes and names.
+    #[command(flatten)]
+    pub keep: Keep,
+    /// What is looked at in directories.
+    #[command(flatten)]
+    pub walk: Walk,
     /// How far doubt counts.
     #[command(flatten)]
     pub strict: Strict,
@@ -133,12 +144,16 @@ pub struct Patch {
 /// `verify TARGET...`
 #[derive(Debug, clap::Args)]
 pub struct Verify {
-    /// Patched ELF files
+    /// Patched ELF files, or directories
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<PathBuf>,
-    /// The record to read; only with one target [default: TARGET.vsyspatch.json]
+    /// The record to read; only with one target [default: TARGET.vsyspatch.json,
+    /// of a directory var/lib/vsyspatch/record.json in it]
     #[arg(long, value_name = "PATH")]
     pub record: Option<PathBuf>,
+    /// What is looked at in directories.
+    #[command(flatten)]
+    pub walk: Walk,
     /// How far doubt counts.
     #[command(flatten)]
     pub strict: Strict,
@@ -147,15 +162,48 @@ pub struct Verify {
 /// `revert TARGET (OUT | -o OUT | --in-place)`
 #[derive(Debug, clap::Args)]
 pub struct Revert {
-    /// Patched ELF file
+    /// Patched ELF file, or directory
     #[arg(value_name = "TARGET")]
     pub target: PathBuf,
     /// Where the result goes.
     #[command(flatten)]
     pub destination: Destination,
-    /// The record to read [default: TARGET.vsyspatch.json]
+    /// The record to read [default: TARGET.vsyspatch.json,
+    /// of a directory var/lib/vsyspatch/record.json in it]
     #[arg(long, value_name = "PATH")]
     pub record: Option<PathBuf>,
+    /// What becomes of attributes and names.
+    #[command(flatten)]
+    pub keep: Keep,
+}
+
+/// What is looked at in directories.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Directories")]
+pub struct Walk {
+    /// Only files that match: usr/lib/*.so* is a path from the directory, libc-*.so any last name
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// No files that match, and nothing in directories that match
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Do not enter other file systems that are mounted there (always so for /)
+    #[arg(long)]
+    pub one_file_system: bool,
+    /// Number of threads [default: as many as processors]
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+}
+
+/// What becomes of attributes and names of a file that is replaced.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Keep {
+    /// Keep the modification time, though the content changes (rsync and make would miss that)
+    #[arg(long)]
+    pub preserve_mtime: bool,
+    /// Replace files that have further hard links elsewhere: these keep the old content
+    #[arg(long)]
+    pub break_links: bool,
 }
 
 /// Where a command that writes puts its result.

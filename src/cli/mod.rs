@@ -2,6 +2,7 @@
 
 mod args;
 mod output;
+mod progress;
 mod run;
 
 use std::io;
@@ -19,7 +20,7 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return explain(&error),
     };
-    let output = Output::new(args.common.color);
+    let output = Output::new(args.common.color, args.common.quiet);
     match run::run(args, &output) {
         Ok(status) => ExitCode::from(status.code()),
         Err(error) => stdout_failed(&error, &output),
@@ -30,7 +31,7 @@ pub fn main() -> ExitCode {
 fn explain(error: &clap::Error) -> ExitCode {
     let status = if error.use_stderr() { Status::Failed } else { Status::Clean };
     match error.print() {
-        Err(error) if status == Status::Clean => stdout_failed(&error, &Output::new(args::Color::Auto)),
+        Err(error) if status == Status::Clean => stdout_failed(&error, &Output::new(args::Color::Auto, false)),
         _ => ExitCode::from(status.code()),
     }
 }

@@ -10,18 +10,25 @@ use super::args::Color;
 #[derive(Debug)]
 pub struct Output {
     choice: ColorChoice,
+    is_quiet: bool,
 }
 
 impl Output {
-    /// With colours as the user wants them.
+    /// With colours as the user wants them, and for somebody who watches unless `is_quiet`.
     #[must_use]
-    pub fn new(color: Color) -> Self {
+    pub fn new(color: Color, is_quiet: bool) -> Self {
         let choice = match color {
             Color::Auto => ColorChoice::Auto,
             Color::Always => ColorChoice::AlwaysAnsi,
             Color::Never => ColorChoice::Never,
         };
-        Self { choice }
+        Self { choice, is_quiet }
+    }
+
+    /// Whether nobody wants to watch.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.is_quiet
     }
 
     /// Whether results are shown in colours.

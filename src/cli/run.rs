@@ -2,16 +2,21 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use super::args::{Args, Command, Common};
+use super::args::{Args, Command, Common, Keep, Walk};
 use super::output::Output;
+use super::progress;
 use crate::error::Result;
-use crate::outcome::{File, Status, Target};
+use crate::outcome::{File, Found, Status, Target};
 use crate::report::json::{self, Document};
 use crate::report::summary::Summary;
 use crate::report::text::{self, Detail};
 use crate::session::{self, Depth};
+use crate::store::OtherNames;
+use crate::tree::filter::Filter;
+use crate::tree::{self, Progress};
 use crate::{demo, deny};
 
 /// Runs the command.
@@ -29,29 +34,76 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
                 (false, true) => Depth::Checksums,
                 (false, false) => Depth::Sites,
             };
-            report.targets(scan.targets, |target| session::scan(target, depth))
+            report.targets(scan.targets, |target| {
+                if !target.is_dir() {
+                    return session::scan(target, depth).map(file);
+                }
+                let options = tree_options(target, &scan.walk, None, &Keep::default())?;
+                progress::shown(output, |progress| tree::scan(target, &options, depth, progress)).map(Found::Tree)
+            })
         }
         Command::Explain(explain) => {
             let report = Report::new(common, output, "explain").all(true);
-            report.targets([explain.target], |target| session::explain(target, explain.site))
+            report.targets([explain.target], |target| session::explain(target, explain.site).map(file))
         }
         Command::Patch(patch) => {
             let report = Report::new(common, output, "patch").strict(patch.strict.strict);
             let (destination, record) = (patch.destination.resolve(), patch.record);
-            report.targets([patch.target], |target| session::patch(target, &destination, record.as_deref()))
+            report.targets([patch.target], |target| {
+                if !target.is_dir() {
+                    let keep = keep(&patch.keep);
+                    return session::patch(target, &destination, record.as_deref(), keep).map(file);
+                }
+                let options = tree_options(target, &patch.walk, record.as_deref(), &patch.keep)?;
+                let patch = |progress: &Progress| tree::patch(target, &destination, &options, progress);
+                progress::shown(output, patch).map(Found::Tree)
+            })
         }
         Command::Verify(verify) => {
             let report = Report::new(common, output, "verify").strict(verify.strict.strict);
-            report.targets(verify.targets, |target| session::verify(target, verify.record.as_deref()))
+            report.targets(verify.targets, |target| {
+                let record = verify.record.as_deref();
+                if !target.is_dir() {
+                    return session::verify(target, record).map(file);
+                }
+                let options = tree_options(target, &verify.walk, record, &Keep::default())?;
+                progress::shown(output, |progress| tree::verify(target, &options, progress)).map(Found::Tree)
+            })
         }
         Command::Revert(revert) => {
             let report = Report::new(common, output, "revert");
-            let (destination, record) = (revert.destination.resolve(), revert.record);
-            report.targets([revert.target], |target| session::revert(target, &destination, record.as_deref()))
+            let (destination, record) = (revert.destination.resolve(), revert.record.as_deref());
+            report.targets([revert.target], |target| {
+                if !target.is_dir() {
+                    return session::revert(target, &destination, record, keep(&revert.keep)).map(file);
+                }
+                let options = tree_options(target, &Walk::default(), record, &revert.keep)?;
+                tree::revert(target, &destination, &options).map(Found::Tree)
+            })
         }
         Command::Demo => demo(&common, output),
         Command::Exec(exec) => Ok(become_program(exec.command, output)),
     }
+}
+
+fn file(file: File) -> Found {
+    Found::File(Box::new(file))
+}
+
+fn keep(words: &Keep) -> session::Keep {
+    let other_names = if words.break_links { OtherNames::Break } else { OtherNames::Refuse };
+    session::Keep { other_names, mtime: words.preserve_mtime }
+}
+
+/// What the words mean for the tree `target`.
+fn tree_options(target: &Path, walk: &Walk, record: Option<&Path>, words: &Keep) -> Result<tree::Options> {
+    let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let walk = tree::walk::Options {
+        filter: Filter::new(&walk.include, &walk.exclude)?,
+        one_file_system: walk.one_file_system || target.canonicalize().is_ok_and(|path| path == Path::new("/")),
+        threads: walk.jobs.map_or_else(processors, NonZeroUsize::get),
+    };
+    Ok(tree::Options { walk, record: record.map(Path::to_owned), keep: keep(words) })
 }
 
 /// Reports target by target as text, or all in one JSON document at the end.
@@ -80,14 +132,19 @@ impl<'a> Report<'a> {
     fn targets(
         self,
         names: impl IntoIterator<Item = PathBuf>,
-        command: impl Fn(&Path) -> Result<File>,
+        command: impl Fn(&Path) -> Result<Found>,
     ) -> io::Result<Status> {
         let mut done = vec![];
         let (mut worst, mut summary) = (Status::default(), Summary::default());
+        // A tree has told its own.
+        let mut is_only_a_tree = false;
+        let names: Vec<PathBuf> = names.into_iter().collect();
+        let count = names.len();
         for name in names {
             let target = Target { result: command(&name), name };
             worst = worst.max(target.status(self.options.strict));
             summary.add(Summary::of(&target));
+            is_only_a_tree = count == 1 && target.tree().is_some();
             self.tell(&target)?;
             if self.common.json {
                 done.push(target);
@@ -95,7 +152,7 @@ impl<'a> Report<'a> {
         }
         if self.common.json {
             self.output.result(&Document::new(self.options, &done).to_text())?;
-        } else if self.options.command == "scan" && !self.common.quiet {
+        } else if self.options.command == "scan" && !self.common.quiet && !is_only_a_tree {
             self.output.result(&format!("{summary}\n"))?;
         }
         Ok(worst)
@@ -103,9 +160,7 @@ impl<'a> Report<'a> {
 
     /// Says on stderr what went wrong and, without `--json`, on stdout what was found.
     fn tell(&self, target: &Target) -> io::Result<()> {
-        if let Some(line) = text::error_line(target) {
-            self.output.message(&line);
-        }
+        text::error_lines(target).iter().for_each(|line| self.output.message(line));
         if !self.common.quiet {
             text::warning_lines(target).iter().for_each(|line| self.output.message(line));
         }

@@ -5,7 +5,7 @@
 //! addresses and sizes are JSON integers, bytes are lower-case hex.
 
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use crate::digest::Sha256;
 use crate::elf::Identity;
 use crate::error::{Error, ErrorKind};
 use crate::explain;
-use crate::outcome::{self, Action, Direction, Explanation, Kind, Status, Unchanged, Written};
+use crate::outcome::{self, Action, Direction, Explanation, Found, Kind, Status, Unchanged, Written};
 use crate::plan::{self, Plan, PlannedSite, Role, Strategy};
 use crate::site::{Deed, Form, Reach, Verdict};
 use crate::verify;
@@ -67,8 +67,33 @@ struct Target {
     status: u8,
     files: Vec<File>,
     summary: Summary,
+    /// What is to be said of a directory as such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tree: Option<Tree>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Failure>,
+}
+
+/// A tree of files.
+#[derive(Debug, Serialize)]
+struct Tree {
+    seconds: f64,
+    not_entered: Vec<String>,
+    /// What a run that was killed here was about to do.
+    unfinished: Option<Direction>,
+    record: Option<String>,
+    findings: Vec<Finding>,
+    /// Files that could not be read or written.
+    failures: Vec<FailedFile>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailedFile {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<String>,
+    error: Failure,
 }
 
 /// Why there is nothing (more) to say of a target.
@@ -84,6 +109,9 @@ struct File {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_bytes: Option<String>,
+    /// Further names of the file in the same tree.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    links: Vec<String>,
     sha256: Sha256,
     size: u64,
     /// Nothing for what is no ELF file, or not handled.
@@ -226,19 +254,52 @@ impl Document {
 
 impl Target {
     fn new(options: Options, target: &outcome::Target) -> Self {
-        let (kind, files, error) = match &target.result {
-            Ok(file) => (kind_name(&file.kind), File::listed(options, file), None),
-            Err(error) => ("unknown", None, Some(Failure::new(error))),
+        let kind = match &target.result {
+            Ok(Found::File(file)) => kind_name(&file.kind),
+            Ok(Found::Tree(_)) => "tree",
+            Err(_) => "unknown",
         };
+        let files = target.files().filter_map(|(_, result)| File::listed(options, result.ok()?));
         let (name, bytes) = name_of(&target.name);
         Self {
             target: name,
             target_bytes: bytes,
             kind,
             status: target.status(options.strict).code(),
-            files: files.into_iter().collect(),
+            files: files.collect(),
             summary: Summary::of(target),
-            error,
+            tree: target.tree().map(Tree::new),
+            error: target.result.as_ref().err().map(Failure::new),
+        }
+    }
+}
+
+impl Tree {
+    fn new(tree: &outcome::Tree) -> Self {
+        let path_string = |path: &PathBuf| name_of(path).0;
+        let failed = |file: &outcome::TreeFile| {
+            let error = Failure::new(file.result.as_ref().err()?);
+            let (path, path_bytes) = name_of(&file.path);
+            Some(FailedFile { path, path_bytes, error })
+        };
+        Self {
+            seconds: tree.seen.seconds,
+            not_entered: tree.not_entered.iter().map(path_string).collect(),
+            unfinished: tree.unfinished,
+            record: tree.record.as_ref().map(path_string),
+            findings: tree.findings.iter().map(Finding::new).collect(),
+            failures: tree.files.iter().filter_map(failed).collect(),
+            warnings: tree.warnings.clone(),
+        }
+    }
+}
+
+impl Finding {
+    fn new(finding: &verify::Finding) -> Self {
+        Self {
+            slug: finding.slug,
+            message: finding.message.clone(),
+            offset: finding.offset.map(|offset| offset.0),
         }
     }
 }
@@ -275,13 +336,14 @@ impl File {
             Kind::Elf(identity) => elf = Some(Elf::new(identity)),
             &Kind::Archive { members, objects } => archive = Some(Archive { members, objects }),
             Kind::Foreign(what) => not_handled = Some(what.clone()),
-            Kind::Unscannable(what) => not_scanned = Some(what.clone()),
+            Kind::Unscannable(what) | Kind::Container(what) => not_scanned = Some(what.clone()),
         }
         let (output, output_sha256, record) = result_of(&file.action);
         let path_string = |path: &Path| name_of(path).0;
         Some(Self {
             path,
             path_bytes,
+            links: file.links.iter().map(|path| name_of(path).0).collect(),
             sha256: file.sha256?,
             size: file.size,
             elf,
@@ -372,14 +434,14 @@ fn kind_name(kind: &Kind) -> &'static str {
     match kind {
         Kind::Elf(_) | Kind::Clean | Kind::Foreign(_) => "elf",
         Kind::Archive { .. } => "archive",
-        Kind::Unscannable(_) => "unknown",
+        Kind::Unscannable(_) | Kind::Container(_) => "unknown",
     }
 }
 
 /// What came of the file, in one stable word.
 fn outcome_name(file: &outcome::File) -> &'static str {
     match &file.action {
-        _ if matches!(file.kind, Kind::Unscannable(_)) => "not-scanned",
+        _ if file.kind.not_scanned().is_some() => "not-scanned",
         Action::Scanned | Action::Explained(_) if file.status(true) == Status::Clean => "clean",
         Action::Scanned | Action::Explained(_) => "sites-found",
         Action::Written(Written { dry_run: true, .. }) => "planned",
@@ -410,12 +472,7 @@ fn result_of(action: &Action) -> (Option<&Path>, Option<Sha256>, Option<&Path>) 
 
 fn findings(action: &Action) -> Option<Vec<Finding>> {
     let Action::Verified(findings) = action else { return None };
-    let finding = |finding: &verify::Finding| Finding {
-        slug: finding.slug,
-        message: finding.message.clone(),
-        offset: finding.offset.map(|offset| offset.0),
-    };
-    Some(findings.iter().map(finding).collect())
+    Some(findings.iter().map(Finding::new).collect())
 }
 
 fn edits_of_revert(action: &Action) -> Option<Vec<Edit>> {

@@ -1,14 +1,17 @@
 //! outcomes -> lines for people. Names are escaped, colours carry meaning only.
 
 use std::fmt::{self, Write as _};
+use std::path::Path;
 
 use super::escape::Escaped;
 use super::explanation::explanation;
 use super::paint;
+use super::summary::Summary;
 use super::table::{edits, painted, sites};
 use crate::digest::Sha256;
 use crate::elf::{FileType, Identity};
-use crate::outcome::{Action, Direction, Explanation, File, Kind, Target, Unchanged, Written};
+use crate::error::Error;
+use crate::outcome::{Action, Direction, Explanation, File, Kind, Target, Tree, Unchanged, Written};
 use crate::site::Verdict;
 use crate::verify::Finding;
 
@@ -21,32 +24,42 @@ pub struct Detail {
     pub all: bool,
 }
 
-/// What is to be said of a target on stdout; an error is said on stderr, by [`error_line`].
+/// What is to be said of a target on stdout; errors are said on stderr, by [`error_lines`].
 #[must_use]
 pub fn target(target: &Target, detail: Detail) -> String {
     let mut out = String::new();
-    if let Ok(file) = &target.result {
-        write_file(&mut out, file, detail).expect("a string takes all");
-    }
+    let written = target
+        .files()
+        .filter_map(|(_, result)| result.ok())
+        .try_for_each(|file| write_file(&mut out, file, detail, target.tree().is_some()))
+        .and_then(|()| target.tree().map_or(Ok(()), |tree| write_tree(&mut out, target, tree)));
+    written.expect("a string takes all");
     out
 }
 
-/// `vsyspatch: PATH: offset 0x..: message (remedy)`
+/// `vsyspatch: PATH: offset 0x..: message (remedy)`, a line for each file that failed.
 #[must_use]
-pub fn error_line(target: &Target) -> Option<String> {
-    let error = target.result.as_ref().err()?;
-    let (name, message) = (Escaped::path(&target.name), error.to_string());
-    Some(line_of(paint::BAD, &format!("{name}: {}", Escaped::text(&message))))
+pub fn error_lines(target: &Target) -> Vec<String> {
+    let line = |(path, result): (&Path, Result<&File, &Error>)| {
+        let message = result.err()?.to_string();
+        Some(line_of(paint::BAD, &format!("{}: {}", Escaped::path(path), Escaped::text(&message))))
+    };
+    target.files().filter_map(line).collect()
 }
 
 /// `vsyspatch: PATH: warning: ...`, a line for each.
 #[must_use]
 pub fn warning_lines(target: &Target) -> Vec<String> {
-    let Ok(file) = &target.result else { return vec![] };
-    let line = |text: &str| {
-        line_of(paint::DOUBT, &format!("{}: warning: {}", Escaped::path(&target.name), Escaped::text(text)))
+    let line = |path: &Path, text: &str| {
+        line_of(paint::DOUBT, &format!("{}: warning: {}", Escaped::path(path), Escaped::text(text)))
     };
-    file.warnings.iter().cloned().chain(doubt(file)).map(|text| line(&text)).collect()
+    let of_file = |(path, result): (&Path, Result<&File, &Error>)| -> Vec<String> {
+        let Ok(file) = result else { return vec![] };
+        file.warnings.iter().cloned().chain(doubt(file)).map(|text| line(path, &text)).collect()
+    };
+    let of_tree = target.tree().map_or(&[][..], |tree| &tree.warnings);
+    let of_tree = of_tree.iter().map(|text| line(&target.name, text));
+    target.files().flat_map(of_file).chain(of_tree).collect()
 }
 
 /// What `unproven` sites mean.
@@ -68,7 +81,7 @@ fn line_of(style: anstyle::Style, message: &str) -> String {
     format!("{style}vsyspatch:{style:#} {message}")
 }
 
-fn write_file(out: &mut String, file: &File, detail: Detail) -> fmt::Result {
+fn write_file(out: &mut String, file: &File, detail: Detail, is_in_tree: bool) -> fmt::Result {
     let listed = |verdict| detail.verbose || verdict != Verdict::Harmless;
     let rows = file.plan.as_ref().map_or(&[][..], |plan| &plan.sites);
     let rows = || rows.iter().filter(|site| listed(site.verdict));
@@ -76,6 +89,9 @@ fn write_file(out: &mut String, file: &File, detail: Detail) -> fmt::Result {
         return Ok(());
     }
     painted(out, paint::NAME, &Escaped::path(&file.path))?;
+    for link in &file.links {
+        write!(out, " = {}", Escaped::path(link))?;
+    }
     writeln!(out, ": {}", kind(&file.kind))?;
     if let (Action::Explained(explanations), Some(plan)) = (&file.action, &file.plan) {
         if explanations.is_empty() && file.is_handled() {
@@ -91,7 +107,53 @@ fn write_file(out: &mut String, file: &File, detail: Detail) -> fmt::Result {
         (Action::Scanned, Some(plan)) if detail.verbose => edits(out, &plan.edits)?,
         _ => {}
     }
+    if is_in_tree && !detail.verbose {
+        return write_result(out, file);
+    }
     write_action(out, file)
+}
+
+/// What came of a file of a tree, in one line.
+fn write_result(out: &mut String, file: &File) -> fmt::Result {
+    match &file.action {
+        Action::Written(written) => {
+            write_done(out, written)?;
+            writeln!(out)
+        }
+        Action::Verified(findings) if !findings.is_empty() => write_findings(out, findings),
+        Action::Verified(_) => {
+            out.push_str("  ");
+            painted(out, paint::GOOD, &"verified")?;
+            writeln!(out)
+        }
+        Action::Unchanged(unchanged) => write_unchanged(out, file, unchanged),
+        Action::Scanned | Action::Explained(_) => Ok(()),
+    }
+}
+
+/// What is to be said of a tree besides its files.
+fn write_tree(out: &mut String, target: &Target, tree: &Tree) -> fmt::Result {
+    if let Some(direction) = tree.unfinished {
+        let what = match direction {
+            Direction::Patch => "patch",
+            Direction::Revert => "revert",
+        };
+        writeln!(out, "found a run of {what} that was killed before it had finished")?;
+    }
+    write_findings(out, &tree.findings)?;
+    let not_entered: Vec<String> =
+        tree.not_entered.iter().map(|path| Escaped::path(path).to_string()).collect();
+    if !not_entered.is_empty() {
+        writeln!(out, "not entered: {}", not_entered.join(", "))?;
+    }
+    let summary = Summary::of(target);
+    if let Some(record) = &tree.record {
+        writeln!(out, "record: {}", Escaped::path(record))?;
+    }
+    if summary.patched > 0 {
+        out.push_str("package managers will report the patched files as changed (rpm -V, dpkg --verify, debsums)\n");
+    }
+    writeln!(out, "{}", summary.of_tree(tree.seen.seconds))
 }
 
 /// `EXEC, static, not stripped`, or what other kind of file it is.
@@ -99,7 +161,7 @@ fn kind(kind: &Kind) -> String {
     match kind {
         Kind::Clean => "x86-64, no vsyscall".into(),
         Kind::Foreign(what) => format!("{}: not handled", Escaped::text(what)),
-        Kind::Unscannable(what) => format!("{}: cannot be scanned", Escaped::text(what)),
+        Kind::Unscannable(what) | Kind::Container(what) => format!("{}: cannot be scanned", Escaped::text(what)),
         Kind::Archive { members, objects } => format!("archive, {members} members, {objects} objects"),
         Kind::Elf(Identity { file_type, is_static, stripped, .. }) => {
             let linked = match (file_type, is_static) {
@@ -122,14 +184,22 @@ fn write_action(out: &mut String, file: &File) -> fmt::Result {
     }
 }
 
-fn write_written(out: &mut String, file: &File, written: &Written) -> fmt::Result {
-    let (done, sum_before, sum_after) = match written.direction {
-        Direction::Patch => ("patched", "original", "patched"),
-        Direction::Revert => ("reverted", "patched", "original"),
+fn write_done(out: &mut String, written: &Written) -> fmt::Result {
+    let done = match written.direction {
+        Direction::Patch => "patched",
+        Direction::Revert => "reverted",
     };
     let would = if written.dry_run { "would be " } else { "" };
     write!(out, "  {would}")?;
-    painted(out, paint::GOOD, &done)?;
+    painted(out, paint::GOOD, &done)
+}
+
+fn write_written(out: &mut String, file: &File, written: &Written) -> fmt::Result {
+    let (sum_before, sum_after) = match written.direction {
+        Direction::Patch => ("original", "patched"),
+        Direction::Revert => ("patched", "original"),
+    };
+    write_done(out, written)?;
     if let Some(output) = &written.output {
         write!(out, ", written to {}", Escaped::path(output))?;
     }
@@ -145,7 +215,7 @@ fn write_written(out: &mut String, file: &File, written: &Written) -> fmt::Resul
 fn write_unchanged(out: &mut String, file: &File, unchanged: &Unchanged) -> fmt::Result {
     match unchanged {
         Unchanged::Clean { copy } => {
-            let what = if matches!(file.kind, Kind::Unscannable(_)) {
+            let what = if file.kind.not_scanned().is_some() {
                 "nothing changed"
             } else if file.count(Verdict::Refused) + file.count(Verdict::Unproven) > 0 {
                 "nothing that can be patched"
@@ -167,7 +237,7 @@ fn write_unchanged(out: &mut String, file: &File, unchanged: &Unchanged) -> fmt:
     }
 }
 
-fn write_verified(out: &mut String, file: &File, findings: &[Finding]) -> fmt::Result {
+fn write_findings(out: &mut String, findings: &[Finding]) -> fmt::Result {
     for finding in findings {
         out.push_str("  ");
         painted(out, paint::BAD, &finding.slug)?;
@@ -176,6 +246,11 @@ fn write_verified(out: &mut String, file: &File, findings: &[Finding]) -> fmt::R
         }
         writeln!(out, ": {}", Escaped::text(&finding.message))?;
     }
+    Ok(())
+}
+
+fn write_verified(out: &mut String, file: &File, findings: &[Finding]) -> fmt::Result {
+    write_findings(out, findings)?;
     if findings.is_empty() {
         out.push_str("  ");
         painted(out, paint::GOOD, &"verified")?;

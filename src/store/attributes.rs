@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use rustix::fs::{Gid, Mode, Uid, XattrFlags};
+use rustix::fs::{Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::source::Source;
@@ -13,10 +13,30 @@ use crate::limits;
 /// Extended attributes that hold a checksum or signature of the content: they must not be copied on.
 const CONTENT_BOUND: [&[u8]; 2] = [b"security.ima", b"security.evm"];
 
+/// Gives `file` what `source` has.
+pub(super) fn copy(source: &Source, file: &File, warnings: &mut Vec<String>) -> io::Result<()> {
+    copy_without(&CONTENT_BOUND, source.file(), source.stat(), file, warnings)
+}
+
+/// Gives `file`, whose content is the same, what `source` has, which is `wanted`.
+pub(super) fn copy_between(
+    source: &File,
+    wanted: &Stat,
+    file: &File,
+    warnings: &mut Vec<String>,
+) -> io::Result<()> {
+    copy_without(&[], source, wanted, file, warnings)
+}
+
 /// Owner first: a change of owner clears set-user-ID and file capabilities. Then extended attributes,
 /// while the owner may write to the file; then the mode, which may take that right away.
-pub(super) fn copy(source: &Source, file: &File, warnings: &mut Vec<String>) -> io::Result<()> {
-    let wanted = source.stat();
+fn copy_without(
+    dropped: &[&[u8]],
+    source: &File,
+    wanted: &Stat,
+    file: &File,
+    warnings: &mut Vec<String>,
+) -> io::Result<()> {
     let now = rustix::fs::fstat(file)?;
     let mut mode = wanted.st_mode & 0o7777;
     if (now.st_uid, now.st_gid) != (wanted.st_uid, wanted.st_gid) {
@@ -28,8 +48,8 @@ pub(super) fn copy(source: &Source, file: &File, warnings: &mut Vec<String>) -> 
             mode &= 0o1777;
         }
     }
-    drop_inherited_acl(source.file(), file)?;
-    copy_xattrs(source.file(), file, warnings)?;
+    drop_inherited_acl(source, file)?;
+    copy_xattrs(dropped, source, file, warnings)?;
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
     Ok(())
 }
@@ -45,10 +65,10 @@ fn drop_inherited_acl(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-fn copy_xattrs(from: &File, to: &File, warnings: &mut Vec<String>) -> io::Result<()> {
+fn copy_xattrs(dropped: &[&[u8]], from: &File, to: &File, warnings: &mut Vec<String>) -> io::Result<()> {
     for name in xattr_names(from)? {
         let shown = String::from_utf8_lossy(&name).into_owned();
-        if CONTENT_BOUND.contains(&name.as_slice()) {
+        if dropped.contains(&name.as_slice()) {
             warnings.push(format!("{shown} dropped: it no longer matches the content"));
             continue;
         }

@@ -9,21 +9,25 @@
 //!
 //! * [`place`]: names in open directories. [`source`]: files that are read. `attributes`: what a copy keeps.
 //! * [`pending`]: complete copies that wait to replace a file. Records of single files are here.
+//! * [`root`]: paths below the root of a tree. [`copy`]: whole trees.
 
 mod attributes;
+pub mod copy;
 pub mod pending;
 pub mod place;
+pub mod root;
 pub mod source;
 
 pub(crate) use attributes::xattrs_sha256;
 pub use pending::{Mtime, Names, OtherNames, Pending, prepare_copy, prepare_in_place};
 pub use place::{Directory, Place};
+pub use root::Root;
 pub use source::Source;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Mode};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -73,10 +77,34 @@ fn in_record(path: &Path, error: &Error) -> Error {
 /// # Errors
 /// `Io` where it cannot be removed.
 pub fn remove_record(path: &Path) -> Result<()> {
-    let place = Place::of(path)?;
-    place.unlink(AtFlags::empty()).map_err(|error| pending::cannot_write(path, None, error))?;
+    remove(&Place::of(path)?)
+}
+
+/// Removes the file at `place`.
+///
+/// # Errors
+/// `Io` where it cannot be removed.
+pub fn remove(place: &Place) -> Result<()> {
+    place.unlink(AtFlags::empty()).map_err(|error| pending::cannot_write(&place.path(), None, error))?;
     place.directory().sync();
     Ok(())
+}
+
+/// Makes the directory `place`, with the permissions of system directories.
+///
+/// # Errors
+/// `Io` where it cannot be made.
+pub fn make_directory(place: &Place) -> Result<()> {
+    const MODE: u32 = 0o755;
+    let made = rustix::fs::mkdirat(place.directory().fd(), place.name(), Mode::from_raw_mode(MODE));
+    made.map_err(|errno| pending::cannot_write(&place.path(), None, errno.into()))?;
+    place.directory().sync();
+    Ok(())
+}
+
+/// Removes the directory `place` where it is empty.
+pub fn remove_empty_directory(place: &Place) {
+    let _ = place.unlink(AtFlags::REMOVEDIR);
 }
 
 /// Where the record of the file at `path` is, unless the user says otherwise: beside the file itself,

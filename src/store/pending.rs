@@ -43,8 +43,8 @@ pub enum OtherNames {
 /// The names of a file that is replaced, besides the one that it was opened by.
 #[derive(Debug, Default)]
 pub struct Names {
-    /// Those that get the new content, too.
-    pub others: Vec<Place>,
+    /// Those that get the new content, too, with the files that they are now, as [`Source::inode`] tells.
+    pub others: Vec<(Place, (u64, u64))>,
     /// What becomes of further ones.
     pub unlisted: OtherNames,
     /// The name that the content is first written to; a random one without.
@@ -103,7 +103,7 @@ pub struct Pending {
     /// Where it goes.
     destination: Place,
     /// Further names of the file that it replaces, which it gets, too.
-    others: Vec<Place>,
+    others: Vec<(Place, (u64, u64))>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -114,7 +114,8 @@ pub struct Pending {
 /// `Unsafe` where further hard links to it would keep the old content, and are not to be broken; those
 /// of writing.
 pub fn prepare_in_place(source: &Source, names: Names, bytes: &[u8]) -> Result<Pending> {
-    let (all, known) = (source.links(), 1 + names.others.len() as u64);
+    let same = names.others.iter().filter(|(_, inode)| *inode == source.inode()).count() as u64;
+    let (all, known) = (source.links(), 1 + same);
     if all > known && names.unlisted == OtherNames::Refuse {
         let of_them = if known > 1 { format!(", {known} of them here") } else { String::new() };
         let message = format!("has {all} hard links{of_them}; the other names would keep the old content");
@@ -173,13 +174,16 @@ fn prepare(source: &Source, destination: Place, names: Names, bytes: &[u8]) -> R
     Ok(Pending { temporary, destination, others: names.others, warnings })
 }
 
-/// Writes `bytes` as a file of its own at `place`, over what is there; first to the name `temporary`, else to a
-/// random one.
+/// Writes `bytes` as a file of its own at `place`, over what is there; first to the name `temporary`, which is
+/// nobody else's, or to a random one.
 ///
 /// # Errors
 /// Those of writing.
-pub(super) fn write_new(place: &Place, temporary: Option<&OsStr>, bytes: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn write_new(place: &Place, temporary: Option<&OsStr>, bytes: &[u8], mode: u32) -> Result<()> {
     let cannot = |error| cannot_write(&place.path(), None, error);
+    if let Some(temporary) = temporary {
+        remove_leftover(place, temporary)?;
+    }
     let temporary = Temporary::beside(place, temporary).map_err(cannot)?;
     temporary.file.write_all_at(bytes, 0).map_err(cannot)?;
     rustix::fs::fchmod(&temporary.file, Mode::from_raw_mode(mode)).map_err(|errno| cannot(errno.into()))?;
@@ -250,8 +254,8 @@ impl Pending {
         if let Some(times) = times {
             rustix::fs::futimens(&self.temporary.file, &times).map_err(|errno| cannot(errno.into()))?;
         }
-        for other in &self.others {
-            let is_same = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino) == source.inode();
+        for (other, inode) in &self.others {
+            let is_same = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino) == *inode;
             if !other.stat().map_err(cannot)?.is_some_and(is_same) {
                 return Err(source.changed());
             }
@@ -261,7 +265,7 @@ impl Pending {
 
     fn put(self, source: &Source) -> Result<()> {
         let Self { temporary, destination, others, .. } = self;
-        for other in &others {
+        for (other, _) in &others {
             put_link(&temporary.place, other)
                 .map_err(|error| cannot_write(&other.path(), Some(source), error))?;
             other.directory().sync();

@@ -38,6 +38,12 @@ impl Directory {
         Ok(Self::new(Arc::new(fd), path.to_owned()))
     }
 
+    /// The same directory, for people at `path`.
+    #[must_use]
+    pub fn known_as(&self, path: PathBuf) -> Self {
+        Self { fd: self.fd.clone(), path }
+    }
+
     /// The place `name` in it.
     #[must_use]
     pub fn place(&self, name: impl Into<OsString>) -> Place {
@@ -54,6 +60,12 @@ impl Directory {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The device that it is on; 0 where that cannot be told.
+    #[must_use]
+    pub fn device(&self) -> u64 {
+        rustix::fs::fstat(&*self.fd).map_or(0, |stat| stat.st_dev)
     }
 
     /// A change of names is durable once the directory is flushed. Some file systems cannot: then the
@@ -77,6 +89,26 @@ impl Directory {
     pub fn set_times(&self, times: &Timestamps) {
         let _ = rustix::fs::utimensat(&*self.fd, ".", times, AtFlags::empty());
     }
+}
+
+/// File systems whose files the kernel makes up (linux/magic.h).
+const KERNEL_FILE_SYSTEMS: [i64; 10] = [
+    0x9fa0,      // proc
+    0x6265_6572, // sysfs
+    0x1cd1,      // devpts
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0xcafe_4a11, // bpf
+    0xde5e_81e4, // efivarfs
+];
+
+/// Whether the kernel makes up the files of the file system that `fd` is on.
+#[must_use]
+pub fn is_made_up(fd: &OwnedFd) -> bool {
+    rustix::fs::fstatfs(fd).is_ok_and(|of| KERNEL_FILE_SYSTEMS.contains(&i64::from(of.f_type)))
 }
 
 /// Access and modification time of a file.

@@ -29,20 +29,20 @@ impl Source {
     /// `Io` where there is no such file, no permission, or it is no regular file.
     pub fn open(path: &Path) -> Result<Self> {
         path.canonicalize().map_err(cannot_open)?;
-        let place = Place::of(path)?;
+        Self::at(Place::of(path)?)
+    }
+
+    /// Opens the regular file at `place`; a symbolic link is none. Never waits.
+    ///
+    /// # Errors
+    /// Those of [`Source::open`].
+    pub fn at(place: Place) -> Result<Self> {
         // To open a device or a FIFO can have effects of its own, so that this is asked first.
         if let Some(stat) = place.stat().map_err(cannot_open)? {
             check_regular(&stat)?;
         }
-        Self::new(place.clone(), Self::open_unchecked(&place)?)
-    }
-
-    /// Opens what is at `place`, which a directory says to be a regular file.
-    ///
-    /// # Errors
-    /// `Io` where there is none, or no permission.
-    pub(crate) fn open_unchecked(place: &Place) -> Result<File> {
-        place.open(READ, Mode::empty()).map_err(cannot_open)
+        let file = place.open(READ, Mode::empty()).map_err(cannot_open)?;
+        Self::new(place, file)
     }
 
     /// The open `file` at `place`.
