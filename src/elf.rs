@@ -14,6 +14,7 @@ use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHe
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
+use crate::search::Hit;
 
 /// Pages are this big on x86-64; the kernel maps whole ones.
 pub const PAGE_SIZE: u64 = 0x1000;
@@ -165,6 +166,8 @@ pub struct Image<'a> {
     tables: [(u64, u64); 2],
     /// Bytes that may still be searched for references.
     search_budget: Cell<u64>,
+    /// What looks like an entry's address, where the file was searched before.
+    pub(crate) known_hits: Option<Vec<Hit>>,
 }
 
 impl<'a> Image<'a> {
@@ -192,6 +195,7 @@ impl<'a> Image<'a> {
             eh_frame_hdr: None,
             relro: None,
             search_budget: Cell::new(limits::searched_bytes(bytes.len())),
+            known_hits: None,
             tables: [
                 match file_type(header) {
                     FileType::Rel => (0, 0),

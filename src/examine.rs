@@ -10,8 +10,8 @@ use crate::glance::ARCHIVE_MAGIC;
 use crate::outcome::Kind;
 use crate::plan::{Edit, Plan, PlannedSite};
 use crate::planner;
-use crate::relocatable::Object;
-use crate::search;
+use crate::relocatable::{self, Object};
+use crate::search::{self, Hit};
 use crate::site::Step;
 
 /// First bytes of an archive whose members are files of their own.
@@ -25,6 +25,14 @@ const DEBIAN_PACKAGE: &[u8] = b"debian-binary";
 /// # Errors
 /// `NotElf` where the bytes are neither ELF nor an archive, `Malformed` with the offset of what lies.
 pub fn examine(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
+    examine_searched(bytes, None)
+}
+
+/// [`examine`] of a file that was searched before: with its `hits`, where these are known.
+///
+/// # Errors
+/// Those of [`examine`].
+pub fn examine_searched(bytes: &[u8], hits: Option<Vec<Hit>>) -> Result<(Kind, Option<Plan>)> {
     if bytes.starts_with(ARCHIVE_MAGIC) {
         return archive(bytes);
     }
@@ -33,7 +41,8 @@ pub fn examine(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
         return Ok((Kind::Container(what.into()), None));
     }
     Ok(match elf::parse(bytes)? {
-        Parsed::Image(image) => {
+        Parsed::Image(mut image) => {
+            image.known_hits = hits;
             let plan = planner::settled(&image);
             (Kind::Elf(image.identity), Some(plan))
         }
@@ -48,7 +57,7 @@ pub fn examine(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
 
 /// Identity and plan of the relocatable object `bytes`; one without an entry's address is not linked.
 fn object(bytes: &[u8]) -> Result<(Identity, Plan)> {
-    if !search::any_entry(bytes) {
+    if !(search::any_entry(bytes) && relocatable::may_hold_entry(bytes)) {
         let plan = Plan { size: bytes.len() as u64, sites: Vec::new(), edits: Vec::new() };
         return Ok((Identity::of_object(bytes), plan));
     }

@@ -3,7 +3,7 @@
 
 use crate::elf::{self, Headers};
 use crate::error::Result;
-use crate::search;
+use crate::search::{self, Hit};
 use crate::store::Source;
 
 /// What the first look at a file tells.
@@ -13,15 +13,22 @@ pub enum Glance {
     Clean,
     /// An ELF file that is not handled: what it is, in words.
     Foreign(String),
-    /// What this cannot tell, reading the whole file will.
-    Unclear,
+    /// What this cannot tell, looking at the whole file will; for a sound program with the places that look
+    /// like an entry's address.
+    Unclear(Option<Vec<Hit>>),
 }
 
-/// First bytes of a file that [`is_candidate`] and [`glance`] want: the headers of most programs.
+/// Most hits that are kept of a file: those of programs that are worth a look in part.
+const HITS: usize = 4096;
+
+/// First bytes of a file that [`is_candidate`] wants.
+pub const MAGIC: usize = 8;
+
+/// First bytes of a file that [`glance`] wants: the headers of most programs.
 pub const HEAD: usize = 4096;
 
 /// Bytes read at a time: they stay in the second-level cache until they are searched.
-const BLOCK: usize = 256 << 10;
+const BLOCK: usize = 64 << 10;
 
 /// Room that [`glance`] needs for blocks.
 pub const BUFFER: usize = search::OVERLAP + BLOCK;
@@ -44,14 +51,21 @@ pub fn glance(source: &Source, head: &[u8], buffer: &mut [u8]) -> Result<Glance>
         return Ok(Glance::Foreign(foreign));
     }
     let mut stream = Stream { source, buffer };
-    let is_clean = match Headers::parse(head, source.size()) {
-        Some(headers) => stream.shows_no_entry_in(&headers)?,
-        None if elf::is_object(head) || head.starts_with(ARCHIVE_MAGIC) => {
-            stream.all_blocks(0, source.size(), |_, block| !search::any_entry(block))?
+    if let Some(headers) = Headers::parse(head, source.size()) {
+        let hits = stream.hits(&headers)?;
+        return Ok(if hits.as_ref().is_some_and(Vec::is_empty) {
+            Glance::Clean
+        } else {
+            Glance::Unclear(hits)
+        });
+    }
+    if elf::is_object(head) || head.starts_with(ARCHIVE_MAGIC) {
+        let holds_none = |_: u64, block: &[u8]| !search::any_entry(block);
+        if stream.all_blocks(0, source.size(), holds_none)? {
+            return Ok(Glance::Clean);
         }
-        None => false,
-    };
-    Ok(if is_clean { Glance::Clean } else { Glance::Unclear })
+    }
+    Ok(Glance::Unclear(None))
 }
 
 /// Bytes of a file as they stream by.
@@ -61,21 +75,32 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    fn shows_no_entry_in(&mut self, headers: &Headers) -> Result<bool> {
+    /// Everything in the segments that looks like an entry's address, in order; nothing where that is too much,
+    /// or bytes are missing.
+    fn hits(&mut self, headers: &Headers) -> Result<Option<Vec<Hit>>> {
+        let mut hits = Vec::new();
         for segment in &headers.segments {
-            let holds_none = |at: u64, block: &[u8]| {
-                !search::may_hold_entry(headers.file_type, segment, segment.range.start.plus(at), block)
+            let collect = |from: u64, block: &[u8]| {
+                search::hits_in(headers.file_type, segment, from, block, &mut hits);
+                hits.len() <= HITS
             };
-            if !self.all_blocks(segment.offset.0, segment.range.len(), holds_none)? {
-                return Ok(false);
+            if !self.all_blocks(segment.offset.0, segment.range.len(), collect)? {
+                return Ok(None);
             }
         }
-        Ok(true)
+        hits.sort_unstable();
+        hits.dedup();
+        Ok(Some(hits))
     }
 
     /// Whether `test` holds for each block of the `len` bytes from `offset` on; it gets the block's distance
     /// from there. Blocks overlap by as much as an entry's address can span. Bytes that are missing fail.
-    fn all_blocks(&mut self, offset: u64, len: u64, test: impl Fn(u64, &[u8]) -> bool) -> Result<bool> {
+    fn all_blocks(
+        &mut self,
+        offset: u64,
+        len: u64,
+        mut test: impl FnMut(u64, &[u8]) -> bool,
+    ) -> Result<bool> {
         let (mut done, mut kept) = (0, 0);
         while done < len {
             let wanted = (len - done).min(BLOCK as u64) as usize;

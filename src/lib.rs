@@ -50,7 +50,7 @@
 //! **Invariant: the engine takes bytes and gives values.** Everything below [`session`] is without files,
 //! clocks, printing and panics on any input; [`limits`] bounds what hostile input can cost.
 //!
-//! **Invariant: what is deliberately absent.** No `unsafe`; no execution of what is patched; no rewriting
+//! **Invariant: what is deliberately absent.** No `unsafe` but for one map of a file ([`store::mapped`]); no execution of what is patched; no rewriting
 //! of sections, symbols or debug information; no configuration.
 //!
 //! # Use as a library

@@ -219,6 +219,21 @@ impl Kind {
 }
 
 impl File {
+    /// One of `size` bytes without a site.
+    #[must_use]
+    pub fn clean(path: &Path, size: u64) -> Self {
+        Self {
+            path: path.to_owned(),
+            links: Vec::new(),
+            sha256: None,
+            size,
+            kind: Kind::Clean,
+            plan: None,
+            action: Action::Scanned,
+            warnings: Vec::new(),
+        }
+    }
+
     /// Number of sites with `verdict`.
     #[must_use]
     pub fn count(&self, verdict: Verdict) -> usize {
@@ -261,7 +276,8 @@ impl Target {
     /// What this target means for the exit status.
     #[must_use]
     pub fn status(&self, strict: bool) -> Status {
-        let of_files = self.files().map(|(_, result)| result.map_or(Status::Failed, |file| file.status(strict)));
+        let of_files =
+            self.files().map(|(_, result)| result.map_or(Status::Failed, |file| file.status(strict)));
         of_files.max().unwrap_or_default().max(self.tree().map_or(Status::Clean, Tree::own_status))
     }
 

@@ -14,6 +14,7 @@ use crate::addr::{FileOffset, Vaddr};
 use crate::elf::Image;
 use crate::error::{Error, Result};
 use crate::plan::{Edit, Plan, PlannedSite};
+use crate::search;
 use crate::site::{Step, Verdict};
 
 /// Sections stand at this address plus their offset in the file, so that no small number is an address.
@@ -30,6 +31,23 @@ const ST_VALUE: u64 = 8;
 
 type Header = elf::FileHeader64<Le>;
 type Section = elf::SectionHeader64<Le>;
+
+/// Whether the object `bytes` may hold an entry's address: in code or data, or put there by a relocation. One
+/// whose sections cannot be read may.
+pub(crate) fn may_hold_entry(bytes: &[u8]) -> bool {
+    let sections = || Header::parse(bytes).ok()?.sections(Le, bytes).ok();
+    let Some(sections) = sections() else { return true };
+    sections.iter().any(|section| {
+        let Ok(content) = section.data(Le, bytes) else { return true };
+        let flags = section.sh_flags.get(Le).0;
+        let is_loaded = flags & elf::SHF_ALLOC.0 != 0;
+        match section.sh_type.get(Le) {
+            _ if is_loaded && flags & elf::SHF_EXECINSTR.0 != 0 => search::any_entry(content),
+            elf::SHT_SYMTAB | elf::SHT_RELA => search::any_word(content),
+            _ => is_loaded && search::any_word(content),
+        }
+    })
+}
 
 /// An object, linked by itself.
 #[derive(Debug)]

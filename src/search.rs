@@ -7,9 +7,6 @@ use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::elf::{FileType, Image, Segment};
 use crate::vsyscall::{ENTRY_STRIDE, Entry, PAGE};
 
-/// The bytes that every address of the page ends in, as an immediate: `.. 0X 60 ff`.
-const PAGE_TAIL: [u8; 2] = [0x60, 0xff];
-
 /// The bytes that every address of the page ends in, as a pointer.
 const WORD_TAIL: [u8; 6] = [0x60, 0xff, 0xff, 0xff, 0xff, 0xff];
 
@@ -17,7 +14,7 @@ const WORD_TAIL: [u8; 6] = [0x60, 0xff, 0xff, 0xff, 0xff, 0xff];
 const BLOCK: usize = 16 << 10;
 
 /// Something that looks like an entry's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hit {
     /// Four bytes in an executable segment: perhaps an immediate or displacement.
     Immediate(FileOffset, Vaddr),
@@ -29,37 +26,15 @@ pub enum Hit {
     Branch(FileOffset, Vaddr),
 }
 
-/// Every place of `image` that looks like an entry's address, by offset.
+/// Every place of `image` that looks like an entry's address; those that are known where somebody searched.
 #[must_use]
 pub fn hits(image: &Image<'_>) -> Vec<Hit> {
+    if let Some(known) = &image.known_hits {
+        return known.clone();
+    }
     let mut hits = Vec::new();
     for segment in &image.segments {
-        let bytes = image.segment_bytes(segment);
-        let place =
-            |at: usize| (FileOffset(segment.offset.0 + at as u64), segment.range.start.plus(at as u64));
-        if segment.executable {
-            immediates(bytes, |at| {
-                let (offset, vaddr) = place(at);
-                hits.push(Hit::Immediate(offset, vaddr));
-            });
-            subtrahends(bytes, |at| {
-                let (offset, vaddr) = place(at);
-                hits.push(Hit::Subtrahend(offset, vaddr));
-            });
-            if image.identity.file_type == FileType::Exec {
-                branches_to_page(bytes, segment.range.start, |at| {
-                    let (offset, vaddr) = place(at);
-                    hits.push(Hit::Branch(offset, vaddr));
-                });
-            }
-        } else {
-            words(bytes, |at, entry| {
-                let (offset, vaddr) = place(at);
-                if vaddr.0.is_multiple_of(8) {
-                    hits.push(Hit::Word(offset, vaddr, entry));
-                }
-            });
-        }
+        hits_in(image.identity.file_type, segment, 0, image.segment_bytes(segment), &mut hits);
     }
     hits
 }
@@ -67,54 +42,97 @@ pub fn hits(image: &Image<'_>) -> Vec<Hit> {
 /// Bytes of a segment that a stream of blocks repeats from the block before: a pointer less one byte.
 pub const OVERLAP: usize = 7;
 
-/// Whether `bytes`, a part of `segment` that begins at `start`, may hold an entry's address: the same
-/// searches as [`hits`], for bytes that stream by in blocks that overlap by [`OVERLAP`].
-#[must_use]
-pub fn may_hold_entry(file_type: FileType, segment: &Segment, start: Vaddr, bytes: &[u8]) -> bool {
-    let mut found = false;
+/// Adds what [`hits`] finds in `bytes`, a part of `segment` that begins `from` bytes behind its begin. For bytes
+/// that stream by in blocks that overlap by [`OVERLAP`]: a hit in the overlap comes twice.
+pub fn hits_in(file_type: FileType, segment: &Segment, from: u64, bytes: &[u8], hits: &mut Vec<Hit>) {
+    let place = |at: usize| {
+        let at = from + at as u64;
+        (FileOffset(segment.offset.0 + at), segment.range.start.plus(at))
+    };
     if segment.executable {
-        immediates(bytes, |_| found = true);
-        subtrahends(bytes, |_| found = true);
-        if file_type == FileType::Exec && !found {
-            branches_to_page(bytes, start, |_| found = true);
+        operands(bytes, |at, operand| {
+            let (offset, vaddr) = place(at);
+            hits.push(match operand {
+                Operand::Immediate => Hit::Immediate(offset, vaddr),
+                Operand::Subtrahend => Hit::Subtrahend(offset, vaddr),
+            });
+        });
+        if file_type == FileType::Exec {
+            branches_to_page(bytes, segment.range.start.plus(from), |at| {
+                let (offset, vaddr) = place(at);
+                hits.push(Hit::Branch(offset, vaddr));
+            });
         }
     } else {
-        words(bytes, |_, _| found = true);
+        words(bytes, |at, entry| {
+            let (offset, vaddr) = place(at);
+            if vaddr.0.is_multiple_of(8) {
+                hits.push(Hit::Word(offset, vaddr, entry));
+            }
+        });
     }
-    found
 }
 
 /// Whether `bytes` may hold an entry's address anywhere, as an instruction's operand or as a pointer.
 pub(crate) fn any_entry(bytes: &[u8]) -> bool {
     let mut found = false;
-    immediates(bytes, |_| found = true);
-    subtrahends(bytes, |_| found = true);
+    operands(bytes, |_, _| found = true);
     found
 }
 
-/// Calls `found` with each index where `00 {00,04,08} 60 ff` starts.
-fn immediates(bytes: &[u8], mut found: impl FnMut(usize)) {
-    for tail in memmem::find_iter(bytes, &PAGE_TAIL) {
-        if let Some(at) = tail.checked_sub(2)
-            && bytes[at] == 0
-            && bytes[at + 1] & !0x0c == 0
-            && bytes[at + 1] != 0x0c
-        {
-            found(at);
+/// Whether `bytes` may hold an entry's address as a pointer.
+pub(crate) fn any_word(bytes: &[u8]) -> bool {
+    let mut found = false;
+    words(bytes, |_, _| found = true);
+    found
+}
+
+/// What an operand may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operand {
+    /// The lower half of an entry's address.
+    Immediate,
+    /// What `sub $0xa00000,%r64` subtracts: gcc's way to add the page's address, which is `-0xa00000`.
+    Subtrahend,
+}
+
+/// Calls `found` with each index where the four bytes of such an operand start: `00 {00,04,08} 60 ff`, or
+/// `00 00 a0 00` behind the instruction's first bytes.
+fn operands(bytes: &[u8], mut found: impl FnMut(usize, Operand)) {
+    for start in (0..bytes.len()).step_by(CHUNK) {
+        // The third of the four bytes is in the chunk.
+        let end = bytes.len().min(start + CHUNK);
+        let around = &bytes[start.saturating_sub(1)..bytes.len().min(end + 1)];
+        if !may_hold_operand(around) {
+            continue;
+        }
+        for at in (start.max(2)..end).map(|third| third - 2) {
+            match bytes.get(at..at + 4) {
+                Some([0, 0 | 4 | 8, 0x60, 0xff]) => found(at, Operand::Immediate),
+                Some([0, 0, 0xa0, 0]) => {
+                    let opcode = at.checked_sub(3).and_then(|start| bytes.get(start..at));
+                    if matches!(opcode, Some([_, 0x48, 0x2d] | [0x48 | 0x49, 0x81, 0xe8..=0xef])) {
+                        found(at, Operand::Subtrahend);
+                    }
+                }
+                _ => {}
+            }
         }
     }
 }
 
-/// Calls `found` with the index of each operand of `sub $0xa00000,%r64`: gcc's way to add the page's
-/// address, which is `-0xa00000`.
-fn subtrahends(bytes: &[u8], mut found: impl FnMut(usize)) {
-    let negated = (PAGE.wrapping_neg() as u32).to_le_bytes();
-    for at in memmem::find_iter(bytes, &negated) {
-        let opcode = at.checked_sub(3).and_then(|start| bytes.get(start..at));
-        if matches!(opcode, Some([_, 0x48, 0x2d] | [0x48 | 0x49, 0x81, 0xe8..=0xef])) {
-            found(at);
-        }
-    }
+/// Bytes that are searched closely where [`may_hold_operand`] says so.
+const CHUNK: usize = 1024;
+
+/// A quick test of some bytes for `60 ff` and `00 a0 00`, without a branch per byte.
+fn may_hold_operand(bytes: &[u8]) -> bool {
+    let [before, here, after] = [0, 1, 2].map(|skip| bytes.get(skip..).unwrap_or_default());
+    let first_tail = bytes.starts_with(&[0x60, 0xff]);
+    let any = before.iter().zip(here).zip(after).fold(0, |any, ((&before, &here), &after)| {
+        let is_tail = u8::from(here == 0x60) & u8::from(after == 0xff);
+        any | is_tail | (u8::from(before == 0) & u8::from(here == 0xa0) & u8::from(after == 0))
+    });
+    first_tail || any != 0
 }
 
 /// Calls `found` with each index where the eight bytes of an entry's address start.
@@ -258,6 +276,26 @@ mod tests {
             numbers(&bytes, 0, 0x1234_5678, 1, |at| found.push(at));
             assert_eq!(found, [at]);
         }
+    }
+
+    #[test]
+    fn every_operand_is_found_once() {
+        let subtraction = [0x48, 0x81, 0xee, 0, 0, 0xa0, 0];
+        for at in (3..12).chain(CHUNK - 8..CHUNK + 8).chain(3 * CHUNK - 8..3 * CHUNK - 4) {
+            for low in [0, 4, 8] {
+                let mut bytes = vec![0x90; 3 * CHUNK];
+                bytes[at..at + 4].copy_from_slice(&[0, low, 0x60, 0xff]);
+                let mut found = Vec::new();
+                operands(&bytes, |at, operand| found.push((at, operand)));
+                assert_eq!(found, [(at, Operand::Immediate)]);
+            }
+            let mut bytes = vec![0x90; 3 * CHUNK + 8];
+            bytes[at - 3..at + 4].copy_from_slice(&subtraction);
+            let mut found = Vec::new();
+            operands(&bytes, |at, operand| found.push((at, operand)));
+            assert_eq!(found, [(at, Operand::Subtrahend)]);
+        }
+        operands(&[0, 12, 0x60, 0xff, 0, 0, 0xa0, 0], |at, _| panic!("nothing at {at}"));
     }
 
     #[test]

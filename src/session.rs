@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::apply;
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
-use crate::examine::examine;
+use crate::examine::{examine, examine_searched};
 use crate::explain::listing;
 use crate::glance::{self, Glance};
 use crate::outcome::{Action, Direction, Explanation, File, Kind, Unchanged, Written};
@@ -88,21 +88,16 @@ pub enum Depth {
 /// Those of reading, and of [`examine`].
 pub fn scan(path: &Path, depth: Depth) -> Result<File> {
     let source = Source::open(path)?;
-    if depth < Depth::Everything && is_clean(&source)? {
-        let (path, kind, size) = (path.to_owned(), Kind::Clean, source.size());
-        return Ok(File {
-            path,
-            links: vec![],
-            sha256: None,
-            size,
-            kind,
-            plan: None,
-            action: Action::Scanned,
-            warnings: vec![],
-        });
+    let mut hits = None;
+    if depth < Depth::Everything {
+        match first_look(&source)? {
+            Glance::Clean => return Ok(File::clean(path, source.size())),
+            Glance::Unclear(found) => hits = found,
+            Glance::Foreign(_) => {}
+        }
     }
-    let bytes = source.read()?;
-    let (kind, plan) = examine(&bytes)?;
+    let bytes = source.view()?;
+    let (kind, plan) = examine_searched(&bytes, hits)?;
     let has_sites = plan.as_ref().is_none_or(|plan| !plan.sites.is_empty());
     let is_summed = depth == Depth::Everything || (depth == Depth::Checksums && has_sites);
     let sha256 = is_summed.then(|| Sha256::of(&bytes));
@@ -110,14 +105,15 @@ pub fn scan(path: &Path, depth: Depth) -> Result<File> {
     Ok(File { path, links: vec![], sha256, size, kind, plan, action: Action::Scanned, warnings: vec![] })
 }
 
-/// Whether the first look tells that there is no site.
-fn is_clean(source: &Source) -> Result<bool> {
-    let mut buffer = vec![0; glance::BUFFER];
+/// A first look at a file that was named. An archive that is named is to be a sound one.
+fn first_look(source: &Source) -> Result<Glance> {
     let mut head = [0; glance::HEAD];
     let size = source.read_block(0, &mut head)?;
     let head = &head[..size];
-    // An archive that is named is to be a sound one.
-    Ok(head.starts_with(b"\x7fELF") && glance::glance(source, head, &mut buffer)? == Glance::Clean)
+    if !head.starts_with(b"\x7fELF") {
+        return Ok(Glance::Unclear(None));
+    }
+    glance::glance(source, head, &mut vec![0; glance::BUFFER])
 }
 
 /// Shows what is seen of the sites of the file at `path`: of all, or of the one that is, or begins, `at` this
@@ -268,18 +264,13 @@ pub(crate) fn prove(patched: &[u8], record: &Record) -> Result<()> {
     })
 }
 
-fn prepare(
-    source: &Source,
-    destination: &Destination,
-    keep: Keep,
-    bytes: &[u8],
-) -> Result<Option<Pending>> {
+fn prepare(source: &Source, destination: &Destination, keep: Keep, bytes: &[u8]) -> Result<Option<Pending>> {
     match destination {
         Destination::DryRun => Ok(None),
         Destination::InPlace => {
             let names = Names { unlisted: keep.other_names, ..Names::default() };
             store::prepare_in_place(source, names, bytes).map(Some)
-        },
+        }
         Destination::To(output) => store::prepare_copy(source, output, bytes).map(Some),
     }
 }

@@ -305,9 +305,7 @@ pub(crate) fn sites_left_in(plan: &Plan) -> Vec<Finding> {
 
 fn sites_left(patched: &[u8]) -> Vec<Finding> {
     match examine(patched) {
-        Ok((_, Some(plan))) => {
-            sites_left_in(&plan)
-        }
+        Ok((_, Some(plan))) => sites_left_in(&plan),
         Ok((Kind::Foreign(what) | Kind::Unscannable(what) | Kind::Container(what), None)) => {
             vec![finding("header-unreadable", format!("the file is {what}"), None)]
         }

@@ -266,7 +266,7 @@ fn no_file_to_read() {
     check_error(&tool([Path::new("scan"), &at("text")]), &at("text"), "not an ELF file");
     check_error(&tool([Path::new("scan"), &at("missing")]), &at("missing"), "No such file");
     fs::create_dir(at("directory")).expect("a directory");
-    check_error(&tool([Path::new("scan"), &at("directory")]), &at("directory"), "directory");
+    check_error(&tool([Path::new("explain"), &at("directory")]), &at("directory"), "directory");
     Ran::of(Command::new("mkfifo").arg(at("fifo"))).expect(0);
     // Opening a FIFO without a writer would wait for ever.
     let ran = Ran::of(

@@ -69,7 +69,7 @@ fn check(package: &str) {
         let file =
             session::scan(&path, session::Depth::Sites).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         match file.kind {
-            Kind::Foreign(_) | Kind::Unscannable(_) => others += 1,
+            Kind::Foreign(_) | Kind::Container(_) | Kind::Unscannable(_) => others += 1,
             Kind::Elf(_) | Kind::Clean | Kind::Archive { .. } => programs += 1,
         }
         for site in sites(&file) {

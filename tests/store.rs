@@ -15,7 +15,7 @@ use vsyspatch::digest::Sha256;
 use vsyspatch::error::{Error, ErrorKind};
 use vsyspatch::outcome::{Action, Unchanged};
 use vsyspatch::record::Record;
-use vsyspatch::session::{self, Destination};
+use vsyspatch::session::{self, Destination, Keep};
 use vsyspatch::store::{self, Source};
 
 /// Not a test: what the child processes run.
@@ -53,7 +53,7 @@ fn patch_and_revert_in_place_leave_no_trace() {
     place.patch_in_place().unwrap();
     place.has_patched();
     assert_eq!(place.names(), ["program", "program.vsyspatch.json"]);
-    session::revert(&place.program(), &Destination::InPlace, None).unwrap();
+    session::revert(&place.program(), &Destination::InPlace, None, Keep::default()).unwrap();
     place.has_original();
     assert_eq!(place.names(), ["program"]);
 }
@@ -61,7 +61,7 @@ fn patch_and_revert_in_place_leave_no_trace() {
 #[test]
 fn a_dry_run_writes_nothing() {
     let place = Place::new();
-    session::patch(&place.program(), &Destination::DryRun, None).unwrap();
+    session::patch(&place.program(), &Destination::DryRun, None, Keep::default()).unwrap();
     place.has_original();
     assert_eq!(place.names(), ["program"]);
 }
@@ -83,7 +83,7 @@ fn a_patched_file_without_its_record_cannot_be_verified_or_reverted() {
     place.patch_in_place().unwrap();
     fs::remove_file(place.record()).unwrap();
     refused(session::verify(&place.program(), None), ErrorKind::Record, &["--record"]);
-    let reverted = session::revert(&place.program(), &Destination::InPlace, None);
+    let reverted = session::revert(&place.program(), &Destination::InPlace, None, Keep::default());
     refused(reverted, ErrorKind::Record, &["--record"]);
     place.has_patched();
 }
@@ -96,7 +96,7 @@ fn a_clean_file_is_copied_only_where_a_copy_was_asked_for() {
     fs::set_permissions(place.program(), Permissions::from_mode(0o750)).unwrap();
     place.patch_in_place().unwrap();
     assert_eq!(place.names(), ["program"]);
-    session::patch(&place.program(), &Destination::To(place.path("copy")), None).unwrap();
+    session::patch(&place.program(), &Destination::To(place.path("copy")), None, Keep::default()).unwrap();
     assert_eq!(place.names(), ["copy", "program"]);
     assert!(fs::read(place.path("copy")).unwrap() == clean);
     assert_eq!(fs::metadata(place.path("copy")).unwrap().mode() & 0o7777, 0o750);
@@ -219,7 +219,7 @@ fn a_file_with_other_names_is_refused_with_their_number() {
     refused(place.patch_in_place(), ErrorKind::Unsafe, &["3 hard links"]);
     place.has_original();
     assert_eq!(place.names(), ["program", "second", "third"]);
-    session::patch(&place.program(), &Destination::To(place.path("out")), None).unwrap();
+    session::patch(&place.program(), &Destination::To(place.path("out")), None, Keep::default()).unwrap();
     assert!(fs::read(place.path("out")).unwrap() == place.expected.patched);
 }
 
@@ -229,17 +229,17 @@ fn a_symbolic_link_stays_one_and_the_record_is_beside_the_file() {
     fs::create_dir(place.path("links")).unwrap();
     let link = place.path("links/link");
     symlink("../program", &link).unwrap();
-    session::patch(&link, &Destination::InPlace, None).unwrap();
+    session::patch(&link, &Destination::InPlace, None, Keep::default()).unwrap();
     place.has_patched();
     assert_eq!(fs::read_link(&link).unwrap(), Path::new("../program"));
     assert_eq!(names(&place.path("links")), ["link"]);
     for name in [&link, &place.program()] {
         let outcome = session::verify(name, None).unwrap();
         assert_eq!(outcome.action, Action::Verified(vec![]));
-        let outcome = session::patch(name, &Destination::InPlace, None).unwrap();
+        let outcome = session::patch(name, &Destination::InPlace, None, Keep::default()).unwrap();
         assert_eq!(outcome.action, Action::Unchanged(Unchanged::AlreadyPatched { copy: None }));
     }
-    session::revert(&link, &Destination::InPlace, None).unwrap();
+    session::revert(&link, &Destination::InPlace, None, Keep::default()).unwrap();
     place.has_original();
     assert_eq!(place.names(), ["links", "program"]);
 }
@@ -249,7 +249,7 @@ fn an_output_that_is_a_link_is_written_through() {
     let place = Place::new();
     fs::write(place.path("real"), "old").unwrap();
     symlink("real", place.path("link")).unwrap();
-    session::patch(&place.program(), &Destination::To(place.path("link")), None).unwrap();
+    session::patch(&place.program(), &Destination::To(place.path("link")), None, Keep::default()).unwrap();
     assert!(fs::symlink_metadata(place.path("link")).unwrap().is_symlink());
     assert!(fs::read(place.path("real")).unwrap() == place.expected.patched);
     assert_eq!(session::verify(&place.path("real"), None).unwrap().action, Action::Verified(vec![]));
@@ -259,7 +259,8 @@ fn an_output_that_is_a_link_is_written_through() {
 fn an_output_that_is_a_dangling_link_is_refused() {
     let place = Place::new();
     symlink("nowhere", place.path("link")).unwrap();
-    let result = session::patch(&place.program(), &Destination::To(place.path("link")), None);
+    let result =
+        session::patch(&place.program(), &Destination::To(place.path("link")), None, Keep::default());
     refused(result, ErrorKind::Usage, &["symbolic link"]);
     assert_eq!(place.names(), ["link", "program"]);
     assert!(fs::symlink_metadata(place.path("link")).unwrap().is_symlink());
@@ -271,7 +272,8 @@ fn an_output_that_is_the_target_is_refused() {
     fs::hard_link(place.program(), place.path("second")).unwrap();
     symlink("program", place.path("link")).unwrap();
     for name in ["program", "second", "link"] {
-        let result = session::patch(&place.program(), &Destination::To(place.path(name)), None);
+        let result =
+            session::patch(&place.program(), &Destination::To(place.path(name)), None, Keep::default());
         refused(result, ErrorKind::Usage, &["--in-place"]);
     }
     place.has_original();
@@ -287,7 +289,7 @@ fn an_output_that_is_no_regular_file_is_refused() {
     for (output, what) in
         [(place.path("directory"), "directory"), (place.path("fifo"), "FIFO"), ("/dev/null".into(), "device")]
     {
-        let result = session::patch(&place.program(), &Destination::To(output), None);
+        let result = session::patch(&place.program(), &Destination::To(output), None, Keep::default());
         refused(result, ErrorKind::Usage, &[what]);
     }
     assert_eq!(place.names(), ["directory", "fifo", "program"]);
@@ -298,7 +300,7 @@ fn an_existing_output_is_replaced_as_a_whole() {
     let place = Place::new();
     fs::write(place.path("out"), "something older and much longer than the program".repeat(100)).unwrap();
     let open = fs::File::open(place.path("out")).unwrap();
-    session::patch(&place.program(), &Destination::To(place.path("out")), None).unwrap();
+    session::patch(&place.program(), &Destination::To(place.path("out")), None, Keep::default()).unwrap();
     assert!(fs::read(place.path("out")).unwrap() == place.expected.patched);
     assert_ne!(open.metadata().unwrap().ino(), fs::metadata(place.path("out")).unwrap().ino());
 }
@@ -310,12 +312,13 @@ fn a_record_path_that_is_the_output_is_refused() {
     let place = Place::new();
     let out = place.path("out");
     refused(
-        session::patch(&place.program(), &Destination::To(out.clone()), Some(&out)),
+        session::patch(&place.program(), &Destination::To(out.clone()), Some(&out), Keep::default()),
         ErrorKind::Usage,
         &["record"],
     );
     assert_eq!(place.names(), ["program"]);
-    let result = session::patch(&place.program(), &Destination::InPlace, Some(&place.program()));
+    let result =
+        session::patch(&place.program(), &Destination::InPlace, Some(&place.program()), Keep::default());
     result.expect_err("the program is no record");
     place.has_original();
 }
@@ -339,13 +342,13 @@ fn a_named_record_of_another_file_is_not_overwritten() {
     let mut other = place.expected.original.clone();
     other.extend(b"another file");
     fs::write(place.path("other"), &other).unwrap();
-    session::patch(&place.path("other"), &Destination::InPlace, Some(&record)).unwrap();
+    session::patch(&place.path("other"), &Destination::InPlace, Some(&record), Keep::default()).unwrap();
     let before = fs::read(&record).unwrap();
-    let result = session::patch(&place.program(), &Destination::InPlace, Some(&record));
+    let result = session::patch(&place.program(), &Destination::InPlace, Some(&record), Keep::default());
     refused(result, ErrorKind::Unsafe, &["another file"]);
     place.has_original();
     assert!(fs::read(&record).unwrap() == before);
-    session::revert(&place.path("other"), &Destination::InPlace, Some(&record)).unwrap();
+    session::revert(&place.path("other"), &Destination::InPlace, Some(&record), Keep::default()).unwrap();
     assert!(fs::read(place.path("other")).unwrap() == other);
 }
 
@@ -358,7 +361,7 @@ fn the_record_of_a_file_that_was_replaced_since_is_replaced_with_a_warning() {
     fs::write(place.program(), &upgrade).unwrap();
     let outcome = place.patch_in_place().unwrap();
     assert!(outcome.warnings.iter().any(|warning| warning.contains("record")), "{outcome:?}");
-    session::revert(&place.program(), &Destination::InPlace, None).unwrap();
+    session::revert(&place.program(), &Destination::InPlace, None, Keep::default()).unwrap();
     assert!(fs::read(place.program()).unwrap() == upgrade);
 }
 
@@ -383,7 +386,8 @@ fn a_file_that_changed_since_it_was_read_is_not_replaced() {
     for (what, change) in changes {
         let place = Place::new();
         let source = Source::open(&place.program()).unwrap();
-        let pending = store::prepare_in_place(&source, store::Names::default(), &place.expected.patched).unwrap();
+        let pending =
+            store::prepare_in_place(&source, store::Names::default(), &place.expected.patched).unwrap();
         std::thread::sleep(Duration::from_millis(20)); // the clock of file times is coarse
         change(&place);
         let before = fs::read(place.program()).ok();
@@ -418,7 +422,7 @@ fn what_is_no_regular_file_is_named_and_never_waited_for() {
             ErrorKind::Io,
             &[what, "not a regular file"],
         );
-        refused(session::patch(path, &Destination::InPlace, None), ErrorKind::Io, &[what]);
+        refused(session::patch(path, &Destination::InPlace, None, Keep::default()), ErrorKind::Io, &[what]);
     }
     assert!(start.elapsed() < Duration::from_secs(5));
 }
@@ -452,7 +456,11 @@ fn a_huge_sparse_file_is_refused_by_its_size() {
     if file.set_len(vsyspatch::limits::FILE_BYTES + 1).is_err() {
         return skip("the temporary directory cannot hold a large sparse file");
     }
-    refused(session::patch(&place.program(), &Destination::InPlace, None), ErrorKind::Io, &["bytes"]);
+    refused(
+        session::patch(&place.program(), &Destination::InPlace, None, Keep::default()),
+        ErrorKind::Io,
+        &["bytes"],
+    );
 }
 
 #[test]
@@ -663,7 +671,7 @@ fn a_kill_at_each_step_leaves_a_whole_file_and_a_true_record() {
     assert!(!with_fault("revert", &place.program(), number::UNLINKAT, None).0.status.success());
     assert_eq!(check_whole(&place), "original, with a record");
     // The next revert finishes the work.
-    session::revert(&place.program(), &Destination::InPlace, None).unwrap();
+    session::revert(&place.program(), &Destination::InPlace, None, Keep::default()).unwrap();
     assert_eq!(check_whole(&place), "original");
     assert!(!place.record().exists());
 }
@@ -693,7 +701,7 @@ fn a_kill_at_any_moment_leaves_a_whole_file_and_a_true_record() {
     assert_eq!(seen.len(), 3, "not every state was met: {seen:?}");
     // Whatever was left, the way back works.
     if place.record().exists() {
-        session::revert(&place.program(), &Destination::InPlace, None).unwrap();
+        session::revert(&place.program(), &Destination::InPlace, None, Keep::default()).unwrap();
     }
     place.has_original();
 }

@@ -31,7 +31,9 @@ pub fn main() -> ExitCode {
 fn explain(error: &clap::Error) -> ExitCode {
     let status = if error.use_stderr() { Status::Failed } else { Status::Clean };
     match error.print() {
-        Err(error) if status == Status::Clean => stdout_failed(&error, &Output::new(args::Color::Auto, false)),
+        Err(error) if status == Status::Clean => {
+            stdout_failed(&error, &Output::new(args::Color::Auto, false))
+        }
         _ => ExitCode::from(status.code()),
     }
 }

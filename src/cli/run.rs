@@ -39,7 +39,8 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
                     return session::scan(target, depth).map(file);
                 }
                 let options = tree_options(target, &scan.walk, None, &Keep::default())?;
-                progress::shown(output, |progress| tree::scan(target, &options, depth, progress)).map(Found::Tree)
+                progress::shown(output, |progress| tree::scan(target, &options, depth, progress))
+                    .map(Found::Tree)
             })
         }
         Command::Explain(explain) => {
@@ -100,7 +101,8 @@ fn tree_options(target: &Path, walk: &Walk, record: Option<&Path>, words: &Keep)
     let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let walk = tree::walk::Options {
         filter: Filter::new(&walk.include, &walk.exclude)?,
-        one_file_system: walk.one_file_system || target.canonicalize().is_ok_and(|path| path == Path::new("/")),
+        one_file_system: walk.one_file_system
+            || target.canonicalize().is_ok_and(|path| path == Path::new("/")),
         threads: walk.jobs.map_or_else(processors, NonZeroUsize::get),
     };
     Ok(tree::Options { walk, record: record.map(Path::to_owned), keep: keep(words) })

@@ -11,6 +11,7 @@ pub struct Summary {
     /// Files that could be read; of a tree, all regular files.
     pub files: usize,
     /// Programs, objects and archives among them, a file with several names counted once.
+    #[serde(rename = "elf_files")]
     pub candidates: usize,
     /// Bytes of these.
     pub bytes: u64,
@@ -131,7 +132,8 @@ impl Summary {
     pub fn of_tree(&self, seconds: f64) -> String {
         let plain = Self { errors: 0, ..*self }.to_string();
         let megabytes = self.bytes as f64 / 1e6;
-        let what = format!(", {} of them programs, libraries or archives ({megabytes:.1} MB)", self.candidates);
+        let what =
+            format!(", {} of them programs, libraries or archives ({megabytes:.1} MB)", self.candidates);
         let (files, rest) = plain.split_once(',').unwrap_or((&plain, ""));
         let mut line = format!("{files}{what},{rest}");
         let counts = [

@@ -8,7 +8,7 @@ use crate::addr::{FileOffset, Vaddr};
 use crate::digest::Sha256;
 use crate::elf::{FileType, Identity};
 use crate::error::Error;
-use crate::outcome::{Action, Direction, File, Kind, Status, Target, Unchanged, Written};
+use crate::outcome::{Action, Direction, File, Found, Kind, Status, Target, Unchanged, Written};
 use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy};
 use crate::site::{Form, Reach, Verdict};
 use crate::verify::Finding;
@@ -86,6 +86,7 @@ fn file(action: Action) -> File {
     };
     File {
         path: "libc.so.6".into(),
+        links: vec![],
         sha256: Some(Sha256::of(b"before")),
         size: 6,
         kind: Kind::Elf(identity),
@@ -96,7 +97,7 @@ fn file(action: Action) -> File {
 }
 
 fn target(file: File) -> Target {
-    Target { name: file.path.clone(), result: Ok(file) }
+    Target { name: file.path.clone(), result: Ok(Found::File(Box::new(file))) }
 }
 
 fn written(direction: Direction, dry_run: bool) -> Action {
@@ -193,6 +194,6 @@ fn doubt_and_losses_are_warned_of() {
 fn an_error_line_names_file_offset_and_what_was_wrong() {
     let error = Error::malformed(0x20_usize, "e_phoff is a lie").remedy("get another file");
     let bad = Target { name: "a\nb".into(), result: Err(error) };
-    let line = anstream::adapter::strip_str(&text::error_line(&bad).unwrap()).to_string();
+    let line = anstream::adapter::strip_str(&text::error_lines(&bad)[0]).to_string();
     assert_eq!(line, "vsyspatch: a\\nb: offset 0x20: e_phoff is a lie (get another file)");
 }

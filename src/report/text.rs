@@ -151,7 +151,9 @@ fn write_tree(out: &mut String, target: &Target, tree: &Tree) -> fmt::Result {
         writeln!(out, "record: {}", Escaped::path(record))?;
     }
     if summary.patched > 0 {
-        out.push_str("package managers will report the patched files as changed (rpm -V, dpkg --verify, debsums)\n");
+        out.push_str(
+            "package managers will report the patched files as changed (rpm -V, dpkg --verify, debsums)\n",
+        );
     }
     writeln!(out, "{}", summary.of_tree(tree.seen.seconds))
 }
@@ -161,7 +163,9 @@ fn kind(kind: &Kind) -> String {
     match kind {
         Kind::Clean => "x86-64, no vsyscall".into(),
         Kind::Foreign(what) => format!("{}: not handled", Escaped::text(what)),
-        Kind::Unscannable(what) | Kind::Container(what) => format!("{}: cannot be scanned", Escaped::text(what)),
+        Kind::Unscannable(what) | Kind::Container(what) => {
+            format!("{}: cannot be scanned", Escaped::text(what))
+        }
         Kind::Archive { members, objects } => format!("archive, {members} members, {objects} objects"),
         Kind::Elf(Identity { file_type, is_static, stripped, .. }) => {
             let linked = match (file_type, is_static) {

@@ -17,7 +17,7 @@ use super::attributes;
 use super::pending::{cannot_write, random_name};
 use super::place::{Directory, Place, is_made_up, times_of};
 use super::root::Root;
-use super::source::{Source, describe};
+use super::source::{Inode, Source, describe};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes that are copied at a time where the kernel does not copy.
@@ -39,7 +39,7 @@ struct Copy<'a> {
     to: &'a Root,
     device: u64,
     /// The first copy of each file with several names.
-    linked: HashMap<(u64, u64), PathBuf>,
+    linked: HashMap<Inode, PathBuf>,
     warnings: &'a mut Vec<String>,
 }
 
@@ -116,8 +116,9 @@ impl Copy<'_> {
         let mut open = vec![PathBuf::new()];
         let mut done = Vec::new();
         while let Some(path) = open.pop() {
-            self.directory(&path, &mut open)
-                .map_err(|error| Error::new(error.kind(), format!("{}: {error}", self.from.shown(&path).display())))?;
+            self.directory(&path, &mut open).map_err(|error| {
+                Error::new(error.kind(), format!("{}: {error}", self.from.shown(&path).display()))
+            })?;
             done.push(path);
         }
         for path in done.iter().rev() {
@@ -160,7 +161,11 @@ impl Copy<'_> {
                 FileType::Symlink => copy_link(&from, &to, &stat).map_err(cannot)?,
                 kind => {
                     if let Err(error) = make_node(&to, kind, &stat) {
-                        self.warnings.push(format!("{}: {} is not copied: {error}", shown.display(), describe(kind)));
+                        self.warnings.push(format!(
+                            "{}: {} is not copied: {error}",
+                            shown.display(),
+                            describe(kind)
+                        ));
                     }
                 }
             }

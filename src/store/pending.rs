@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::attributes;
 use super::place::Place;
-use super::source::{Source, describe};
+use super::source::{Inode, Source, describe};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What temporary names begin with.
@@ -44,7 +44,7 @@ pub enum OtherNames {
 #[derive(Debug, Default)]
 pub struct Names {
     /// Those that get the new content, too, with the files that they are now, as [`Source::inode`] tells.
-    pub others: Vec<(Place, (u64, u64))>,
+    pub others: Vec<(Place, Inode)>,
     /// What becomes of further ones.
     pub unlisted: OtherNames,
     /// The name that the content is first written to; a random one without.
@@ -103,7 +103,7 @@ pub struct Pending {
     /// Where it goes.
     destination: Place,
     /// Further names of the file that it replaces, which it gets, too.
-    others: Vec<(Place, (u64, u64))>,
+    others: Vec<(Place, Inode)>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }

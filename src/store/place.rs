@@ -108,7 +108,7 @@ const KERNEL_FILE_SYSTEMS: [i64; 10] = [
 /// Whether the kernel makes up the files of the file system that `fd` is on.
 #[must_use]
 pub fn is_made_up(fd: &OwnedFd) -> bool {
-    rustix::fs::fstatfs(fd).is_ok_and(|of| KERNEL_FILE_SYSTEMS.contains(&i64::from(of.f_type)))
+    rustix::fs::fstatfs(fd).is_ok_and(|of| KERNEL_FILE_SYSTEMS.contains(&of.f_type))
 }
 
 /// Access and modification time of a file.

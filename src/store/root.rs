@@ -13,7 +13,6 @@ use rustix::io::Errno;
 use super::place::{Directory, Place};
 use crate::error::{Error, ErrorKind, Result};
 
-
 /// Longest path that one system call takes, with its end (`PATH_MAX`).
 const PATH_BYTES: usize = 4096;
 
@@ -77,7 +76,8 @@ impl Root {
         let mut fd: Option<OwnedFd> = None;
         for part in parts(relative) {
             let base = fd.as_ref().unwrap_or(self.directory.fd());
-            fd = Some(open_directory(base, part, resolve).map_err(|errno| self.cannot_open(relative, errno))?);
+            fd =
+                Some(open_directory(base, part, resolve).map_err(|errno| self.cannot_open(relative, errno))?);
         }
         Ok(match fd {
             Some(fd) => Directory::new(Arc::new(fd), self.shown(relative)),

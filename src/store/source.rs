@@ -14,6 +14,9 @@ use crate::limits;
 /// Opening never waits, and takes no terminal.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
+/// Device and number of a file.
+pub type Inode = (u64, u64);
+
 /// A regular file, open for reading.
 #[derive(Debug)]
 pub struct Source {
@@ -79,7 +82,7 @@ impl Source {
 
     /// Device and number of the file, which all its names share.
     #[must_use]
-    pub fn inode(&self) -> (u64, u64) {
+    pub fn inode(&self) -> Inode {
         (self.stat.st_dev, self.stat.st_ino)
     }
 

@@ -10,7 +10,7 @@ use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examine::examine;
 use crate::outcome::{Action, Direction, File};
-use crate::store::{self, Root, Mtime, Names, Source};
+use crate::store::{self, Mtime, Names, Root, Source};
 use crate::verify::{self, Finding, finding};
 
 /// What the names of a recorded file stand for.

@@ -78,7 +78,8 @@ mod tests {
     #[test]
     fn patterns_with_a_slash_are_for_the_whole_path() {
         let patterns = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let filter = Filter::new(&patterns(&["*.so*", "/bin/*"]), &patterns(&["libm*", "usr/share"])).unwrap();
+        let filter =
+            Filter::new(&patterns(&["*.so*", "/bin/*"]), &patterns(&["libm*", "usr/share"])).unwrap();
         let wanted = |path: &str| filter.wants_file(Path::new(path));
         assert!(wanted("libc.so.6") && wanted("usr/lib/libc.so.6") && wanted("bin/sh"));
         assert!(!wanted("usr/bin/sh") && !wanted("lib/libm.so.6") && !wanted("bin/a/b"));

@@ -11,16 +11,17 @@ use super::{Progress, is_doubtful, walk};
 use crate::apply;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
-use crate::examine::examine;
+use crate::examine::examine_searched;
 use crate::glance::{self, Glance};
 use crate::outcome::{Action, File, Kind};
 use crate::record::Record;
+use crate::search::Hit;
 use crate::session::{Depth, prove};
 use crate::site::Verdict;
-use crate::store::{self, Root, Source};
+use crate::store::{Inode, Root, Source};
 
 /// Bytes of whole files that are in memory at one time; a file that is larger is alone there.
-const WHOLE_FILES: u64 = 16 << 20;
+const WHOLE_FILES: u64 = 8 << 20;
 
 /// What is wanted of a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub enum Purpose {
 pub struct Seen {
     /// Its names from the root of the tree, the first by name first.
     pub names: Vec<PathBuf>,
+    /// Which file that is, where it has several names.
+    inode: Option<Inode>,
     /// Number of hard links, more than `names` where some are elsewhere.
     pub links: u64,
     /// What was found.
@@ -53,8 +56,8 @@ pub struct Looker<'a> {
     progress: &'a Progress,
     bytes: AtomicU64,
     room: Room,
-    names: Mutex<HashMap<(u64, u64), Vec<PathBuf>>>,
-    seen: Mutex<Vec<(Option<(u64, u64)>, Seen)>>,
+    names: Mutex<HashMap<Inode, Vec<PathBuf>>>,
+    seen: Mutex<Vec<Seen>>,
 }
 
 thread_local! {
@@ -65,7 +68,16 @@ impl<'a> Looker<'a> {
     /// One that passes over the paths `skipped`, which are sorted.
     pub fn new(root: &'a Root, purpose: Purpose, skipped: &'a [PathBuf], progress: &'a Progress) -> Self {
         let (bytes, room) = (AtomicU64::new(0), Room::default());
-        Self { root, purpose, skipped, progress, bytes, room, names: Mutex::default(), seen: Mutex::default() }
+        Self {
+            root,
+            purpose,
+            skipped,
+            progress,
+            bytes,
+            room,
+            names: Mutex::default(),
+            seen: Mutex::default(),
+        }
     }
 
     /// Looks at one file.
@@ -74,63 +86,73 @@ impl<'a> Looker<'a> {
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(glance::BUFFER + glance::HEAD, 0);
             let (head, blocks) = buffer.split_at_mut(glance::HEAD);
-            let (inode, looked) = self.look_with(entry, head, blocks).unwrap_or_else(|error| {
-                (None, Some(Seen { names: vec![entry.path()], links: 1, result: Err(error), entry: None }))
+            let looked = self.look_with(entry, head, blocks).unwrap_or_else(|error| {
+                let names = vec![entry.path()];
+                Some(Seen { names, inode: None, links: 1, result: Err(error), entry: None })
             });
             if let Some(seen) = looked {
-                locked(&self.seen).push((inode, seen));
+                locked(&self.seen).push(seen);
             }
         });
     }
 
-    fn look_with(
-        &self,
-        entry: &walk::Entry<'_>,
-        head: &mut [u8],
-        blocks: &mut [u8],
-    ) -> Result<(Option<(u64, u64)>, Option<Seen>)> {
+    fn look_with(&self, entry: &walk::Entry<'_>, head: &mut [u8], blocks: &mut [u8]) -> Result<Option<Seen>> {
         let opened = entry.open().map_err(|errno| Error::io("cannot open", errno))?;
-        let Some(file) = opened else { return Ok((None, None)) };
-        let size = store::source::read_block(&file, 0, head)?;
-        let head = &head[..size];
-        if !glance::is_candidate(head) {
-            return Ok((None, None));
+        let Some(file) = opened else { return Ok(None) };
+        // Most files are told by this, which is all that is read of them.
+        let mut magic = [0; glance::MAGIC];
+        let size =
+            rustix::io::pread(&file, &mut magic, 0).map_err(|errno| Error::io("cannot read", errno))?;
+        if !glance::is_candidate(&magic[..size]) {
+            return Ok(None);
         }
         let source = Source::new(entry.place(), file)?;
         let inode = (source.links() > 1).then(|| source.inode());
         if !self.skipped.is_empty() && self.skipped.binary_search(&entry.path()).is_ok() {
-            return Ok((None, None));
+            return Ok(None);
         }
         if let Some(inode) = inode {
             let mut names = locked(&self.names);
             let is_new = !names.contains_key(&inode);
             names.entry(inode).or_default().push(entry.path());
             if !is_new {
-                return Ok((None, None));
+                return Ok(None);
             }
         }
         self.progress.candidates.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(source.size(), Ordering::Relaxed);
         let wants_all = self.purpose == Purpose::Report(Depth::Everything);
-        if !wants_all && glance::glance(&source, head, blocks)? != Glance::Unclear {
-            return Ok((None, None));
+        let mut hits = None;
+        if !wants_all {
+            let size = source.read_block(0, head)?;
+            match glance::glance(&source, &head[..size], blocks)? {
+                Glance::Unclear(found) => hits = found,
+                Glance::Clean | Glance::Foreign(_) => return Ok(None),
+            }
         }
-        let _room = self.room.of(source.size());
+        // Of a program that was searched, tables and some functions are looked at.
+        let _room = self.room.of(if hits.is_some() { source.size() / 4 } else { source.size() });
         let path = entry.path();
-        let seen = self.examine(&source, &path)?;
+        let seen = self.examine(&source, hits, &path)?;
         let seen = seen.map(|(file, entry)| Seen {
             names: vec![path],
+            inode,
             links: source.links(),
             result: Ok(file),
             entry,
         });
-        Ok((inode, seen))
+        Ok(seen)
     }
 
-    /// Reads the whole file; nothing where there is nothing to say of it.
-    fn examine(&self, source: &Source, path: &Path) -> Result<Option<(File, Option<Entry>)>> {
-        let bytes = source.read()?;
-        let (kind, plan) = examine(&bytes)?;
+    /// Looks at the whole file; nothing where there is nothing to say of it.
+    fn examine(
+        &self,
+        source: &Source,
+        hits: Option<Vec<Hit>>,
+        path: &Path,
+    ) -> Result<Option<(File, Option<Entry>)>> {
+        let bytes = source.view()?;
+        let (kind, plan) = examine_searched(&bytes, hits)?;
         let wants_all = self.purpose == Purpose::Report(Depth::Everything);
         let has_sites = plan.as_ref().is_some_and(|plan| !plan.sites.is_empty());
         if !(wants_all || has_sites || is_doubtful(&kind)) {
@@ -173,8 +195,8 @@ impl<'a> Looker<'a> {
     pub fn finish(self) -> (Vec<Seen>, u64) {
         let mut names = self.names.into_inner().unwrap_or_else(PoisonError::into_inner);
         let seen = self.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let named = |(inode, mut seen): (Option<(u64, u64)>, Seen)| {
-            if let Some(mut all) = inode.and_then(|inode| names.remove(&inode)) {
+        let named = |mut seen: Seen| {
+            if let Some(mut all) = seen.inode.and_then(|inode| names.remove(&inode)) {
                 all.sort();
                 if let Ok(file) = &mut seen.result {
                     file.path = self.root.shown(&all[0]);

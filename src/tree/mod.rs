@@ -26,8 +26,8 @@ use run::Job;
 use crate::error::{Error, ErrorKind, Result};
 use crate::outcome::{Action, Direction, File, Kind, Seen, Tree, TreeFile, Unchanged, Written};
 use crate::session::{Depth, Destination, Keep};
-use crate::store::{OtherNames, Root};
 use crate::store::copy::CopiedTree;
+use crate::store::{OtherNames, Root};
 use crate::verify::{self, finding};
 
 /// What decides how a tree is worked on.
@@ -75,6 +75,9 @@ fn finished(mut tree: Tree, begun: Instant) -> Tree {
     tree
 }
 
+/// A file that there is something to say of, and what patching it will do.
+type Looked = (TreeFile, Option<Entry>);
+
 /// Walks the tree. The files that there is something to say of, with what patching them will do; the tree has
 /// those that failed.
 fn look(
@@ -83,7 +86,7 @@ fn look(
     purpose: Purpose,
     recorded: &[Recorded],
     progress: &Progress,
-) -> Result<(Tree, Vec<(TreeFile, Option<Entry>)>)> {
+) -> Result<(Tree, Vec<Looked>)> {
     let paths = recorded.iter().flat_map(|recorded| &recorded.entry.paths);
     let mut known: Vec<PathBuf> = paths.map(|path| path.as_path().to_owned()).collect();
     known.sort();
@@ -103,7 +106,7 @@ fn look(
         not_entered: walked.not_entered,
         ..Tree::default()
     };
-    let looked = seen.into_iter().map(|look::Seen { names, links, result, entry }| {
+    let looked = seen.into_iter().map(|look::Seen { names, links, result, entry, .. }| {
         let is_split = entry.is_some() && links > names.len() as u64;
         let path = root.shown(&names[0]);
         if is_split && options.keep.other_names == OtherNames::Refuse {
@@ -193,12 +196,7 @@ impl Work {
 /// # Errors
 /// `Io` where there is no such tree, `Unsafe` where another run is at work, `Record` where there is a record
 /// that cannot be read; those of writing the record. What goes wrong with a file is told with the file.
-pub fn patch(
-    path: &Path,
-    destination: &Destination,
-    options: &Options,
-    progress: &Progress,
-) -> Result<Tree> {
+pub fn patch(path: &Path, destination: &Destination, options: &Options, progress: &Progress) -> Result<Tree> {
     let begun = Instant::now();
     let dry_run = *destination == Destination::DryRun;
     let (root, copy) = opened(path, destination)?;
@@ -275,7 +273,8 @@ fn carry_out(
     let done = job.run(record_file, settled, &entries)?;
     let record = record_file.path();
     tree.record = record_file.read().ok().flatten().map(|_| record.to_owned());
-    tree.files.extend(work.into_iter().zip(done).map(|(work, done)| work.told(job.direction, Some(record), done)));
+    tree.files
+        .extend(work.into_iter().zip(done).map(|(work, done)| work.told(job.direction, Some(record), done)));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::record::{self, TreePath, TreeRecord};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{self, Root, Place, Source};
+use crate::store::{self, Place, Root, Source};
 
 /// The file that holds the record of a tree.
 #[derive(Debug)]

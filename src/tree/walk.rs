@@ -53,8 +53,7 @@ impl Entry<'_> {
     /// # Errors
     /// Those of `openat`.
     pub fn open(&self) -> rustix::io::Result<Option<File>> {
-        let flags =
-            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(self.directory.fd(), self.name, flags, Mode::empty()) {
             Ok(fd) => Ok(Some(fd.into())),
             Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Ok(None),
