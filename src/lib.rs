@@ -87,6 +87,7 @@ pub mod explain;
 mod flow;
 pub mod functions;
 pub mod glance;
+pub mod image;
 mod landing_pads;
 pub mod limits;
 mod liveness;

@@ -72,3 +72,9 @@ pub const XATTR_BYTES: usize = 64 << 10;
 /// Plans made for one file, each for what the former leaves: rewriting one site has made at most one more
 /// provable in all code seen.
 pub const PLAN_ROUNDS: usize = 4;
+
+/// Hard links of an archive that lead to hard links: archivers write none.
+pub const LINK_STEPS: usize = 8;
+
+/// Largest manifest or configuration of an image that is read: registries refuse more than 4 MiB.
+pub const DOCUMENT_BYTES: u64 = 16 << 20;

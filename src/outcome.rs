@@ -51,7 +51,7 @@ pub enum Found {
     /// A file.
     File(Box<File>),
     /// A directory: a tree of files.
-    Tree(Tree),
+    Tree(Box<Tree>),
 }
 
 /// A tree of files, and what the command found or did.
@@ -65,12 +65,27 @@ pub struct Tree {
     pub not_entered: Vec<PathBuf>,
     /// What a run that was killed here was about to do.
     pub unfinished: Option<Direction>,
+    /// What is to be said of an image, where the tree is one.
+    pub image: Option<ImageFacts>,
     /// The record of the tree, where there is one now.
     pub record: Option<PathBuf>,
     /// What is wrong with the tree as such (`verify`).
     pub findings: Vec<Finding>,
     /// What the user should know though the command succeeded.
     pub warnings: Vec<String>,
+}
+
+/// What is to be said of an image besides its files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// Digest of its manifest or index.
+    pub digest: String,
+    /// Number of its layers.
+    pub layers: usize,
+    /// Layers that could not be looked into, and why.
+    pub not_scanned: Vec<String>,
+    /// Where the new image was written, and the digest of its manifest or index.
+    pub output: Option<(String, String)>,
 }
 
 /// How much was looked at.
@@ -305,6 +320,7 @@ impl Target {
 impl Tree {
     /// What it means for the exit status, its files not counted.
     fn own_status(&self) -> Status {
-        if self.findings.is_empty() { Status::Clean } else { Status::Findings }
+        let is_complete = self.image.as_ref().is_none_or(ImageFacts::is_complete);
+        if self.findings.is_empty() && is_complete { Status::Clean } else { Status::Findings }
     }
 }

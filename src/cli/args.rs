@@ -84,7 +84,8 @@ pub enum Command {
 /// `scan TARGET...`
 #[derive(Debug, clap::Args)]
 pub struct Scan {
-    /// ELF files (programs, shared objects, relocatable objects), archives, or directories with all in them
+    /// ELF files (programs, shared objects, relocatable objects), archives, directories with all in them, or
+    /// images: oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME]
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<PathBuf>,
     /// List files without a site too, and in JSON the harmless sites
@@ -120,7 +121,7 @@ fn number(word: &str) -> Result<u64, std::num::ParseIntError> {
 /// `patch TARGET (OUT | -o OUT | --in-place)`
 #[derive(Debug, clap::Args)]
 pub struct Patch {
-    /// ELF file or archive to patch, or directory with all in it
+    /// ELF file or archive to patch, directory with all in it, or image (oci:DIR[:TAG], docker-archive:FILE ...)
     #[arg(value_name = "TARGET")]
     pub target: PathBuf,
     /// Where the result goes.
@@ -130,6 +131,9 @@ pub struct Patch {
     /// of a directory var/lib/vsyspatch/record.json in it]
     #[arg(long, value_name = "PATH")]
     pub record: Option<PathBuf>,
+    /// Write an image, too, in which there is nothing to patch
+    #[arg(long)]
+    pub always: bool,
     /// What becomes of attributes and names.
     #[command(flatten)]
     pub keep: Keep,
@@ -144,7 +148,7 @@ pub struct Patch {
 /// `verify TARGET...`
 #[derive(Debug, clap::Args)]
 pub struct Verify {
-    /// Patched ELF files, or directories
+    /// Patched ELF files, directories, or images
     #[arg(value_name = "TARGET", required = true)]
     pub targets: Vec<PathBuf>,
     /// The record to read; only with one target [default: TARGET.vsyspatch.json,
@@ -162,7 +166,7 @@ pub struct Verify {
 /// `revert TARGET (OUT | -o OUT | --in-place)`
 #[derive(Debug, clap::Args)]
 pub struct Revert {
-    /// Patched ELF file, or directory
+    /// Patched ELF file, directory, or image
     #[arg(value_name = "TARGET")]
     pub target: PathBuf,
     /// Where the result goes.

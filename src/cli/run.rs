@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use super::args::{Args, Command, Common, Keep, Walk};
 use super::output::Output;
 use super::progress;
-use crate::error::Result;
-use crate::outcome::{File, Found, Status, Target};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, Reference};
+use crate::outcome::{File, Found, Status, Target, Tree};
 use crate::report::json::{self, Document};
 use crate::report::summary::Summary;
 use crate::report::text::{self, Detail};
-use crate::session::{self, Depth};
+use crate::session::{self, Depth, Destination};
 use crate::store::OtherNames;
 use crate::tree::filter::Filter;
 use crate::tree::{self, Progress};
@@ -35,12 +36,15 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
                 (false, false) => Depth::Sites,
             };
             report.targets(scan.targets, |target| {
+                if let Some(reference) = Reference::parse(target.as_os_str())? {
+                    return image::scan(&reference, target).map(tree_found);
+                }
                 if !target.is_dir() {
                     return session::scan(target, depth).map(file);
                 }
                 let options = tree_options(target, &scan.walk, None, &Keep::default())?;
                 progress::shown(output, |progress| tree::scan(target, &options, depth, progress))
-                    .map(Found::Tree)
+                    .map(tree_found)
             })
         }
         Command::Explain(explain) => {
@@ -51,35 +55,46 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
             let report = Report::new(common, output, "patch").strict(patch.strict.strict);
             let (destination, record) = (patch.destination.resolve(), patch.record);
             report.targets([patch.target], |target| {
+                if let Some(reference) = Reference::parse(target.as_os_str())? {
+                    let output = image_output(&reference, &destination)?;
+                    return image::patch(&reference, target, output.as_ref(), patch.always).map(tree_found);
+                }
                 if !target.is_dir() {
                     let keep = keep(&patch.keep);
                     return session::patch(target, &destination, record.as_deref(), keep).map(file);
                 }
                 let options = tree_options(target, &patch.walk, record.as_deref(), &patch.keep)?;
                 let patch = |progress: &Progress| tree::patch(target, &destination, &options, progress);
-                progress::shown(output, patch).map(Found::Tree)
+                progress::shown(output, patch).map(tree_found)
             })
         }
         Command::Verify(verify) => {
             let report = Report::new(common, output, "verify").strict(verify.strict.strict);
             report.targets(verify.targets, |target| {
                 let record = verify.record.as_deref();
+                if let Some(reference) = Reference::parse(target.as_os_str())? {
+                    return image::verify(&reference, target).map(tree_found);
+                }
                 if !target.is_dir() {
                     return session::verify(target, record).map(file);
                 }
                 let options = tree_options(target, &verify.walk, record, &Keep::default())?;
-                progress::shown(output, |progress| tree::verify(target, &options, progress)).map(Found::Tree)
+                progress::shown(output, |progress| tree::verify(target, &options, progress)).map(tree_found)
             })
         }
         Command::Revert(revert) => {
             let report = Report::new(common, output, "revert");
             let (destination, record) = (revert.destination.resolve(), revert.record.as_deref());
             report.targets([revert.target], |target| {
+                if let Some(reference) = Reference::parse(target.as_os_str())? {
+                    let output = image_output(&reference, &destination)?;
+                    return image::revert(&reference, target, output.as_ref()).map(tree_found);
+                }
                 if !target.is_dir() {
                     return session::revert(target, &destination, record, keep(&revert.keep)).map(file);
                 }
                 let options = tree_options(target, &Walk::default(), record, &revert.keep)?;
-                tree::revert(target, &destination, &options).map(Found::Tree)
+                tree::revert(target, &destination, &options).map(tree_found)
             })
         }
         Command::Demo => demo(&common, output),
@@ -89,6 +104,28 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
 
 fn file(file: File) -> Found {
     Found::File(Box::new(file))
+}
+
+fn tree_found(tree: Tree) -> Found {
+    Found::Tree(Box::new(tree))
+}
+
+/// Where the image goes that comes of the one at `reference`; a path alone means the same kind of place.
+fn image_output(reference: &Reference, destination: &Destination) -> Result<Option<Reference>> {
+    let output = match destination {
+        Destination::DryRun => return Ok(None),
+        Destination::To(output) => output,
+        Destination::InPlace => {
+            let message = "an image is never changed in place: engines know it by its digest";
+            return Err(Error::new(ErrorKind::Usage, message).remedy("name a place for the new image"));
+        }
+    };
+    let named = match (Reference::parse(output.as_os_str())?, reference) {
+        (Some(named), _) => named,
+        (None, Reference::Layout { .. }) => Reference::Layout { path: output.clone(), tag: None },
+        (None, Reference::Archive { .. }) => Reference::Archive { path: output.clone(), tag: None },
+    };
+    Ok(Some(named))
 }
 
 fn keep(words: &Keep) -> session::Keep {

@@ -16,7 +16,7 @@ use crate::digest::Sha256;
 use crate::elf::Identity;
 use crate::error::{Error, ErrorKind};
 use crate::explain;
-use crate::outcome::{self, Action, Direction, Explanation, Found, Kind, Status, Unchanged, Written};
+use crate::outcome::{self, Action, Direction, Explanation, Found, Kind, Status, Tree, Unchanged, Written};
 use crate::plan::{self, Plan, PlannedSite, Role, Strategy};
 use crate::site::{Deed, Form, Reach, Verdict};
 use crate::verify;
@@ -69,14 +69,31 @@ struct Target {
     summary: Summary,
     /// What is to be said of a directory as such.
     #[serde(skip_serializing_if = "Option::is_none")]
-    tree: Option<Tree>,
+    tree: Option<TreeFacts>,
+    /// What is to be said of an image as such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<ImageFacts>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Failure>,
 }
 
+/// An image.
+#[derive(Debug, Serialize)]
+struct ImageFacts {
+    /// Digest of its manifest or index.
+    digest: String,
+    layers: usize,
+    /// Layers that could not be looked into, and why.
+    not_scanned: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_digest: Option<String>,
+}
+
 /// A tree of files.
 #[derive(Debug, Serialize)]
-struct Tree {
+struct TreeFacts {
     seconds: f64,
     not_entered: Vec<String>,
     /// What a run that was killed here was about to do.
@@ -256,6 +273,7 @@ impl Target {
     fn new(options: Options, target: &outcome::Target) -> Self {
         let kind = match &target.result {
             Ok(Found::File(file)) => kind_name(&file.kind),
+            Ok(Found::Tree(tree)) if tree.image.is_some() => "image",
             Ok(Found::Tree(_)) => "tree",
             Err(_) => "unknown",
         };
@@ -268,14 +286,15 @@ impl Target {
             status: target.status(options.strict).code(),
             files: files.collect(),
             summary: Summary::of(target),
-            tree: target.tree().map(Tree::new),
+            tree: target.tree().map(TreeFacts::new),
+            image: target.tree().and_then(|tree| tree.image.as_ref()).map(ImageFacts::new),
             error: target.result.as_ref().err().map(Failure::new),
         }
     }
 }
 
-impl Tree {
-    fn new(tree: &outcome::Tree) -> Self {
+impl TreeFacts {
+    fn new(tree: &Tree) -> Self {
         let path_string = |path: &PathBuf| name_of(path).0;
         let failed = |file: &outcome::TreeFile| {
             let error = Failure::new(file.result.as_ref().err()?);
@@ -291,6 +310,14 @@ impl Tree {
             failures: tree.files.iter().filter_map(failed).collect(),
             warnings: tree.warnings.clone(),
         }
+    }
+}
+
+impl ImageFacts {
+    fn new(facts: &outcome::ImageFacts) -> Self {
+        let (output, output_digest) = facts.output.clone().unzip();
+        let (digest, not_scanned) = (facts.digest.clone(), facts.not_scanned.clone());
+        Self { digest, layers: facts.layers, not_scanned, output, output_digest }
     }
 }
 

@@ -11,7 +11,9 @@ use super::table::{edits, painted, sites};
 use crate::digest::Sha256;
 use crate::elf::{FileType, Identity};
 use crate::error::Error;
-use crate::outcome::{Action, Direction, Explanation, File, Kind, Target, Tree, Unchanged, Written};
+use crate::outcome::{
+    Action, Direction, Explanation, File, ImageFacts, Kind, Target, Tree, Unchanged, Written,
+};
 use crate::site::Verdict;
 use crate::verify::Finding;
 
@@ -147,15 +149,33 @@ fn write_tree(out: &mut String, target: &Target, tree: &Tree) -> fmt::Result {
         writeln!(out, "not entered: {}", not_entered.join(", "))?;
     }
     let summary = Summary::of(target);
+    if let Some(facts) = &tree.image {
+        write_image(out, facts, tree.files.is_empty())?;
+    }
     if let Some(record) = &tree.record {
         writeln!(out, "record: {}", Escaped::path(record))?;
     }
-    if summary.patched > 0 {
+    if summary.patched > 0 && tree.image.is_none() {
         out.push_str(
             "package managers will report the patched files as changed (rpm -V, dpkg --verify, debsums)\n",
         );
     }
     writeln!(out, "{}", summary.of_tree(tree.seen.seconds))
+}
+
+fn write_image(out: &mut String, facts: &ImageFacts, is_clean: bool) -> fmt::Result {
+    for layer in &facts.not_scanned {
+        writeln!(out, "not scanned: {}", Escaped::text(layer))?;
+    }
+    let plural = if facts.layers == 1 { "" } else { "s" };
+    writeln!(out, "image: {}, {} layer{plural}", facts.digest, facts.layers)?;
+    match &facts.output {
+        Some((output, digest)) => writeln!(out, "written to {}: {digest}", Escaped::text(output)),
+        None if is_clean && facts.is_complete() => {
+            writeln!(out, "clean: no vsyscall to patch")
+        }
+        None => Ok(()),
+    }
 }
 
 /// `EXEC, static, not stripped`, or what other kind of file it is.

@@ -20,7 +20,7 @@ pub mod root;
 pub mod source;
 
 pub(crate) use attributes::xattrs_sha256;
-pub use pending::{Mtime, Names, OtherNames, Pending, prepare_copy, prepare_in_place};
+pub use pending::{Mtime, Names, NewFile, OtherNames, Pending, prepare_copy, prepare_in_place};
 pub use place::{Directory, Place};
 pub use root::Root;
 pub use source::{Inode, Source};

@@ -193,6 +193,51 @@ pub(crate) fn write_new(place: &Place, temporary: Option<&OsStr>, bytes: &[u8], 
     Ok(())
 }
 
+/// A file that grows under a temporary name. Dropped, it vanishes.
+#[derive(Debug)]
+pub struct NewFile {
+    temporary: Temporary,
+    place: Place,
+}
+
+impl NewFile {
+    /// One that is to be at `path`.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn create(path: &Path) -> Result<Self> {
+        let place = Place::of(path).map_err(|error| in_writing(path, &error))?;
+        let temporary = Temporary::beside(&place, None).map_err(|error| cannot_write(path, None, error))?;
+        Ok(Self { temporary, place })
+    }
+
+    /// Puts the complete file in its place, over what is there.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn commit(self) -> Result<()> {
+        const MODE: u32 = 0o644;
+        let path = self.place.path();
+        let cannot = |error| cannot_write(&path, None, error);
+        let file = &self.temporary.file;
+        rustix::fs::fchmod(file, Mode::from_raw_mode(MODE)).map_err(|errno| cannot(errno.into()))?;
+        rustix::fs::fsync(file).map_err(|errno| cannot(errno.into()))?;
+        self.temporary.persist(&self.place).map_err(cannot)?;
+        self.place.directory().sync();
+        Ok(())
+    }
+}
+
+impl io::Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&self.temporary.file).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes all of `bytes`, with holes for zeros where the file is to be `sparse`.
 fn write(file: &File, bytes: &[u8], sparse: bool) -> io::Result<()> {
     /// The least that a file system leaves out.

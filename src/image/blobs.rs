@@ -1,0 +1,368 @@
+//! Where the documents and layers of an image are read from: a layout on the disk, or an archive of any
+//! generation.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::document::{Descriptor, Digest, Document, media_type};
+use super::reference::Reference;
+use super::tar::{Archive, Kind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
+use crate::store::Source;
+
+/// Bytes that are read at a time.
+const BUFFER: usize = 256 << 10;
+
+/// The blobs of an image.
+#[derive(Debug)]
+pub enum Blobs {
+    /// The directory of a layout.
+    Layout(PathBuf),
+    /// The members of an archive.
+    Members {
+        /// The archive.
+        file: File,
+        /// Offset and size of each member.
+        members: HashMap<Vec<u8>, (u64, u64)>,
+        /// The member that holds each blob of an archive without a layout.
+        paths: HashMap<Digest, Vec<u8>>,
+        /// Documents that are in no member.
+        made: HashMap<Digest, Vec<u8>>,
+    },
+}
+
+/// An image that can be read.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its blobs.
+    pub blobs: Blobs,
+    /// Its manifest, or an index of manifests.
+    pub root: Document,
+    /// Its name, where it says.
+    pub name: Option<String>,
+}
+
+/// A part of a file.
+struct Part<'a> {
+    file: &'a File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let wanted = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.file.read_at(&mut buffer[..wanted], self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Blobs {
+    /// Reads the blob `digest`; whoever reads it all checks what it was.
+    ///
+    /// # Errors
+    /// `Malformed` where the image has no such blob; those of reading.
+    pub fn open(&self, digest: &Digest) -> Result<Box<dyn Read + '_>> {
+        let missing = || {
+            Error::new(ErrorKind::Malformed, format!("the image has no blob {digest}"))
+                .remedy("it is incomplete: get it again")
+        };
+        match self {
+            Self::Layout(path) => {
+                let blob = path.join("blobs/sha256").join(digest.hex());
+                let file = File::open(&blob).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound => missing(),
+                    _ => Error::io(format!("cannot open {}", blob.display()), error),
+                })?;
+                Ok(Box::new(BufReader::with_capacity(BUFFER, file)))
+            }
+            Self::Members { file, members, paths, made } => {
+                if let Some(bytes) = made.get(digest) {
+                    return Ok(Box::new(bytes.as_slice()));
+                }
+                let of_layout = || [b"blobs/sha256/", digest.hex().as_bytes()].concat();
+                let path = paths.get(digest).cloned().unwrap_or_else(of_layout);
+                let &(at, size) = members.get(&path).ok_or_else(missing)?;
+                Ok(Box::new(BufReader::with_capacity(BUFFER, Part { file, at, end: at + size })))
+            }
+        }
+    }
+
+    /// Bytes of the blob `digest`.
+    ///
+    /// # Errors
+    /// Those of [`Blobs::open`].
+    pub fn size(&self, digest: &Digest) -> Result<u64> {
+        let mut count = 0;
+        let mut blob = self.open(digest)?;
+        match self {
+            Self::Layout(path) => {
+                let blob = path.join("blobs/sha256").join(digest.hex());
+                count = blob.metadata().map_err(|error| Error::io("cannot read", error))?.len();
+            }
+            Self::Members { .. } => {
+                count += std::io::copy(&mut blob, &mut std::io::sink())
+                    .map_err(|error| Error::io("cannot read", error))?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// The document `digest`.
+    ///
+    /// # Errors
+    /// Those of [`Blobs::open`]; `Mismatch` where it is something else.
+    pub fn document(&self, digest: &Digest) -> Result<Document> {
+        let document = Document::parse(read_document(self.open(digest)?)?)?;
+        if document.digest() != *digest {
+            let message = format!("the blob {digest} is something else: {}", document.digest());
+            return Err(Error::new(ErrorKind::Mismatch, message).remedy("the image is damaged: get it again"));
+        }
+        Ok(document)
+    }
+}
+
+/// All of a document; none is large.
+fn read_document(reader: impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader
+        .take(limits::DOCUMENT_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::io("cannot read", error))?;
+    if bytes.len() as u64 > limits::DOCUMENT_BYTES {
+        let message = format!("a document of more than {} bytes", limits::DOCUMENT_BYTES);
+        return Err(Error::new(ErrorKind::Malformed, message));
+    }
+    Ok(bytes)
+}
+
+impl Opened {
+    /// Opens the image that `reference` names.
+    ///
+    /// # Errors
+    /// `Usage` where it is not clear which image is meant; `Malformed` for what is no image; those of reading.
+    pub fn open(reference: &Reference) -> Result<Self> {
+        match reference {
+            Reference::Layout { path, tag } => {
+                let index = Source::open(&path.join("index.json"))?.read()?;
+                Self::of_layout(Blobs::Layout(path.clone()), Document::parse(index)?, tag.as_deref())
+            }
+            Reference::Archive { path, tag } => Self::of_archive(path, tag.as_deref()),
+        }
+    }
+
+    fn of_layout(blobs: Blobs, index: Document, tag: Option<&str>) -> Result<Self> {
+        let manifests = index.manifests()?.unwrap_or_default();
+        let chosen = chosen(&manifests, |descriptor| descriptor.name.as_deref().into_iter().collect(), tag)?;
+        let root = blobs.document(&chosen.digest)?;
+        Ok(Self { blobs, root, name: chosen.name.clone() })
+    }
+
+    fn of_archive(path: &Path, tag: Option<&str>) -> Result<Self> {
+        let source = Source::open(path)?;
+        let file =
+            |source: &Source| source.file().try_clone().map_err(|error| Error::io("cannot open", error));
+        let members = members(&mut Archive::of_file(file(&source)?))?;
+        let mut blobs =
+            Blobs::Members { file: file(&source)?, members, paths: HashMap::new(), made: HashMap::new() };
+        if let Some(index) = blobs.member(b"index.json")? {
+            return Self::of_layout(blobs, Document::parse(index)?, tag);
+        }
+        let Some(list) = blobs.member(b"manifest.json")? else {
+            return Err(Error::new(ErrorKind::Malformed, "an archive without manifest.json and index.json: no image")
+                .remedy("archives of Docker before 1.10 are converted by loading and saving them with Docker 1.10 to 24"));
+        };
+        let list: Vec<Value> = serde_json::from_slice(&list)
+            .map_err(|error| Error::new(ErrorKind::Malformed, format!("manifest.json: {error}")))?;
+        let names = |image: &Value| -> Vec<String> {
+            let tags = image.get("RepoTags").and_then(Value::as_array);
+            tags.into_iter().flatten().filter_map(|tag| tag.as_str().map(str::to_owned)).collect()
+        };
+        let owned: Vec<(Vec<String>, &Value)> = list.iter().map(|image| (names(image), image)).collect();
+        let (tags, image) = chosen(&owned, |(names, _)| names.iter().map(String::as_str).collect(), tag)?;
+        let root = blobs.manifest_of(image)?;
+        let name = tag.map(str::to_owned).or_else(|| tags.first().cloned());
+        Ok(Self { blobs, root, name })
+    }
+}
+
+/// The one of `images` that has the name `tag`; the only one without.
+fn chosen<'a, T>(images: &'a [T], names: impl Fn(&T) -> Vec<&str>, tag: Option<&str>) -> Result<&'a T> {
+    let mut fitting = images.iter().filter(|image| {
+        tag.is_none_or(|tag| {
+            names(image).iter().any(|name| *name == tag || name.ends_with(&format!(":{tag}")))
+        })
+    });
+    match (fitting.next(), fitting.next()) {
+        (Some(image), None) => Ok(image),
+        (None, _) if images.is_empty() => Err(Error::new(ErrorKind::Malformed, "there is no image in it")),
+        (first, _) => {
+            let message = match (first, tag) {
+                (None, Some(tag)) => format!("there is no image {tag:?} in it"),
+                _ => "there are several images in it".into(),
+            };
+            let all: Vec<String> = images
+                .iter()
+                .flat_map(|image| names(image).into_iter().map(str::to_owned).collect::<Vec<_>>())
+                .collect();
+            Err(Error::new(ErrorKind::Usage, message)
+                .remedy(format!("name one of these behind a colon: {}", all.join(", "))))
+        }
+    }
+}
+
+/// Offset and size of each member of an archive; links are followed.
+fn members(archive: &mut Archive<File>) -> Result<HashMap<Vec<u8>, (u64, u64)>> {
+    let mut members = HashMap::new();
+    let mut links = Vec::new();
+    while let Some(entry) = archive.next_entry()? {
+        match entry.kind {
+            Kind::File => {
+                members.insert(entry.path, (archive.content_begins_at(), entry.size));
+            }
+            // Old Docker: `<id>/layer.tar` as a link to that of another image.
+            Kind::SymbolicLink | Kind::HardLink => {
+                let is_hard = entry.kind == Kind::HardLink;
+                let parent = entry.path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+                let base = if is_hard { &[][..] } else { &entry.path[..parent] };
+                links.push((entry.path.clone(), resolved(base, &entry.target)));
+            }
+            Kind::Directory | Kind::Other => {}
+        }
+    }
+    for (path, target) in links {
+        if let Some(&member) = members.get(&target) {
+            members.entry(path).or_insert(member);
+        }
+    }
+    Ok(members)
+}
+
+/// `target` as seen from the directory `base`.
+fn resolved(base: &[u8], target: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in base.split(|&byte| byte == b'/').chain(target.split(|&byte| byte == b'/')) {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
+}
+
+impl Blobs {
+    /// The bytes of a small member of an archive.
+    fn member(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let Self::Members { file, members, .. } = self else { return Ok(None) };
+        let Some(&(at, size)) = members.get(name) else { return Ok(None) };
+        read_document(Part { file, at, end: at + size }).map(Some)
+    }
+
+    /// The manifest of an `image` of `manifest.json`, which says where its configuration and layers are.
+    fn manifest_of(&mut self, image: &Value) -> Result<Document> {
+        let text =
+            |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().as_bytes().to_vec();
+        let missing = |path: &[u8]| {
+            let message = format!("the archive has no member {}", String::from_utf8_lossy(path));
+            Error::new(ErrorKind::Malformed, message).remedy("it is incomplete: get it again")
+        };
+        let config_path = text(image.get("Config"));
+        let config = self.member(&config_path)?.ok_or_else(|| missing(&config_path))?;
+        let config = Document::parse(config)?;
+        let paths: Vec<Vec<u8>> = image
+            .get("Layers")
+            .and_then(Value::as_array)
+            .map_or_else(Vec::new, |layers| layers.iter().map(|layer| text(Some(layer))).collect());
+        let diff_ids = config.diff_ids()?;
+        if diff_ids.len() != paths.len() {
+            let message =
+                format!("the image has {} layers, its configuration {}", paths.len(), diff_ids.len());
+            return Err(Error::new(ErrorKind::Malformed, message));
+        }
+        let mut layers = Vec::new();
+        let Self::Members { file, members, paths: places, .. } = self else {
+            return Err(Error::new(ErrorKind::Malformed, "no archive"));
+        };
+        for (path, diff_id) in paths.into_iter().zip(diff_ids) {
+            let &(at, size) = members.get(&path).ok_or_else(|| missing(&path))?;
+            let mut magic = [0; 2];
+            let _ = file.read_at(&mut magic, at);
+            // Some tools compress layers here, too: then the blob has a digest of its own.
+            let (kind, digest) = if magic == [0x1f, 0x8b] {
+                (media_type::OCI_LAYER_GZIP, sum(Part { file, at, end: at + size })?)
+            } else {
+                (media_type::OCI_LAYER, diff_id)
+            };
+            layers.push(json!({ "mediaType": kind, "digest": digest.to_string(), "size": size }));
+            places.insert(digest, path);
+        }
+        places.insert(config.digest(), config_path);
+        let manifest = Document::of(json!({
+            "schemaVersion": 2,
+            "mediaType": media_type::OCI_MANIFEST,
+            "config": {
+                "mediaType": media_type::OCI_CONFIG,
+                "digest": config.digest().to_string(),
+                "size": config.bytes.len(),
+            },
+            "layers": layers,
+        }));
+        if let Self::Members { made, .. } = self {
+            made.insert(manifest.digest(), manifest.bytes.clone());
+        }
+        Ok(manifest)
+    }
+}
+
+fn sum(mut reader: impl Read) -> Result<Digest> {
+    use sha2::Digest as _;
+    let mut hasher = sha2::Sha256::new();
+    let mut block = vec![0; BUFFER];
+    loop {
+        match reader.read(&mut block).map_err(|error| Error::io("cannot read", error))? {
+            0 => return Ok(Digest::of_sum(hasher.finalize().into())),
+            count => hasher.update(&block[..count]),
+        }
+    }
+}
+
+/// All blobs that `root` needs, each once: its documents and layers.
+///
+/// # Errors
+/// Those of reading documents.
+pub fn needed(root: &Document, document: &dyn Fn(&Digest) -> Result<Document>) -> Result<Vec<Descriptor>> {
+    let mut all: Vec<Descriptor> = Vec::new();
+    let mut open = vec![root.clone()];
+    while let Some(next) = open.pop() {
+        let descriptors = match next.manifests()? {
+            Some(manifests) => {
+                for manifest in &manifests {
+                    open.push(document(&manifest.digest)?);
+                }
+                manifests
+            }
+            None if next.value().get("layers").is_some() => {
+                let mut layers = next.layers()?;
+                layers.insert(0, next.config()?);
+                layers
+            }
+            None => vec![],
+        };
+        for descriptor in descriptors {
+            if !descriptor.is_foreign && !all.iter().any(|known| known.digest == descriptor.digest) {
+                all.push(descriptor);
+            }
+        }
+    }
+    Ok(all)
+}

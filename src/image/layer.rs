@@ -1,0 +1,106 @@
+//! The bytes of a layer: decompressed as they stream by, with the checksums of both forms.
+
+use std::cell::RefCell;
+use std::io::{self, BufRead, BufReader, Read};
+use std::rc::Rc;
+
+use sha2::{Digest as _, Sha256 as Hasher};
+
+use super::document::Digest;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bytes that are read at a time.
+const BUFFER: usize = 256 << 10;
+
+/// First bytes of compressed data.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// `50 2a 4d 18` up to `5f ...`: a frame that holds no data.
+const ZSTD_SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
+
+/// A checksum that grows while somebody else reads.
+#[derive(Clone, Debug, Default)]
+struct Sum(Rc<RefCell<Hasher>>);
+
+impl Sum {
+    fn digest(&self) -> Digest {
+        Digest::of_sum(self.0.borrow().clone().finalize().into())
+    }
+}
+
+struct Summed<R> {
+    reader: R,
+    sum: Sum,
+}
+
+impl<R: Read> Read for Summed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.sum.0.borrow_mut().update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// The uncompressed bytes of a layer.
+pub struct Layer<'a> {
+    reader: Summed<Box<dyn Read + 'a>>,
+    compressed: Sum,
+}
+
+impl<'a> Layer<'a> {
+    /// The layer whose blob `blob` gives, in whichever compression.
+    ///
+    /// # Errors
+    /// `Io` where reading fails.
+    pub fn new(blob: impl Read + 'a) -> Result<Self> {
+        let compressed = Sum::default();
+        let mut blob = BufReader::with_capacity(BUFFER, Summed { reader: blob, sum: compressed.clone() });
+        let cannot = |error| Error::io("cannot read", error);
+        let head = blob.fill_buf().map_err(cannot)?;
+        let reader: Box<dyn Read> = if head.starts_with(GZIP) {
+            Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(blob)))
+        } else if head.starts_with(ZSTD) || head.get(1..4) == Some(ZSTD_SKIPPABLE) {
+            Box::new(zstd::stream::read::Decoder::with_buffer(blob).map_err(cannot)?)
+        } else {
+            Box::new(blob)
+        };
+        Ok(Self { reader: Summed { reader, sum: Sum::default() }, compressed })
+    }
+
+    /// Reads to the end, and checks what was read against the digests that the image says.
+    ///
+    /// # Errors
+    /// `Mismatch` where it is something else.
+    pub fn check(mut self, digest: Option<&Digest>, diff_id: Option<&Digest>) -> Result<()> {
+        io::copy(&mut self.reader, &mut io::sink()).map_err(|error| Error::io("cannot read", error))?;
+        let pairs =
+            [("digest", digest, self.compressed.digest()), ("diff_id", diff_id, self.reader.sum.digest())];
+        for (what, wanted, found) in pairs {
+            if wanted.is_some_and(|wanted| *wanted != found) {
+                let wanted = wanted.map(ToString::to_string).unwrap_or_default();
+                let message = format!("the layer's {what} is {found}, the image says {wanted}");
+                return Err(
+                    Error::new(ErrorKind::Mismatch, message).remedy("the image is damaged: get it again")
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for Layer<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
+/// `tar`, compressed without a clock: the same bytes give the same layer.
+///
+/// # Errors
+/// None that writing to memory can have.
+pub fn compress(tar: &[u8]) -> io::Result<Vec<u8>> {
+    use std::io::Write as _;
+    let mut encoder = flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::default());
+    encoder.write_all(tar)?;
+    encoder.finish()
+}

@@ -1,0 +1,108 @@
+//! Names of images, in skopeo's syntax.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Where an image is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// `oci:DIR[:TAG]`: a directory in the OCI image layout.
+    Layout {
+        /// The directory.
+        path: PathBuf,
+        /// The image in it; the only one without.
+        tag: Option<String>,
+    },
+    /// `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:TAG]`: an archive, of whichever form.
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// The image in it; the only one without.
+        tag: Option<String>,
+    },
+}
+
+/// Transports that skopeo knows and this does not.
+const UNKNOWN: [&str; 5] = ["docker://", "docker-daemon:", "containers-storage:", "dir:", "ostree:"];
+
+impl Reference {
+    /// The image that `word` names: a reference, or the path of an archive or a layout. Nothing where it is
+    /// neither.
+    ///
+    /// # Errors
+    /// `Usage` for a transport that is not known here.
+    pub fn parse(word: &OsStr) -> Result<Option<Self>> {
+        let Some(text) = word.to_str() else { return Ok(Self::at(Path::new(word))) };
+        let split = |rest: &str| match rest.split_once(':') {
+            Some((path, tag)) if !tag.is_empty() => (PathBuf::from(path), Some(tag.to_owned())),
+            Some((path, _)) => (PathBuf::from(path), None),
+            None => (PathBuf::from(rest), None),
+        };
+        if let Some(rest) = text.strip_prefix("oci:") {
+            let (path, tag) = split(rest);
+            return Ok(Some(Self::Layout { path, tag }));
+        }
+        for prefix in ["oci-archive:", "docker-archive:"] {
+            if let Some(rest) = text.strip_prefix(prefix) {
+                let (path, tag) = split(rest);
+                return Ok(Some(Self::Archive { path, tag }));
+            }
+        }
+        if let Some(prefix) = UNKNOWN.iter().find(|prefix| text.starts_with(**prefix)) {
+            return Err(Error::new(ErrorKind::Usage, format!("images behind {prefix} cannot be reached"))
+                .remedy("copy it to an archive with skopeo copy, and name that with oci-archive:FILE"));
+        }
+        Ok(Self::at(Path::new(word)))
+    }
+
+    /// The image that is at `path`, where it is an archive or a layout.
+    fn at(path: &Path) -> Option<Self> {
+        if path.join("oci-layout").is_file() && path.join("index.json").is_file() {
+            return Some(Self::Layout { path: path.to_owned(), tag: None });
+        }
+        is_tar(path).then(|| Self::Archive { path: path.to_owned(), tag: None })
+    }
+}
+
+/// Whether the file at `path` begins as a tar archive.
+fn is_tar(path: &Path) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    const MAGIC: (u64, &[u8; 5]) = (257, b"ustar");
+    let mut magic = [0; 5];
+    path.is_file()
+        && std::fs::File::open(path).is_ok_and(|file| file.read_exact_at(&mut magic, MAGIC.0).is_ok())
+        && magic == *MAGIC.1
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (transport, path, tag) = match self {
+            Self::Layout { path, tag } => ("oci", path, tag),
+            Self::Archive { path, tag } => ("oci-archive", path, tag),
+        };
+        write!(f, "{transport}:{}", path.display())?;
+        tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_skopeo() {
+        let parsed =
+            |word: &str| Reference::parse(OsStr::new(word)).map(|found| found.map(|it| it.to_string()));
+        assert_eq!(parsed("oci:a/b:v1").unwrap().unwrap(), "oci:a/b:v1");
+        assert_eq!(
+            parsed("docker-archive:a.tar:host/name:v1").unwrap().unwrap(),
+            "oci-archive:a.tar:host/name:v1"
+        );
+        assert_eq!(parsed("oci-archive:a.tar").unwrap().unwrap(), "oci-archive:a.tar");
+        assert_eq!(parsed("no/such/file").unwrap(), None);
+        assert!(parsed("docker://host/name").is_err());
+    }
+}

@@ -1,0 +1,352 @@
+//! Entries of a tar archive as they stream by, with their header blocks as they are.
+
+use std::fs::File;
+use std::io::{self, Read, Seek as _};
+
+use tar_core::EntryType;
+use tar_core::builder::EntryBuilder;
+use tar_core::parse::{Limits, ParseEvent, Parser};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bytes of a block.
+pub const BLOCK: u64 = 512;
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A further name of a file of the same archive.
+    HardLink,
+    /// A symbolic link.
+    SymbolicLink,
+    /// A device, a FIFO, or what nobody knows.
+    Other,
+}
+
+/// An entry without its content.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its path, without `./`, leading or trailing slashes.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
+    /// Where a link leads to, without `./` and leading slashes.
+    pub target: Vec<u8>,
+    /// Bytes of its content in the archive.
+    pub size: u64,
+    /// Its header blocks, extensions included.
+    pub headers: Vec<u8>,
+    /// Where the pieces of a sparse file belong, and its size; the content holds only these.
+    pub sparse: Option<(Vec<(u64, u64)>, u64)>,
+    /// Owner, mode, times and extended attributes.
+    pub attributes: Attributes,
+}
+
+/// What a header says of a file besides its name.
+#[derive(Clone, Debug, Default)]
+pub struct Attributes {
+    mode: u32,
+    uid: u64,
+    gid: u64,
+    mtime: u64,
+    names: [Option<Vec<u8>>; 2],
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Attributes {
+    /// The permissions.
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        self.mode & 0o7777
+    }
+
+    /// Owner and group.
+    #[must_use]
+    pub fn owner(&self) -> (u64, u64) {
+        (self.uid, self.gid)
+    }
+}
+
+/// The entries of an archive.
+pub struct Archive<R> {
+    reader: R,
+    /// Passes over bytes, and says over how many.
+    pass: fn(&mut R, u64) -> io::Result<u64>,
+    parser: Parser,
+    buffer: Vec<u8>,
+    /// Bytes of the last entry's content that were not read yet, and its padding.
+    left: u64,
+    padding: u64,
+    /// Bytes read.
+    at: u64,
+}
+
+fn malformed(at: u64, what: impl std::fmt::Display) -> Error {
+    Error::malformed(at, format!("not a sound tar archive: {what}"))
+}
+
+impl<R: Read> Archive<R> {
+    /// The archive that `reader` gives.
+    pub fn new(reader: R) -> Self {
+        let mut parser = Parser::new(Limits::default());
+        // Real layers: a negative mtime, and a root without a name (umoci).
+        parser.set_ignore_pax_errors(true);
+        parser.set_allow_empty_path(true);
+        let pass = |reader: &mut R, bytes| io::copy(&mut reader.take(bytes), &mut io::sink());
+        Self { reader, pass, parser, buffer: Vec::new(), left: 0, padding: 0, at: 0 }
+    }
+
+    /// Where the content of the last entry begins, in bytes from the begin of the archive.
+    #[must_use]
+    pub fn content_begins_at(&self) -> u64 {
+        self.at
+    }
+
+    /// The next entry; the rest of the last one's content is passed over.
+    ///
+    /// # Errors
+    /// `Malformed` for what is no tar archive, `Io` where reading fails.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
+        self.skip(self.left + self.padding)?;
+        (self.left, self.padding) = (0, 0);
+        self.buffer.clear();
+        loop {
+            let (consumed, entry, sparse) = match self.parser.parse(&self.buffer) {
+                Ok(ParseEvent::NeedData { min_bytes }) => {
+                    let wanted = min_bytes.max(self.buffer.len() + 1).next_multiple_of(BLOCK as usize);
+                    if !self.fill(wanted)? {
+                        if self.buffer.is_empty() {
+                            return Ok(None); // many archives have no end
+                        }
+                        return Err(malformed(self.at, "it ends inside a header"));
+                    }
+                    continue;
+                }
+                Ok(ParseEvent::GlobalExtensions { consumed, .. }) => {
+                    self.buffer.drain(..consumed);
+                    continue;
+                }
+                Ok(ParseEvent::End { .. }) => return Ok(None),
+                Ok(ParseEvent::Entry { consumed, entry }) => (consumed, entry, None),
+                Ok(ParseEvent::SparseEntry { consumed, entry, sparse_map, real_size, .. }) => {
+                    let map = sparse_map.iter().map(|piece| (piece.offset, piece.length)).collect();
+                    (consumed, entry, Some((map, real_size)))
+                }
+                Err(error) => return Err(malformed(self.at, error)),
+            };
+            let kind = match entry.entry_type {
+                EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse => Kind::File,
+                EntryType::Directory => Kind::Directory,
+                EntryType::Link => Kind::HardLink,
+                EntryType::Symlink => Kind::SymbolicLink,
+                _ => Kind::Other,
+            };
+            let owned = |name: &Option<std::borrow::Cow<'_, [u8]>>| name.as_ref().map(|name| name.to_vec());
+            let found = Entry {
+                path: plain(&entry.path),
+                kind,
+                target: entry.link_target.as_deref().map(plain).unwrap_or_default(),
+                size: if matches!(kind, Kind::File | Kind::Other) { entry.size } else { 0 },
+                headers: self.buffer[..consumed].to_vec(),
+                sparse,
+                attributes: Attributes {
+                    mode: entry.mode,
+                    uid: entry.uid,
+                    gid: entry.gid,
+                    mtime: entry.mtime,
+                    names: [owned(&entry.uname), owned(&entry.gname)],
+                    xattrs: entry
+                        .xattrs
+                        .iter()
+                        .map(|(name, value)| (name.to_vec(), value.to_vec()))
+                        .collect(),
+                },
+            };
+            self.left = found.size;
+            self.padding = found.size.next_multiple_of(BLOCK) - found.size;
+            if self.buffer.len() > consumed {
+                return Err(malformed(self.at, "the headers of an entry are of an unknown form"));
+            }
+            return Ok(Some(found));
+        }
+    }
+
+    /// Fills `block` with the next bytes of the last entry's content; how many there were.
+    ///
+    /// # Errors
+    /// `Io` where reading fails, `Malformed` where the archive ends before.
+    pub fn read_content(&mut self, block: &mut [u8]) -> Result<usize> {
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(block.len());
+        self.read_exactly(&mut block[..wanted])?;
+        self.left -= wanted as u64;
+        Ok(wanted)
+    }
+
+    /// Whatever follows the end of the archive is read, so that checksums hold all of it.
+    ///
+    /// # Errors
+    /// `Io` where reading fails.
+    pub fn finish(mut self) -> Result<R> {
+        io::copy(&mut self.reader, &mut io::sink()).map_err(|error| Error::io("cannot read", error))?;
+        Ok(self.reader)
+    }
+
+    /// Reads until the buffer has `wanted` bytes; whether there were any more.
+    fn fill(&mut self, wanted: usize) -> Result<bool> {
+        let begin = self.buffer.len();
+        let more = (wanted - begin) as u64;
+        let read = (&mut self.reader).take(more).read_to_end(&mut self.buffer);
+        let read = read.map_err(|error| Error::io("cannot read", error))?;
+        self.at += read as u64;
+        if read > 0 && (read as u64) < more {
+            return Err(malformed(self.at, "it ends inside a header"));
+        }
+        Ok(read > 0)
+    }
+
+    fn read_exactly(&mut self, block: &mut [u8]) -> Result<()> {
+        self.reader.read_exact(block).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => malformed(self.at, "it ends inside a file"),
+            _ => Error::io("cannot read", error),
+        })?;
+        self.at += block.len() as u64;
+        Ok(())
+    }
+
+    fn skip(&mut self, bytes: u64) -> Result<()> {
+        let skipped = (self.pass)(&mut self.reader, bytes);
+        let skipped = skipped.map_err(|error| Error::io("cannot read", error))?;
+        self.at += skipped;
+        if skipped < bytes { Err(malformed(self.at, "it ends inside a file")) } else { Ok(()) }
+    }
+}
+
+impl Archive<File> {
+    /// The archive in `file`, whose contents are passed over without reading them.
+    #[must_use]
+    pub fn of_file(file: File) -> Self {
+        let pass = |file: &mut File, bytes: u64| {
+            file.seek_relative(bytes.cast_signed())?;
+            Ok(bytes)
+        };
+        Self { pass, ..Self::new(file) }
+    }
+}
+
+/// `path` as all archives mean it: without `.`, empty and leading parts.
+fn plain(path: &[u8]) -> Vec<u8> {
+    let parts = path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.collect::<Vec<_>>().join(&b'/')
+}
+
+/// An archive that grows.
+#[derive(Debug, Default)]
+pub struct Writer(Vec<u8>);
+
+impl Writer {
+    /// Adds header blocks as they are, with the content that they announce.
+    pub fn raw(&mut self, headers: &[u8], content: &[u8]) {
+        self.0.extend_from_slice(headers);
+        self.content(content);
+    }
+
+    /// Adds a regular file.
+    ///
+    /// # Errors
+    /// `Usage` for what no header can hold.
+    pub fn file(&mut self, path: &[u8], attributes: &Attributes, content: &[u8]) -> Result<()> {
+        let headers = file_headers(path, attributes, content.len() as u64)?;
+        self.raw(&headers, content);
+        Ok(())
+    }
+
+    /// Adds a directory.
+    ///
+    /// # Errors
+    /// Those of [`Writer::file`].
+    pub fn directory(&mut self, path: &[u8]) -> Result<()> {
+        let attributes = Attributes { mode: 0o755, ..Attributes::default() };
+        let path = [path, b"/"].concat();
+        self.0.extend(headers(&path, EntryType::Directory, &[], &attributes, 0)?);
+        Ok(())
+    }
+
+    /// Adds a further name of a file that is in the archive.
+    ///
+    /// # Errors
+    /// Those of [`Writer::file`].
+    pub fn hard_link(&mut self, path: &[u8], target: &[u8], attributes: &Attributes) -> Result<()> {
+        self.0.extend(headers(path, EntryType::Link, target, attributes, 0)?);
+        Ok(())
+    }
+
+    fn content(&mut self, content: &[u8]) {
+        self.0.extend_from_slice(content);
+        let padded = self.0.len().next_multiple_of(BLOCK as usize);
+        self.0.resize(padded, 0);
+    }
+
+    /// The archive, with its end.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        let end = self.0.len() + 2 * BLOCK as usize;
+        self.0.resize(end, 0);
+        self.0
+    }
+
+    /// What was added so far, without an end.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Attributes of a file that the tool itself makes.
+#[must_use]
+pub fn own_attributes() -> Attributes {
+    Attributes { mode: 0o644, ..Attributes::default() }
+}
+
+/// The header blocks of a regular file of `size` bytes.
+///
+/// # Errors
+/// `Usage` for what no header can hold.
+pub fn file_headers(path: &[u8], attributes: &Attributes, size: u64) -> Result<Vec<u8>> {
+    headers(path, EntryType::Regular, &[], attributes, size)
+}
+
+fn headers(
+    path: &[u8],
+    kind: EntryType,
+    target: &[u8],
+    attributes: &Attributes,
+    size: u64,
+) -> Result<Vec<u8>> {
+    let build = || {
+        let mut builder = EntryBuilder::new_ustar();
+        builder.path(path).entry_type(kind).size(size)?;
+        builder.mode(attributes.mode & 0o7777)?.uid(attributes.uid)?.gid(attributes.gid)?;
+        builder.mtime(attributes.mtime)?;
+        if !target.is_empty() {
+            builder.link_name(target);
+        }
+        if let Some(name) = &attributes.names[0] {
+            builder.username(name)?;
+        }
+        if let Some(name) = &attributes.names[1] {
+            builder.groupname(name)?;
+        }
+        for (name, value) in &attributes.xattrs {
+            builder.add_pax(&format!("SCHILY.xattr.{}", String::from_utf8_lossy(name)), value);
+        }
+        Ok::<_, tar_core::HeaderError>(builder.finish_bytes())
+    };
+    build().map_err(|error| {
+        let path = String::from_utf8_lossy(path);
+        Error::new(ErrorKind::Usage, format!("{path}: no tar header can hold its attributes: {error}"))
+    })
+}

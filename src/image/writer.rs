@@ -1,0 +1,211 @@
+//! Images that are written: a layout on the disk, or an archive that every engine reads (an OCI layout with
+//! Docker's `manifest.json`).
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::blobs::{Blobs, needed};
+use super::document::{Digest, Document, media_type};
+use super::reference::Reference;
+use super::tar;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{self, Directory, NewFile, Source};
+
+/// What an image is made of.
+#[derive(Debug)]
+pub struct Image<'a> {
+    /// Its manifest or index.
+    pub root: &'a Document,
+    /// Blobs that are new.
+    pub added: &'a BTreeMap<Digest, Vec<u8>>,
+    /// Where the others are.
+    pub source: &'a Blobs,
+    /// Its name.
+    pub name: Option<&'a str>,
+}
+
+/// What a layout says of itself.
+const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+impl Image<'_> {
+    /// Writes it to where `reference` says.
+    ///
+    /// # Errors
+    /// Those of reading and writing; then no image is there that was not there before.
+    pub fn write(&self, reference: &Reference) -> Result<()> {
+        match reference {
+            Reference::Layout { path, tag } => self.write_layout(path, tag.as_deref().or(self.name)),
+            Reference::Archive { path, tag } => self.write_archive(path, tag.as_deref().or(self.name)),
+        }
+    }
+
+    fn document(&self, digest: &Digest) -> Result<Document> {
+        match self.added.get(digest) {
+            Some(bytes) => Document::parse(bytes.clone()),
+            None => self.source.document(digest),
+        }
+    }
+
+    fn blob(&self, digest: &Digest) -> Result<(Box<dyn Read + '_>, u64)> {
+        match self.added.get(digest) {
+            Some(bytes) => Ok((Box::new(bytes.as_slice()), bytes.len() as u64)),
+            None => Ok((self.source.open(digest)?, self.source.size(digest)?)),
+        }
+    }
+
+    /// Every blob with its size and bytes; the root is one.
+    fn each_blob(&self, mut write: impl FnMut(&Digest, u64, &mut dyn Read) -> Result<()>) -> Result<()> {
+        let root = self.root.digest();
+        write(&root, self.root.bytes.len() as u64, &mut self.root.bytes.as_slice())?;
+        for descriptor in needed(self.root, &|digest| self.document(digest))? {
+            let (blob, size) = self.blob(&descriptor.digest)?;
+            write(&descriptor.digest, size, &mut Checked::new(blob, &descriptor.digest))?;
+        }
+        Ok(())
+    }
+
+    fn write_layout(&self, path: &Path, name: Option<&str>) -> Result<()> {
+        let blobs = path.join("blobs/sha256");
+        for directory in [path, &path.join("blobs"), &blobs] {
+            if !directory.is_dir() {
+                let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let parent = Directory::open(parent.unwrap_or(Path::new(".")))?;
+                store::make_directory(&parent.place(directory.file_name().unwrap_or_default()))?;
+            }
+        }
+        let index = match Source::open(&path.join("index.json")) {
+            Ok(source) => Document::parse(source.read()?)?.value().clone(),
+            Err(_) => json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }),
+        };
+        self.each_blob(|digest, size, bytes| {
+            let blob = blobs.join(digest.hex());
+            if blob.metadata().is_ok_and(|there| there.len() == size) {
+                return Ok(());
+            }
+            write_file(&blob, bytes)
+        })?;
+        write_file(&path.join("oci-layout"), &mut &*LAYOUT)?;
+        let index = Document::of(with_image(index, self.root, name));
+        write_file(&path.join("index.json"), &mut index.bytes.as_slice())
+    }
+
+    fn write_archive(&self, path: &Path, name: Option<&str>) -> Result<()> {
+        let mut file = NewFile::create(path)?;
+        let mut archive = io::BufWriter::new(&mut file);
+        let mut add = |name: &str, size: u64, bytes: &mut dyn Read| -> Result<()> {
+            let headers = tar::file_headers(name.as_bytes(), &tar::own_attributes(), size)?;
+            let written = archive.write_all(&headers).and_then(|()| io::copy(bytes, &mut archive));
+            let padded = written.and_then(|count| {
+                let padding = count.next_multiple_of(tar::BLOCK) - count;
+                archive.write_all(&vec![0; padding as usize]).map(|()| count)
+            });
+            match padded.map_err(|error| Error::io(format!("cannot write {}", path.display()), error))? {
+                count if count == size => Ok(()),
+                count => Err(Error::new(
+                    ErrorKind::Mismatch,
+                    format!("the blob {name} has {count} bytes, not {size}: the image is damaged"),
+                )),
+            }
+        };
+        let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] });
+        let index = Document::of(with_image(index, self.root, name));
+        add("oci-layout", LAYOUT.len() as u64, &mut &*LAYOUT)?;
+        add("index.json", index.bytes.len() as u64, &mut index.bytes.as_slice())?;
+        if let Some(list) = self.docker_list(name)? {
+            add("manifest.json", list.len() as u64, &mut list.as_slice())?;
+        }
+        self.each_blob(|digest, size, bytes| add(&format!("blobs/sha256/{}", digest.hex()), size, bytes))?;
+        let end = archive.write_all(&[0; 2 * tar::BLOCK as usize]).and_then(|()| archive.flush());
+        end.map_err(|error| Error::io(format!("cannot write {}", path.display()), error))?;
+        drop(archive);
+        file.commit()
+    }
+
+    /// `manifest.json`, which Docker reads: of the image, or of that for x86-64 in an index.
+    fn docker_list(&self, name: Option<&str>) -> Result<Option<Vec<u8>>> {
+        let manifest = match self.root.manifests()? {
+            None => self.root.clone(),
+            Some(manifests) => {
+                let is_ours = |of: &Option<(String, String)>| {
+                    of.as_ref().is_none_or(|(os, architecture)| os == "linux" && architecture == "amd64")
+                };
+                match manifests.iter().find(|manifest| is_ours(&manifest.platform)) {
+                    Some(manifest) => self.document(&manifest.digest)?,
+                    None => return Ok(None),
+                }
+            }
+        };
+        let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+        let layers: Vec<String> = manifest.layers()?.iter().map(|layer| path(&layer.digest)).collect();
+        // A tag alone is no name for Docker.
+        let tags = name.filter(|name| name.contains([':', '/'])).map(|name| json!([name]));
+        let list =
+            json!([{ "Config": path(&manifest.config()?.digest), "RepoTags": tags, "Layers": layers }]);
+        Ok(Some(serde_json::to_vec(&list).unwrap_or_default()))
+    }
+}
+
+/// The index with the image in it, in the stead of one of the same name.
+fn with_image(mut index: Value, root: &Document, name: Option<&str>) -> Value {
+    const NAME: &str = "org.opencontainers.image.ref.name";
+    let mut descriptor = json!({
+        "mediaType": root.media_type(),
+        "digest": root.digest().to_string(),
+        "size": root.bytes.len(),
+    });
+    if let Some(name) = name {
+        let mut annotations = json!({ NAME: name });
+        if name.contains([':', '/']) {
+            // What containerd calls it; the other is its tag.
+            let tag = name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
+            annotations = json!({ NAME: tag, "io.containerd.image.name": name });
+        }
+        descriptor["annotations"] = annotations;
+    }
+    let of_name = |value: &Value| value.pointer("/annotations/org.opencontainers.image.ref.name").cloned();
+    let own = of_name(&descriptor);
+    if let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) {
+        manifests.retain(|other| own.is_none() || of_name(other) != own);
+        manifests.push(descriptor);
+    }
+    index
+}
+
+fn write_file(path: &Path, bytes: &mut dyn Read) -> Result<()> {
+    let mut file = NewFile::create(path)?;
+    io::copy(bytes, &mut file)
+        .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))?;
+    file.commit()
+}
+
+/// A blob that is copied, and fails at its end where it is something else.
+struct Checked<'a> {
+    reader: Box<dyn Read + 'a>,
+    hasher: sha2::Sha256,
+    wanted: &'a Digest,
+}
+
+impl<'a> Checked<'a> {
+    fn new(reader: Box<dyn Read + 'a>, wanted: &'a Digest) -> Self {
+        Self { reader, hasher: sha2::Sha256::default(), wanted }
+    }
+}
+
+impl Read for Checked<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        use sha2::Digest as _;
+        let count = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        if count == 0 && !buffer.is_empty() {
+            let found = Digest::of_sum(self.hasher.clone().finalize().into());
+            if found != *self.wanted {
+                let message = format!("the blob {} is something else: {found}", self.wanted);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+        }
+        Ok(count)
+    }
+}
