@@ -86,6 +86,8 @@ pub struct ImageFacts {
     pub not_scanned: Vec<String>,
     /// Where the new image was written, and the digest of its manifest or index.
     pub output: Option<(String, String)>,
+    /// Bytes of blobs that were sent to a registry, which may have had some already.
+    pub sent: Option<u64>,
 }
 
 /// How much was looked at.

@@ -123,7 +123,8 @@ fn image_output(reference: &Reference, destination: &Destination) -> Result<Opti
     let named = match (Reference::parse(output.as_os_str())?, reference) {
         (Some(named), _) => named,
         (None, Reference::Layout { .. }) => Reference::Layout { path: output.clone(), tag: None },
-        (None, Reference::Archive { .. }) => Reference::Archive { path: output.clone(), tag: None },
+        (None, Reference::Directory(_)) => Reference::Directory(output.clone()),
+        (None, _) => Reference::Archive { path: output.clone(), tag: None },
     };
     Ok(Some(named))
 }

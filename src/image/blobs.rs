@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::document::{Descriptor, Digest, Document, media_type};
+use super::engine;
 use super::reference::Reference;
+use super::registry::Repository;
 use super::tar::{Archive, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -22,8 +24,10 @@ const BUFFER: usize = 256 << 10;
 /// The blobs of an image.
 #[derive(Debug)]
 pub enum Blobs {
-    /// The directory of a layout.
-    Layout(PathBuf),
+    /// A directory with a file for each, by the digits of its digest: in a layout, or skopeo's own.
+    Directory(PathBuf),
+    /// A repository in a registry.
+    Registry(Repository),
     /// The members of an archive.
     Members {
         /// The archive.
@@ -75,8 +79,9 @@ impl Blobs {
                 .remedy("it is incomplete: get it again")
         };
         match self {
-            Self::Layout(path) => {
-                let blob = path.join("blobs/sha256").join(digest.hex());
+            Self::Registry(repository) => Ok(Box::new(repository.blob(digest)?)),
+            Self::Directory(path) => {
+                let blob = path.join(digest.hex());
                 let file = File::open(&blob).map_err(|error| match error.kind() {
                     std::io::ErrorKind::NotFound => missing(),
                     _ => Error::io(format!("cannot open {}", blob.display()), error),
@@ -95,24 +100,24 @@ impl Blobs {
         }
     }
 
-    /// Bytes of the blob `digest`.
+    /// The manifest or index `digest`.
     ///
     /// # Errors
-    /// Those of [`Blobs::open`].
-    pub fn size(&self, digest: &Digest) -> Result<u64> {
-        let mut count = 0;
-        let mut blob = self.open(digest)?;
+    /// Those of [`Blobs::document`].
+    pub fn manifest(&self, digest: &Digest) -> Result<Document> {
         match self {
-            Self::Layout(path) => {
-                let blob = path.join("blobs/sha256").join(digest.hex());
-                count = blob.metadata().map_err(|error| Error::io("cannot read", error))?.len();
+            Self::Registry(repository) => repository.manifest(Some(digest)),
+            Self::Directory(path) => {
+                // skopeo has the manifests of an index under names of their own.
+                let own = path.join(format!("{}.manifest.json", digest.hex()));
+                if own.is_file() {
+                    Document::parse(Source::open(&own)?.read()?)
+                } else {
+                    self.document(digest)
+                }
             }
-            Self::Members { .. } => {
-                count += std::io::copy(&mut blob, &mut std::io::sink())
-                    .map_err(|error| Error::io("cannot read", error))?;
-            }
+            Self::Members { .. } => self.document(digest),
         }
-        Ok(count)
     }
 
     /// The document `digest`.
@@ -149,11 +154,22 @@ impl Opened {
     /// # Errors
     /// `Usage` where it is not clear which image is meant; `Malformed` for what is no image; those of reading.
     pub fn open(reference: &Reference) -> Result<Self> {
+        let document = |path: PathBuf| Document::parse(Source::open(&path)?.read()?);
         match reference {
             Reference::Layout { path, tag } => {
-                let index = Source::open(&path.join("index.json"))?.read()?;
-                Self::of_layout(Blobs::Layout(path.clone()), Document::parse(index)?, tag.as_deref())
+                let blobs = Blobs::Directory(path.join("blobs/sha256"));
+                Self::of_layout(blobs, document(path.join("index.json"))?, tag.as_deref())
             }
+            Reference::Directory(path) => {
+                let root = document(path.join("manifest.json"))?;
+                Ok(Self { blobs: Blobs::Directory(path.clone()), root, name: None })
+            }
+            Reference::Registry(name) => {
+                let repository = Repository::open(name)?;
+                let (root, name) = (repository.manifest(None)?, Some(repository.name()));
+                Ok(Self { blobs: Blobs::Registry(repository), root, name })
+            }
+            Reference::Engine(name) => engine::export(name),
             Reference::Archive { path, tag } => Self::of_archive(path, tag.as_deref()),
         }
     }
@@ -161,11 +177,11 @@ impl Opened {
     fn of_layout(blobs: Blobs, index: Document, tag: Option<&str>) -> Result<Self> {
         let manifests = index.manifests()?.unwrap_or_default();
         let chosen = chosen(&manifests, |descriptor| descriptor.name.as_deref().into_iter().collect(), tag)?;
-        let root = blobs.document(&chosen.digest)?;
+        let root = blobs.manifest(&chosen.digest)?;
         Ok(Self { blobs, root, name: chosen.name.clone() })
     }
 
-    fn of_archive(path: &Path, tag: Option<&str>) -> Result<Self> {
+    pub(super) fn of_archive(path: &Path, tag: Option<&str>) -> Result<Self> {
         let source = Source::open(path)?;
         let file =
             |source: &Source| source.file().try_clone().map_err(|error| Error::io("cannot open", error));

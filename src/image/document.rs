@@ -110,6 +110,13 @@ impl Descriptor {
         })
     }
 
+    /// Whether it leads to a manifest or an index, and not to a blob.
+    #[must_use]
+    pub fn is_manifest(&self) -> bool {
+        use media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
+        [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST].contains(&self.media_type.as_str())
+    }
+
     /// Why the blob cannot be looked into, where that is so.
     #[must_use]
     pub fn not_scanned(&self) -> Option<&'static str> {

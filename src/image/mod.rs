@@ -7,10 +7,12 @@
 
 pub mod blobs;
 pub mod document;
+mod engine;
 pub mod layer;
 pub mod merged;
 pub mod record;
 pub mod reference;
+pub mod registry;
 pub mod tar;
 pub mod writer;
 
@@ -116,7 +118,7 @@ fn each(opened: &Opened, name: &Path, work: &mut dyn Work) -> Result<(Tree, Opti
             for (number, descriptor) in manifests.iter().enumerate() {
                 let is_ours =
                     descriptor.platform.as_ref().is_none_or(|(_, architecture)| architecture == "amd64");
-                let manifest = if is_ours { Some(opened.blobs.document(&descriptor.digest)?) } else { None };
+                let manifest = if is_ours { Some(opened.blobs.manifest(&descriptor.digest)?) } else { None };
                 let Some(manifest) = manifest.filter(|manifest| manifest.value().get("layers").is_some())
                 else {
                     continue;
@@ -201,8 +203,9 @@ fn write(
     tree: &mut Tree,
 ) -> Result<()> {
     let image = Image { root, added, source: &opened.blobs, name: opened.name.as_deref() };
-    image.write(output)?;
+    let sent = image.write(output)?;
     if let Some(facts) = &mut tree.image {
+        facts.sent = sent;
         facts.output = Some((output.to_string(), root.digest().to_string()));
     }
     Ok(())

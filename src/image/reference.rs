@@ -9,6 +9,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// Where an image is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
+    /// `docker://HOST[:PORT]/NAME[:TAG|@DIGEST]`: in a registry.
+    Registry(String),
+    /// `dir:DIR`: skopeo's directory of one image.
+    Directory(PathBuf),
+    /// `docker-daemon:NAME` or `containers-storage:NAME`: an engine's own store, reached with skopeo.
+    Engine(String),
     /// `oci:DIR[:TAG]`: a directory in the OCI image layout.
     Layout {
         /// The directory.
@@ -26,7 +32,10 @@ pub enum Reference {
 }
 
 /// Transports that skopeo knows and this does not.
-const UNKNOWN: [&str; 5] = ["docker://", "docker-daemon:", "containers-storage:", "dir:", "ostree:"];
+const UNKNOWN: [&str; 3] = ["ostree:", "sif:", "tarball:"];
+
+/// Transports of engines.
+const ENGINES: [&str; 2] = ["docker-daemon:", "containers-storage:"];
 
 impl Reference {
     /// The image that `word` names: a reference, or the path of an archive or a layout. Nothing where it is
@@ -41,6 +50,15 @@ impl Reference {
             Some((path, _)) => (PathBuf::from(path), None),
             None => (PathBuf::from(rest), None),
         };
+        if let Some(name) = text.strip_prefix("docker://") {
+            return Ok(Some(Self::Registry(name.to_owned())));
+        }
+        if let Some(path) = text.strip_prefix("dir:") {
+            return Ok(Some(Self::Directory(PathBuf::from(path))));
+        }
+        if ENGINES.iter().any(|prefix| text.starts_with(prefix)) {
+            return Ok(Some(Self::Engine(text.to_owned())));
+        }
         if let Some(rest) = text.strip_prefix("oci:") {
             let (path, tag) = split(rest);
             return Ok(Some(Self::Layout { path, tag }));
@@ -80,6 +98,9 @@ fn is_tar(path: &Path) -> bool {
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (transport, path, tag) = match self {
+            Self::Registry(name) => return write!(f, "docker://{name}"),
+            Self::Directory(path) => return write!(f, "dir:{}", path.display()),
+            Self::Engine(name) => return f.write_str(name),
             Self::Layout { path, tag } => ("oci", path, tag),
             Self::Archive { path, tag } => ("oci-archive", path, tag),
         };
@@ -103,6 +124,8 @@ mod tests {
         );
         assert_eq!(parsed("oci-archive:a.tar").unwrap().unwrap(), "oci-archive:a.tar");
         assert_eq!(parsed("no/such/file").unwrap(), None);
-        assert!(parsed("docker://host/name").is_err());
+        assert_eq!(parsed("docker://host:5000/name:v1").unwrap().unwrap(), "docker://host:5000/name:v1");
+        assert_eq!(parsed("dir:a").unwrap().unwrap(), "dir:a");
+        assert!(parsed("ostree:a").is_err());
     }
 }

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::blobs::{Blobs, needed};
 use super::document::{Digest, Document, media_type};
+use super::engine;
 use super::reference::Reference;
+use super::registry::Repository;
 use super::tar;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{self, Directory, NewFile, Source};
@@ -31,50 +33,96 @@ pub struct Image<'a> {
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 impl Image<'_> {
-    /// Writes it to where `reference` says.
+    /// Writes it to where `reference` says; how many bytes of blobs a registry was sent.
     ///
     /// # Errors
     /// Those of reading and writing; then no image is there that was not there before.
-    pub fn write(&self, reference: &Reference) -> Result<()> {
+    pub fn write(&self, reference: &Reference) -> Result<Option<u64>> {
         match reference {
-            Reference::Layout { path, tag } => self.write_layout(path, tag.as_deref().or(self.name)),
-            Reference::Archive { path, tag } => self.write_archive(path, tag.as_deref().or(self.name)),
+            Reference::Layout { path, tag } => self.write_layout(path, tag.as_deref().or(self.name))?,
+            Reference::Archive { path, tag } => self.write_archive(path, tag.as_deref().or(self.name))?,
+            Reference::Directory(path) => self.write_directory(path)?,
+            Reference::Engine(name) => engine::import(self, name)?,
+            Reference::Registry(name) => return self.push(&Repository::open(name)?).map(Some),
         }
+        Ok(None)
     }
 
     fn document(&self, digest: &Digest) -> Result<Document> {
         match self.added.get(digest) {
             Some(bytes) => Document::parse(bytes.clone()),
-            None => self.source.document(digest),
+            None => self.source.manifest(digest),
         }
     }
 
-    fn blob(&self, digest: &Digest) -> Result<(Box<dyn Read + '_>, u64)> {
+    fn blob(&self, digest: &Digest) -> Result<Box<dyn Read + '_>> {
         match self.added.get(digest) {
-            Some(bytes) => Ok((Box::new(bytes.as_slice()), bytes.len() as u64)),
-            None => Ok((self.source.open(digest)?, self.source.size(digest)?)),
+            Some(bytes) => Ok(Box::new(bytes.as_slice())),
+            None => self.source.open(digest),
         }
     }
 
-    /// Every blob with its size and bytes; the root is one.
+    /// Every blob with its size and bytes, manifests among them; the root is the last.
     fn each_blob(&self, mut write: impl FnMut(&Digest, u64, &mut dyn Read) -> Result<()>) -> Result<()> {
-        let root = self.root.digest();
-        write(&root, self.root.bytes.len() as u64, &mut self.root.bytes.as_slice())?;
         for descriptor in needed(self.root, &|digest| self.document(digest))? {
-            let (blob, size) = self.blob(&descriptor.digest)?;
-            write(&descriptor.digest, size, &mut Checked::new(blob, &descriptor.digest))?;
+            if descriptor.is_manifest() {
+                let manifest = self.document(&descriptor.digest)?;
+                write(&descriptor.digest, manifest.bytes.len() as u64, &mut manifest.bytes.as_slice())?;
+                continue;
+            }
+            let blob = self.blob(&descriptor.digest)?;
+            write(&descriptor.digest, descriptor.size, &mut Checked::new(blob, &descriptor.digest))?;
         }
-        Ok(())
+        write(&self.root.digest(), self.root.bytes.len() as u64, &mut self.root.bytes.as_slice())
+    }
+
+    /// Sends what the registry does not have; how many bytes.
+    fn push(&self, to: &Repository) -> Result<u64> {
+        let from = match self.source {
+            Blobs::Registry(from) => Some(from),
+            Blobs::Directory(_) | Blobs::Members { .. } => None,
+        };
+        let mut sent = 0;
+        let mut manifests = Vec::new();
+        for descriptor in needed(self.root, &|digest| self.document(digest))? {
+            if descriptor.is_manifest() {
+                manifests.push(self.document(&descriptor.digest)?);
+                continue;
+            }
+            let digest = &descriptor.digest;
+            let from = from.filter(|_| !self.added.contains_key(digest));
+            let checked =
+                || -> Result<Box<dyn Read + '_>> { Ok(Box::new(Checked::new(self.blob(digest)?, digest))) };
+            sent += to.push_blob(digest, descriptor.size, from, checked)?;
+        }
+        // An index needs what it lists.
+        for manifest in manifests.iter().rev() {
+            to.push_manifest(manifest, false)?;
+        }
+        to.push_manifest(self.root, true)?;
+        Ok(sent)
+    }
+
+    /// skopeo's directory of one image.
+    fn write_directory(&self, path: &Path) -> Result<()> {
+        make_directory(path)?;
+        for descriptor in needed(self.root, &|digest| self.document(digest))? {
+            let digest = &descriptor.digest;
+            if descriptor.is_manifest() {
+                let name = format!("{}.manifest.json", digest.hex());
+                write_file(&path.join(name), &mut self.document(digest)?.bytes.as_slice())?;
+            } else {
+                write_file(&path.join(digest.hex()), &mut Checked::new(self.blob(digest)?, digest))?;
+            }
+        }
+        write_file(&path.join("version"), &mut &b"Directory Transport Version: 1.1\n"[..])?;
+        write_file(&path.join("manifest.json"), &mut self.root.bytes.as_slice())
     }
 
     fn write_layout(&self, path: &Path, name: Option<&str>) -> Result<()> {
         let blobs = path.join("blobs/sha256");
         for directory in [path, &path.join("blobs"), &blobs] {
-            if !directory.is_dir() {
-                let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
-                let parent = Directory::open(parent.unwrap_or(Path::new(".")))?;
-                store::make_directory(&parent.place(directory.file_name().unwrap_or_default()))?;
-            }
+            make_directory(directory)?;
         }
         let index = match Source::open(&path.join("index.json")) {
             Ok(source) => Document::parse(source.read()?)?.value().clone(),
@@ -172,6 +220,15 @@ fn with_image(mut index: Value, root: &Document, name: Option<&str>) -> Value {
         manifests.push(descriptor);
     }
     index
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = Directory::open(parent.unwrap_or(Path::new(".")))?;
+    store::make_directory(&parent.place(path.file_name().unwrap_or_default()))
 }
 
 fn write_file(path: &Path, bytes: &mut dyn Read) -> Result<()> {

@@ -89,6 +89,9 @@ struct ImageFacts {
     output: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_digest: Option<String>,
+    /// Bytes of blobs that a registry was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent: Option<u64>,
 }
 
 /// A tree of files.
@@ -317,7 +320,7 @@ impl ImageFacts {
     fn new(facts: &outcome::ImageFacts) -> Self {
         let (output, output_digest) = facts.output.clone().unzip();
         let (digest, not_scanned) = (facts.digest.clone(), facts.not_scanned.clone());
-        Self { digest, layers: facts.layers, not_scanned, output, output_digest }
+        Self { digest, layers: facts.layers, not_scanned, output, output_digest, sent: facts.sent }
     }
 }
 

@@ -170,7 +170,13 @@ fn write_image(out: &mut String, facts: &ImageFacts, is_clean: bool) -> fmt::Res
     let plural = if facts.layers == 1 { "" } else { "s" };
     writeln!(out, "image: {}, {} layer{plural}", facts.digest, facts.layers)?;
     match &facts.output {
-        Some((output, digest)) => writeln!(out, "written to {}: {digest}", Escaped::text(output)),
+        Some((output, digest)) => {
+            write!(out, "written to {}: {digest}", Escaped::text(output))?;
+            match facts.sent {
+                Some(sent) => writeln!(out, ", {sent} bytes sent"),
+                None => writeln!(out),
+            }
+        }
         None if is_clean && facts.is_complete() => {
             writeln!(out, "clean: no vsyscall to patch")
         }
