@@ -78,3 +78,6 @@ pub const LINK_STEPS: usize = 8;
 
 /// Largest manifest or configuration of an image that is read: registries refuse more than 4 MiB.
 pub const DOCUMENT_BYTES: u64 = 16 << 20;
+
+/// Layers of one image: engines refuse more than 127.
+pub const IMAGE_LAYERS: usize = 1024;

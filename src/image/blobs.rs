@@ -1,7 +1,7 @@
 //! Where the documents and layers of an image are read from: a layout on the disk, or an archive of any
 //! generation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt as _;
@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use super::document::{Descriptor, Digest, Document, media_type};
 use super::engine;
+use super::layer::Layer;
+use super::legacy::{self, OldBlob, OldLayer};
 use super::reference::Reference;
 use super::registry::Repository;
 use super::tar::{Archive, Kind};
@@ -23,7 +25,15 @@ const BUFFER: usize = 256 << 10;
 
 /// The blobs of an image.
 #[derive(Debug)]
-pub enum Blobs {
+pub struct Blobs {
+    place: Place,
+    /// Documents that were made of those of an old image.
+    made: HashMap<Digest, Vec<u8>>,
+}
+
+/// Where blobs are.
+#[derive(Debug)]
+enum Place {
     /// A directory with a file for each, by the digits of its digest: in a layout, or skopeo's own.
     Directory(PathBuf),
     /// A repository in a registry.
@@ -36,8 +46,6 @@ pub enum Blobs {
         members: HashMap<Vec<u8>, (u64, u64)>,
         /// The member that holds each blob of an archive without a layout.
         paths: HashMap<Digest, Vec<u8>>,
-        /// Documents that are in no member.
-        made: HashMap<Digest, Vec<u8>>,
     },
 }
 
@@ -69,6 +77,19 @@ impl Read for Part<'_> {
 }
 
 impl Blobs {
+    fn at(place: Place) -> Self {
+        Self { place, made: HashMap::new() }
+    }
+
+    /// The repository that they are in, where they are in a registry.
+    #[must_use]
+    pub fn repository(&self) -> Option<&Repository> {
+        match &self.place {
+            Place::Registry(repository) => Some(repository),
+            Place::Directory(_) | Place::Members { .. } => None,
+        }
+    }
+
     /// Reads the blob `digest`; whoever reads it all checks what it was.
     ///
     /// # Errors
@@ -78,9 +99,12 @@ impl Blobs {
             Error::new(ErrorKind::Malformed, format!("the image has no blob {digest}"))
                 .remedy("it is incomplete: get it again")
         };
-        match self {
-            Self::Registry(repository) => Ok(Box::new(repository.blob(digest)?)),
-            Self::Directory(path) => {
+        if let Some(bytes) = self.made.get(digest) {
+            return Ok(Box::new(bytes.as_slice()));
+        }
+        match &self.place {
+            Place::Registry(repository) => Ok(Box::new(repository.blob(digest)?)),
+            Place::Directory(path) => {
                 let blob = path.join(digest.hex());
                 let file = File::open(&blob).map_err(|error| match error.kind() {
                     std::io::ErrorKind::NotFound => missing(),
@@ -88,10 +112,7 @@ impl Blobs {
                 })?;
                 Ok(Box::new(BufReader::with_capacity(BUFFER, file)))
             }
-            Self::Members { file, members, paths, made } => {
-                if let Some(bytes) = made.get(digest) {
-                    return Ok(Box::new(bytes.as_slice()));
-                }
+            Place::Members { file, members, paths } => {
                 let of_layout = || [b"blobs/sha256/", digest.hex().as_bytes()].concat();
                 let path = paths.get(digest).cloned().unwrap_or_else(of_layout);
                 let &(at, size) = members.get(&path).ok_or_else(missing)?;
@@ -105,9 +126,10 @@ impl Blobs {
     /// # Errors
     /// Those of [`Blobs::document`].
     pub fn manifest(&self, digest: &Digest) -> Result<Document> {
-        match self {
-            Self::Registry(repository) => repository.manifest(Some(digest)),
-            Self::Directory(path) => {
+        match &self.place {
+            _ if self.made.contains_key(digest) => self.document(digest),
+            Place::Registry(repository) => repository.manifest(Some(digest)),
+            Place::Directory(path) => {
                 // skopeo has the manifests of an index under names of their own.
                 let own = path.join(format!("{}.manifest.json", digest.hex()));
                 if own.is_file() {
@@ -116,7 +138,7 @@ impl Blobs {
                     self.document(digest)
                 }
             }
-            Self::Members { .. } => self.document(digest),
+            Place::Members { .. } => self.document(digest),
         }
     }
 
@@ -157,21 +179,28 @@ impl Opened {
         let document = |path: PathBuf| Document::parse(Source::open(&path)?.read()?);
         match reference {
             Reference::Layout { path, tag } => {
-                let blobs = Blobs::Directory(path.join("blobs/sha256"));
+                let blobs = Blobs::at(Place::Directory(path.join("blobs/sha256")));
                 Self::of_layout(blobs, document(path.join("index.json"))?, tag.as_deref())
             }
             Reference::Directory(path) => {
                 let root = document(path.join("manifest.json"))?;
-                Ok(Self { blobs: Blobs::Directory(path.clone()), root, name: None })
+                Self::of_today(Blobs::at(Place::Directory(path.clone())), root, None)
             }
             Reference::Registry(name) => {
                 let repository = Repository::open(name)?;
-                let (root, name) = (repository.manifest(None)?, Some(repository.name()));
-                Ok(Self { blobs: Blobs::Registry(repository), root, name })
+                let (root, name) = (repository.manifest(None)?, repository.name());
+                Self::of_today(Blobs::at(Place::Registry(repository)), root, Some(name))
             }
             Reference::Engine(name) => engine::export(name),
             Reference::Archive { path, tag } => Self::of_archive(path, tag.as_deref()),
         }
+    }
+
+    /// The image of the manifest or index `root`, which is made a manifest of today where it is one of schema 1.
+    fn of_today(mut blobs: Blobs, root: Document, name: Option<String>) -> Result<Self> {
+        let root =
+            if root.value().get("fsLayers").is_some() { blobs.converted_schema1(&root)? } else { root };
+        Ok(Self { blobs, root, name })
     }
 
     fn of_layout(blobs: Blobs, index: Document, tag: Option<&str>) -> Result<Self> {
@@ -186,14 +215,20 @@ impl Opened {
         let file =
             |source: &Source| source.file().try_clone().map_err(|error| Error::io("cannot open", error));
         let members = members(&mut Archive::of_file(file(&source)?))?;
-        let mut blobs =
-            Blobs::Members { file: file(&source)?, members, paths: HashMap::new(), made: HashMap::new() };
+        let mut blobs = Blobs::at(Place::Members { file: file(&source)?, members, paths: HashMap::new() });
         if let Some(index) = blobs.member(b"index.json")? {
             return Self::of_layout(blobs, Document::parse(index)?, tag);
         }
+        if let Some(names) = blobs.member(b"repositories")?
+            && blobs.member(b"manifest.json")?.is_none()
+        {
+            return Self::of_repositories(blobs, &names, tag);
+        }
         let Some(list) = blobs.member(b"manifest.json")? else {
-            return Err(Error::new(ErrorKind::Malformed, "an archive without manifest.json and index.json: no image")
-                .remedy("archives of Docker before 1.10 are converted by loading and saving them with Docker 1.10 to 24"));
+            let message = "an archive without manifest.json, index.json and repositories: no image";
+            return Err(
+                Error::new(ErrorKind::Malformed, message).remedy("name an archive that an engine saved")
+            );
         };
         let list: Vec<Value> = serde_json::from_slice(&list)
             .map_err(|error| Error::new(ErrorKind::Malformed, format!("manifest.json: {error}")))?;
@@ -206,6 +241,21 @@ impl Opened {
         let root = blobs.manifest_of(image)?;
         let name = tag.map(str::to_owned).or_else(|| tags.first().cloned());
         Ok(Self { blobs, root, name })
+    }
+}
+
+impl Opened {
+    /// An archive of Docker before 1.10: `repositories` says which layer is the top of each image.
+    fn of_repositories(mut blobs: Blobs, names: &[u8], tag: Option<&str>) -> Result<Self> {
+        let names: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(names)
+            .map_err(|error| Error::new(ErrorKind::Malformed, format!("repositories: {error}")))?;
+        let images: Vec<(String, String)> = names
+            .into_iter()
+            .flat_map(|(name, tags)| tags.into_iter().map(move |(tag, top)| (format!("{name}:{tag}"), top)))
+            .collect();
+        let (name, top) = chosen(&images, |(name, _)| vec![name.as_str()], tag)?;
+        let root = blobs.converted_chain(top)?;
+        Ok(Self { root, name: Some(name.clone()), blobs })
     }
 }
 
@@ -279,7 +329,7 @@ fn resolved(base: &[u8], target: &[u8]) -> Vec<u8> {
 impl Blobs {
     /// The bytes of a small member of an archive.
     fn member(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        let Self::Members { file, members, .. } = self else { return Ok(None) };
+        let Place::Members { file, members, .. } = &self.place else { return Ok(None) };
         let Some(&(at, size)) = members.get(name) else { return Ok(None) };
         read_document(Part { file, at, end: at + size }).map(Some)
     }
@@ -306,7 +356,7 @@ impl Blobs {
             return Err(Error::new(ErrorKind::Malformed, message));
         }
         let mut layers = Vec::new();
-        let Self::Members { file, members, paths: places, .. } = self else {
+        let Place::Members { file, members, paths: places } = &mut self.place else {
             return Err(Error::new(ErrorKind::Malformed, "no archive"));
         };
         for (path, diff_id) in paths.into_iter().zip(diff_ids) {
@@ -333,10 +383,97 @@ impl Blobs {
             },
             "layers": layers,
         }));
-        if let Self::Members { made, .. } = self {
-            made.insert(manifest.digest(), manifest.bytes.clone());
-        }
+        self.made.insert(manifest.digest(), manifest.bytes.clone());
         Ok(manifest)
+    }
+
+    /// The manifest of the image whose topmost layer is `top`, in an archive of Docker before 1.10.
+    fn converted_chain(&mut self, top: &str) -> Result<Document> {
+        let missing = |member: &str| {
+            Error::new(ErrorKind::Malformed, format!("the archive has no member {member}"))
+                .remedy("it is incomplete: get it again")
+        };
+        let (mut layers, mut next) = (Vec::new(), Some(top.to_owned()));
+        while let Some(id) = next {
+            if layers.len() == limits::IMAGE_LAYERS {
+                let message = format!("more than {} layers, or a circle of them", limits::IMAGE_LAYERS);
+                return Err(Error::new(ErrorKind::Malformed, message));
+            }
+            let (config, content) = (format!("{id}/json"), format!("{id}/layer.tar"));
+            let v1 = self.member(config.as_bytes())?.ok_or_else(|| missing(&config))?;
+            let v1 = v1_config(&v1)?;
+            next = v1.get("parent").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
+            let Place::Members { file, members, paths } = &mut self.place else {
+                return Err(missing(&content));
+            };
+            let &(at, size) = members.get(content.as_bytes()).ok_or_else(|| missing(&content))?;
+            let (digest, diff_id) = Layer::new(Part { file, at, end: at + size })?.sums()?;
+            paths.insert(digest.clone(), content.into_bytes());
+            let is_compressed = digest != diff_id;
+            layers.push(OldLayer { v1, blob: Some(OldBlob { digest, diff_id, size, is_compressed }) });
+        }
+        layers.reverse();
+        Ok(self.keep_converted(&layers))
+    }
+
+    /// The manifest of today for one of schema 1, which lists the topmost layer first.
+    fn converted_schema1(&mut self, manifest: &Document) -> Result<Document> {
+        let list =
+            |key: &str| manifest.value().get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut layers = Vec::new();
+        for (layer, history) in list("fsLayers").iter().zip(&list("history")) {
+            let text = |value: &Value, key: &str| {
+                value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+            };
+            let v1 = v1_config(text(history, "v1Compatibility").as_bytes())?;
+            let is_empty = v1.get("throwaway").and_then(Value::as_bool).unwrap_or(false);
+            let blob = if is_empty {
+                None
+            } else {
+                let digest = Digest::parse(&text(layer, "blobSum"))?;
+                let mut size = 0;
+                let counted = Counted { reader: self.open(&digest)?, count: &mut size };
+                let (found, diff_id) = Layer::new(counted)?.sums()?;
+                if found != digest {
+                    let message = format!("the layer {digest} is something else: {found}");
+                    return Err(
+                        Error::new(ErrorKind::Mismatch, message).remedy("the image is damaged: get it again")
+                    );
+                }
+                let is_compressed = digest != diff_id;
+                Some(OldBlob { digest, diff_id, size, is_compressed })
+            };
+            layers.push(OldLayer { v1, blob });
+        }
+        layers.reverse();
+        Ok(self.keep_converted(&layers))
+    }
+
+    fn keep_converted(&mut self, layers: &[OldLayer]) -> Document {
+        let (manifest, config) = legacy::converted(layers);
+        self.made.insert(config.digest(), config.bytes);
+        self.made.insert(manifest.digest(), manifest.bytes.clone());
+        manifest
+    }
+}
+
+/// The configuration of one layer of an old image.
+fn v1_config(json: &[u8]) -> Result<serde_json::Map<String, Value>> {
+    serde_json::from_slice(json)
+        .map_err(|error| Error::new(ErrorKind::Malformed, format!("the configuration of a layer: {error}")))
+}
+
+/// Counts what somebody else reads.
+struct Counted<'a, R> {
+    reader: R,
+    count: &'a mut u64,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        *self.count += count as u64;
+        Ok(count)
     }
 }
 

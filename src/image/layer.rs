@@ -67,14 +67,22 @@ impl<'a> Layer<'a> {
         Ok(Self { reader: Summed { reader, sum: Sum::default() }, compressed })
     }
 
+    /// Reads to the end; the checksums of the blob and of what it holds.
+    ///
+    /// # Errors
+    /// `Io` where reading fails.
+    pub fn sums(mut self) -> Result<(Digest, Digest)> {
+        io::copy(&mut self.reader, &mut io::sink()).map_err(|error| Error::io("cannot read", error))?;
+        Ok((self.compressed.digest(), self.reader.sum.digest()))
+    }
+
     /// Reads to the end, and checks what was read against the digests that the image says.
     ///
     /// # Errors
     /// `Mismatch` where it is something else.
-    pub fn check(mut self, digest: Option<&Digest>, diff_id: Option<&Digest>) -> Result<()> {
-        io::copy(&mut self.reader, &mut io::sink()).map_err(|error| Error::io("cannot read", error))?;
-        let pairs =
-            [("digest", digest, self.compressed.digest()), ("diff_id", diff_id, self.reader.sum.digest())];
+    pub fn check(self, digest: Option<&Digest>, diff_id: Option<&Digest>) -> Result<()> {
+        let (own_digest, own_diff_id) = self.sums()?;
+        let pairs = [("digest", digest, own_digest), ("diff_id", diff_id, own_diff_id)];
         for (what, wanted, found) in pairs {
             if wanted.is_some_and(|wanted| *wanted != found) {
                 let wanted = wanted.map(ToString::to_string).unwrap_or_default();

@@ -9,6 +9,7 @@ pub mod blobs;
 pub mod document;
 mod engine;
 pub mod layer;
+pub mod legacy;
 pub mod merged;
 pub mod record;
 pub mod reference;

@@ -98,6 +98,10 @@ impl Repository {
             | OciDistributionError::UnauthorizedError { .. } => {
                 "log in with docker login, podman login or skopeo login"
             }
+            // The digest of a schema 1 manifest is not that of its bytes, which oci-client takes for damage.
+            OciDistributionError::DigestError(_) => {
+                "an image of before 2016 (schema 1)? skopeo copy docker://... dir:DIR gets it, then name dir:DIR"
+            }
             OciDistributionError::ImageManifestNotFoundError(_) => "check the name and the tag",
             _ => "check the name, the network and the registry",
         };
@@ -130,11 +134,6 @@ impl Repository {
         let (bytes, _) =
             self.runtime.block_on(pulled).map_err(|error| self.failed("cannot get from", &error))?;
         let document = Document::parse(bytes.to_vec())?;
-        if document.value().get("fsLayers").is_some() {
-            let message = "the registry has it as a schema 1 manifest of 2014 to 2016";
-            return Err(Error::new(ErrorKind::Malformed, message)
-                .remedy("convert it with skopeo copy --format oci, and name the result"));
-        }
         let wanted = digest.map(ToString::to_string).or_else(|| self.reference.digest().map(str::to_owned));
         if wanted.is_some_and(|wanted| wanted != document.digest().to_string()) {
             let message = format!("the registry gave something else: {}", document.digest());

@@ -78,10 +78,7 @@ impl Image<'_> {
 
     /// Sends what the registry does not have; how many bytes.
     fn push(&self, to: &Repository) -> Result<u64> {
-        let from = match self.source {
-            Blobs::Registry(from) => Some(from),
-            Blobs::Directory(_) | Blobs::Members { .. } => None,
-        };
+        let from = self.source.repository();
         let mut sent = 0;
         let mut manifests = Vec::new();
         for descriptor in needed(self.root, &|digest| self.document(digest))? {
