@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Unsafe,
     /// The command line asks for something that cannot be.
     Usage,
+    /// A network or a registry did not answer as it should; later it may.
+    Unavailable,
 }
 
 /// An error of this crate.

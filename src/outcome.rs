@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256;
 use crate::elf::Identity;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::explain::Line;
 use crate::plan::{Edit, Plan};
 use crate::site::Verdict;
 use crate::verify::Finding;
 
-/// The exit status; the worst of several is the greatest.
+/// The exit status; the worst of several is the greatest, which is not the greatest number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
     /// Nothing (left) to do.
@@ -20,6 +20,8 @@ pub enum Status {
     Clean,
     /// `scan`: something to patch; `patch`, `verify`, `revert`: something refused, or a finding.
     Findings,
+    /// A network or a registry failed; trying again may help.
+    Unavailable,
     /// Unreadable, malformed, no record, wrong usage.
     Failed,
 }
@@ -32,6 +34,7 @@ impl Status {
             Self::Clean => 0,
             Self::Findings => 1,
             Self::Failed => 2,
+            Self::Unavailable => 3,
         }
     }
 }
@@ -224,6 +227,14 @@ pub enum Unchanged {
     AlreadyOriginal,
 }
 
+impl Status {
+    /// What `error` means.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        if error.kind() == ErrorKind::Unavailable { Self::Unavailable } else { Self::Failed }
+    }
+}
+
 impl Kind {
     /// What the file is, where it cannot be looked into.
     #[must_use]
@@ -294,7 +305,7 @@ impl Target {
     #[must_use]
     pub fn status(&self, strict: bool) -> Status {
         let of_files =
-            self.files().map(|(_, result)| result.map_or(Status::Failed, |file| file.status(strict)));
+            self.files().map(|(_, result)| result.map_or_else(Status::of, |file| file.status(strict)));
         of_files.max().unwrap_or_default().max(self.tree().map_or(Status::Clean, Tree::own_status))
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use crate::image::reference::Access;
 use crate::session;
 
 const AFTER_HELP: &str = "\
@@ -15,6 +16,7 @@ Exit status, the same for all commands:
   1  scan: something to patch; patch, verify, revert: something refused, or a finding;
      all: a file that cannot be looked into (packed with UPX, for example)
   2  an error: unreadable, malformed, no record, wrong usage
+  3  a network or a registry failed; trying again may help
 Of several targets the worst status wins.
 
 A program that needs this dies with status 139 (SIGSEGV), and the kernel logs
@@ -94,6 +96,9 @@ pub struct Scan {
     /// What is looked at in directories.
     #[command(flatten)]
     pub walk: Walk,
+    /// How to get at registries.
+    #[command(flatten)]
+    pub registry: Registry,
     /// How far doubt counts.
     #[command(flatten)]
     pub strict: Strict,
@@ -140,6 +145,9 @@ pub struct Patch {
     /// What is looked at in directories.
     #[command(flatten)]
     pub walk: Walk,
+    /// How to get at registries.
+    #[command(flatten)]
+    pub registry: Registry,
     /// How far doubt counts.
     #[command(flatten)]
     pub strict: Strict,
@@ -155,9 +163,15 @@ pub struct Verify {
     /// of a directory var/lib/vsyspatch/record.json in it]
     #[arg(long, value_name = "PATH")]
     pub record: Option<PathBuf>,
+    /// The image that the patched one must come of
+    #[arg(long, value_name = "SRC")]
+    pub against: Option<PathBuf>,
     /// What is looked at in directories.
     #[command(flatten)]
     pub walk: Walk,
+    /// How to get at registries.
+    #[command(flatten)]
+    pub registry: Registry,
     /// How far doubt counts.
     #[command(flatten)]
     pub strict: Strict,
@@ -179,6 +193,9 @@ pub struct Revert {
     /// What becomes of attributes and names.
     #[command(flatten)]
     pub keep: Keep,
+    /// How to get at registries.
+    #[command(flatten)]
+    pub registry: Registry,
 }
 
 /// What is looked at in directories.
@@ -197,6 +214,37 @@ pub struct Walk {
     /// Number of threads [default: as many as processors]
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
+}
+
+/// How to get at registries.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Registries")]
+pub struct Registry {
+    /// false: accept certificates that nobody vouches for
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub tls_verify: bool,
+    /// Directory with certificates of further authorities (*.crt, *.pem)
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+    /// Who to be; without: what docker login and podman login know
+    #[arg(long, value_name = "USER:PASSWORD")]
+    pub creds: Option<String>,
+    /// File that docker login or podman login wrote
+    #[arg(long, value_name = "PATH")]
+    pub authfile: Option<PathBuf>,
+}
+
+impl Registry {
+    /// What the words mean.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        Access {
+            is_insecure: !self.tls_verify,
+            certificates: self.cert_dir.clone(),
+            credentials: self.creds.clone(),
+            credentials_file: self.authfile.clone(),
+        }
+    }
 }
 
 /// What becomes of attributes and names of a file that is replaced.

@@ -9,6 +9,7 @@ use super::args::{Args, Command, Common, Keep, Walk};
 use super::output::Output;
 use super::progress;
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::reference::Access;
 use crate::image::{self, Reference};
 use crate::outcome::{File, Found, Status, Target, Tree};
 use crate::report::json::{self, Document};
@@ -36,7 +37,7 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
                 (false, false) => Depth::Sites,
             };
             report.targets(scan.targets, |target| {
-                if let Some(reference) = Reference::parse(target.as_os_str())? {
+                if let Some(reference) = Reference::parse(target.as_os_str(), &scan.registry.access())? {
                     return image::scan(&reference, target).map(tree_found);
                 }
                 if !target.is_dir() {
@@ -55,8 +56,8 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
             let report = Report::new(common, output, "patch").strict(patch.strict.strict);
             let (destination, record) = (patch.destination.resolve(), patch.record);
             report.targets([patch.target], |target| {
-                if let Some(reference) = Reference::parse(target.as_os_str())? {
-                    let output = image_output(&reference, &destination)?;
+                if let Some(reference) = Reference::parse(target.as_os_str(), &patch.registry.access())? {
+                    let output = image_output(&reference, &destination, &patch.registry.access())?;
                     return image::patch(&reference, target, output.as_ref(), patch.always).map(tree_found);
                 }
                 if !target.is_dir() {
@@ -72,8 +73,14 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
             let report = Report::new(common, output, "verify").strict(verify.strict.strict);
             report.targets(verify.targets, |target| {
                 let record = verify.record.as_deref();
-                if let Some(reference) = Reference::parse(target.as_os_str())? {
-                    return image::verify(&reference, target).map(tree_found);
+                if let Some(reference) = Reference::parse(target.as_os_str(), &verify.registry.access())? {
+                    let access = verify.registry.access();
+                    let against = verify.against.as_ref().map(|word| {
+                        let unknown =
+                            || Error::new(ErrorKind::Usage, format!("{}: no image", word.display()));
+                        Reference::parse(word.as_os_str(), &access)?.ok_or_else(unknown)
+                    });
+                    return image::verify(&reference, target, against.transpose()?.as_ref()).map(tree_found);
                 }
                 if !target.is_dir() {
                     return session::verify(target, record).map(file);
@@ -86,8 +93,8 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
             let report = Report::new(common, output, "revert");
             let (destination, record) = (revert.destination.resolve(), revert.record.as_deref());
             report.targets([revert.target], |target| {
-                if let Some(reference) = Reference::parse(target.as_os_str())? {
-                    let output = image_output(&reference, &destination)?;
+                if let Some(reference) = Reference::parse(target.as_os_str(), &revert.registry.access())? {
+                    let output = image_output(&reference, &destination, &revert.registry.access())?;
                     return image::revert(&reference, target, output.as_ref()).map(tree_found);
                 }
                 if !target.is_dir() {
@@ -111,7 +118,11 @@ fn tree_found(tree: Tree) -> Found {
 }
 
 /// Where the image goes that comes of the one at `reference`; a path alone means the same kind of place.
-fn image_output(reference: &Reference, destination: &Destination) -> Result<Option<Reference>> {
+fn image_output(
+    reference: &Reference,
+    destination: &Destination,
+    access: &Access,
+) -> Result<Option<Reference>> {
     let output = match destination {
         Destination::DryRun => return Ok(None),
         Destination::To(output) => output,
@@ -120,7 +131,7 @@ fn image_output(reference: &Reference, destination: &Destination) -> Result<Opti
             return Err(Error::new(ErrorKind::Usage, message).remedy("name a place for the new image"));
         }
     };
-    let named = match (Reference::parse(output.as_os_str())?, reference) {
+    let named = match (Reference::parse(output.as_os_str(), access)?, reference) {
         (Some(named), _) => named,
         (None, Reference::Layout { .. }) => Reference::Layout { path: output.clone(), tag: None },
         (None, Reference::Directory(_)) => Reference::Directory(output.clone()),

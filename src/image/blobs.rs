@@ -186,8 +186,8 @@ impl Opened {
                 let root = document(path.join("manifest.json"))?;
                 Self::of_today(Blobs::at(Place::Directory(path.clone())), root, None)
             }
-            Reference::Registry(name) => {
-                let repository = Repository::open(name)?;
+            Reference::Registry { name, access } => {
+                let repository = Repository::open(name, access)?;
                 let (root, name) = (repository.manifest(None)?, repository.name());
                 Self::of_today(Blobs::at(Place::Registry(repository)), root, Some(name))
             }

@@ -351,12 +351,16 @@ fn required_record(merged: &Merged) -> Result<ImageRecord> {
     ImageRecord::from_json(json)
 }
 
-/// Checks the image `reference`, which the user calls `name`, against the record in it.
+/// Checks the image `reference`, which the user calls `name`, against the record in it, and that it comes of the
+/// image `against`.
 ///
 /// # Errors
 /// Those of [`scan`]; `Record` where the image has no record.
-pub fn verify(reference: &Reference, name: &Path) -> Result<Tree> {
-    struct Verify;
+pub fn verify(reference: &Reference, name: &Path, against: Option<&Reference>) -> Result<Tree> {
+    struct Verify {
+        /// Digests of the manifests that it may come of.
+        sources: Option<Vec<Digest>>,
+    }
     impl Work for Verify {
         fn on(
             &mut self,
@@ -366,6 +370,12 @@ pub fn verify(reference: &Reference, name: &Path) -> Result<Tree> {
         ) -> Result<Option<Document>> {
             let record = required_record(&seen.merged)?;
             tree.findings.extend(differences(&seen, &record)?);
+            let original = Digest::of(record.manifest.as_bytes());
+            if self.sources.as_ref().is_some_and(|sources| !sources.contains(&original)) {
+                let message =
+                    format!("it comes of the image {original}, not of the one that it is compared with");
+                tree.findings.push(finding("not-of-source", message, None));
+            }
             for mut program in seen.merged.programs {
                 let findings = program.findings.take();
                 tree.files.push(told(program, shown, |file| {
@@ -376,7 +386,16 @@ pub fn verify(reference: &Reference, name: &Path) -> Result<Tree> {
             Ok(None)
         }
     }
-    Ok(each(&Opened::open(reference)?, name, &mut Verify)?.0)
+    let sources = match against {
+        Some(against) => {
+            let source = Opened::open(against)?;
+            let listed = source.root.manifests()?.unwrap_or_default();
+            let digests = listed.into_iter().map(|descriptor| descriptor.digest);
+            Some(digests.chain([source.root.digest()]).collect())
+        }
+        None => None,
+    };
+    Ok(each(&Opened::open(reference)?, name, &mut Verify { sources })?.0)
 }
 
 /// Where the image is not the recorded one plus one layer, and where recorded files are gone.
@@ -409,8 +428,44 @@ fn differences(seen: &Seen, record: &ImageRecord) -> Result<Vec<verify::Finding>
     let is_base = layers.len() > base.len() && layers.iter().zip(&base).all(|(a, b)| a.digest == b.digest);
     if !is_base || !diff_ids.starts_with(&config.diff_ids()?) {
         findings.push(finding("layers-changed", "the layers are not those of the original plus one", None));
+        return Ok(findings);
+    }
+    // Layers on top are somebody else's work; without them, every word must be the patch's.
+    if layers.len() == base.len() + 1 {
+        let layer = NewLayer {
+            diff_id: diff_ids[base.len()].clone(),
+            digest: layers[base.len()].digest.clone(),
+            size: layers[base.len()].size,
+            labels: own_labels(&seen.config),
+        };
+        let expected = document::config_with(&config, &layer);
+        if expected.value() != seen.config.value() {
+            findings.push(finding(
+                "config-changed",
+                "the configuration has other changes than the patch's",
+                None,
+            ));
+        }
+        if document::manifest_with(&manifest, &seen.config, &layer).value() != seen.manifest.value() {
+            findings.push(finding(
+                "manifest-changed",
+                "the manifest has other changes than the patch's",
+                None,
+            ));
+        }
     }
     Ok(findings)
+}
+
+/// The labels that a patch gave to the image of `config`.
+fn own_labels(config: &Document) -> Vec<(String, String)> {
+    use label::{BASE_DIGEST, BASE_NAME, ORIGINAL_CONFIG, ORIGINAL_MANIFEST, VERSION};
+    let labels = config.value().pointer("/config/Labels");
+    let label = |key: &str| Some((key.to_owned(), labels?.get(key)?.as_str()?.to_owned()));
+    [BASE_DIGEST, VERSION, ORIGINAL_MANIFEST, ORIGINAL_CONFIG, BASE_NAME]
+        .into_iter()
+        .filter_map(label)
+        .collect()
 }
 
 /// Manifest and configuration of the original.

@@ -10,7 +10,12 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
     /// `docker://HOST[:PORT]/NAME[:TAG|@DIGEST]`: in a registry.
-    Registry(String),
+    Registry {
+        /// The name, without the transport.
+        name: String,
+        /// How to get at it.
+        access: Access,
+    },
     /// `dir:DIR`: skopeo's directory of one image.
     Directory(PathBuf),
     /// `docker-daemon:NAME` or `containers-storage:NAME`: an engine's own store, reached with skopeo.
@@ -31,6 +36,19 @@ pub enum Reference {
     },
 }
 
+/// How to get at registries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Certificates that nobody vouches for, and plain HTTP, will do.
+    pub is_insecure: bool,
+    /// Directory with certificates of further authorities (`*.crt`, PEM).
+    pub certificates: Option<PathBuf>,
+    /// `USER:PASSWORD`.
+    pub credentials: Option<String>,
+    /// File with credentials, as `docker login` writes it.
+    pub credentials_file: Option<PathBuf>,
+}
+
 /// Transports that skopeo knows and this does not.
 const UNKNOWN: [&str; 3] = ["ostree:", "sif:", "tarball:"];
 
@@ -43,7 +61,7 @@ impl Reference {
     ///
     /// # Errors
     /// `Usage` for a transport that is not known here.
-    pub fn parse(word: &OsStr) -> Result<Option<Self>> {
+    pub fn parse(word: &OsStr, access: &Access) -> Result<Option<Self>> {
         let Some(text) = word.to_str() else { return Ok(Self::at(Path::new(word))) };
         let split = |rest: &str| match rest.split_once(':') {
             Some((path, tag)) if !tag.is_empty() => (PathBuf::from(path), Some(tag.to_owned())),
@@ -51,7 +69,8 @@ impl Reference {
             None => (PathBuf::from(rest), None),
         };
         if let Some(name) = text.strip_prefix("docker://") {
-            return Ok(Some(Self::Registry(name.to_owned())));
+            let (name, access) = (name.to_owned(), access.clone());
+            return Ok(Some(Self::Registry { name, access }));
         }
         if let Some(path) = text.strip_prefix("dir:") {
             return Ok(Some(Self::Directory(PathBuf::from(path))));
@@ -98,7 +117,7 @@ fn is_tar(path: &Path) -> bool {
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (transport, path, tag) = match self {
-            Self::Registry(name) => return write!(f, "docker://{name}"),
+            Self::Registry { name, .. } => return write!(f, "docker://{name}"),
             Self::Directory(path) => return write!(f, "dir:{}", path.display()),
             Self::Engine(name) => return f.write_str(name),
             Self::Layout { path, tag } => ("oci", path, tag),

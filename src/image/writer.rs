@@ -43,7 +43,9 @@ impl Image<'_> {
             Reference::Archive { path, tag } => self.write_archive(path, tag.as_deref().or(self.name))?,
             Reference::Directory(path) => self.write_directory(path)?,
             Reference::Engine(name) => engine::import(self, name)?,
-            Reference::Registry(name) => return self.push(&Repository::open(name)?).map(Some),
+            Reference::Registry { name, access } => {
+                return self.push(&Repository::open(name, access)?).map(Some);
+            }
         }
         Ok(None)
     }

@@ -525,5 +525,6 @@ fn error_kind(kind: ErrorKind) -> &'static str {
         ErrorKind::Verification => "verification",
         ErrorKind::Unsafe => "unsafe",
         ErrorKind::Usage => "usage",
+        ErrorKind::Unavailable => "unavailable",
     }
 }
