@@ -134,8 +134,9 @@ mod tests {
 
     #[test]
     fn names_are_those_of_skopeo() {
-        let parsed =
-            |word: &str| Reference::parse(OsStr::new(word)).map(|found| found.map(|it| it.to_string()));
+        let parsed = |word: &str| {
+            Reference::parse(OsStr::new(word), &Access::default()).map(|found| found.map(|it| it.to_string()))
+        };
         assert_eq!(parsed("oci:a/b:v1").unwrap().unwrap(), "oci:a/b:v1");
         assert_eq!(
             parsed("docker-archive:a.tar:host/name:v1").unwrap().unwrap(),
