@@ -178,7 +178,7 @@ impl Repository {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         if granted.insert(name) {
             self.insistently("no access to", || {
-                self.client.auth(&self.reference, &self.auth, operation.clone())
+                self.client.auth(&self.reference, &self.auth, operation)
             })?;
         }
         Ok(())
