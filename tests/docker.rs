@@ -18,7 +18,7 @@ const DAEMON_LIMIT: Duration = Duration::from_secs(30);
 /// Status of a shell for a process that SIGSEGV ended: a vsyscall was made where the kernel has none.
 const SEGMENTATION_FAULT: i32 = 128 + 11;
 
-/// The Dockerfile that README.md shows for a tree in an archive; its last step is the patch.
+/// The Dockerfile of README.md; its last step is the patch.
 const DOCKERFILE: &str = include_str!("docker/Dockerfile");
 
 /// The step that undoes it.
@@ -134,6 +134,12 @@ fn context(dir: &Path) -> PathBuf {
     Ran::of(&mut tar).expect(0);
     fs::copy(static_program::build(), context.join("vsyspatch")).expect("a copy");
     context
+}
+
+#[test]
+fn the_dockerfile_is_the_one_that_people_read() {
+    let readme = fs::read_to_string(harness::root().join("README.md")).expect("README.md");
+    assert!(readme.contains(DOCKERFILE), "{DOCKERFILE}");
 }
 
 #[test]
