@@ -3,13 +3,16 @@
 //! Every step is this program again with the arguments that a user would type, in a fresh folder. What
 //! is shown is therefore what a user gets; and a process that denies itself vsyscalls is one of its own.
 
+use std::env;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::{self, Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use tempfile::TempDir;
 
 use crate::deny::{SIGNAL_BY_FILTER, SIGNAL_BY_KERNEL};
 use crate::digest::Sha256;
@@ -106,7 +109,7 @@ struct Ended {
 
 impl Teller<'_> {
     fn in_fresh_folder(&mut self) -> Result<(), Stop> {
-        let folder = tempfile::Builder::new().prefix("vsyspatch-demo.").tempdir();
+        let folder = fresh_folder();
         let folder = folder.map_err(|error| format!("cannot make a temporary folder: {error}"))?;
         let told = self.all_steps(folder.path());
         folder.close().map_err(|error| format!("cannot remove the temporary folder: {error}"))?;
@@ -216,10 +219,30 @@ impl Teller<'_> {
     }
 }
 
+/// In the temporary folder; an image of one static program has none, nor says where another would be.
+fn fresh_folder() -> io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("vsyspatch-demo.");
+    let is_bare = env::var_os("TMPDIR").is_none() && !env::temp_dir().exists();
+    if is_bare { builder.tempdir_in(env::current_dir()?) } else { builder.tempdir() }
+}
+
+/// How to run this program again; without `/proc` by the name it was called by.
+fn myself() -> PathBuf {
+    let called = || env::args_os().next().map(PathBuf::from);
+    let named = |name: &PathBuf| name.components().count() > 1;
+    match called().filter(|_| !Path::new(MYSELF).exists()) {
+        Some(name) if named(&name) => path::absolute(&name).unwrap_or(name),
+        Some(name) => name,
+        None => PathBuf::from(MYSELF),
+    }
+}
+
 fn command(color: bool, arguments: &[&str], folder: &Path) -> Command {
-    let mut command = Command::new(MYSELF);
+    let mut command = Command::new(myself());
     command.args(["--color", if color { "always" } else { "never" }]);
-    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    // Closed at once; there need not be a /dev/null.
+    command.args(arguments).current_dir(folder).stdin(Stdio::piped());
     command
 }
 

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Each phase is one place, borrows what the former made, and hands its result on; nothing is changed
-//! behind another phase's back. [`session`] runs the phases for one file and returns an [`outcome`];
-//! [`report`] and [`cli`] are the only ones that print.
+//! behind another phase's back. [`session`] runs the phases for one file and [`tree`] for all files of a
+//! directory; both return an [`outcome`]. [`report`] and [`cli`] are the only ones that print.
 //!
 //! * [`examine`] tells what kind of file the bytes are: a program, a relocatable object, an archive of objects.
 //!   `relocatable` links an object in memory, so that the rest of the engine sees a program.
@@ -32,7 +32,10 @@
 //! * [`explain`] turns what the scan noted of a site into a listing.
 //! * [`apply`] is mechanical, and revert is the inverse edits through the same code.
 //! * [`verify`] reads the final bytes back with another ELF parser than the one that planned.
-//! * [`store`] is the only module that touches the user's files.
+//! * [`store`] is the only module that touches the user's files: names in open directories, files that are read or
+//!   mapped, complete copies that replace a file, the root of a tree, copies of trees.
+//! * [`tree`] walks a directory with several threads, looks at each file once, records what it is about to do,
+//!   does it, and completes the record; a run that was killed is taken up where it was.
 //!
 //! # Invariants
 //!
@@ -50,8 +53,8 @@
 //! **Invariant: the engine takes bytes and gives values.** Everything below [`session`] is without files,
 //! clocks, printing and panics on any input; [`limits`] bounds what hostile input can cost.
 //!
-//! **Invariant: what is deliberately absent.** No `unsafe` but for one map of a file ([`store::mapped`]); no execution of what is patched; no rewriting
-//! of sections, symbols or debug information; no configuration.
+//! **Invariant: what is deliberately absent.** No `unsafe` but for one map of a file ([`store::mapped`]); no
+//! execution of what is patched; no rewriting of sections, symbols or debug information; no configuration.
 //!
 //! # Use as a library
 //!

@@ -131,6 +131,12 @@ fn add_command(tree: &Path) {
     }
 }
 
+/// Leaves of the tree what came out of the archive.
+fn remove_additions(tree: &Path) {
+    fs::remove_dir_all(tree.join(".test")).expect("the test's directory");
+    fs::remove_file(tree.join("init")).expect("the test's script");
+}
+
 #[test]
 fn programs_of_the_glibc_2_13_tree_run_where_the_kernel_has_no_vsyscalls() {
     if real_corpus().is_none() {
@@ -142,6 +148,7 @@ fn programs_of_the_glibc_2_13_tree_run_where_the_kernel_has_no_vsyscalls() {
     let Some(kernel) = kernel() else { return };
     let dir = temp_dir();
     let (old, new) = (rootfs::unpack(dir.path(), "old"), rootfs::unpack(dir.path(), "new"));
+    assert_eq!(rootfs::patch_tree(&new), 3, "libc, libpthread and mdadm");
     add_forms(dir.path(), &old, &new);
     let count = |boot: &Boot, outcome: &str| boot.forms.iter().filter(|form| form.ends_with(outcome)).count();
 
@@ -160,7 +167,6 @@ fn programs_of_the_glibc_2_13_tree_run_where_the_kernel_has_no_vsyscalls() {
     assert_eq!(emulating.statuses, statuses(0));
     assert_eq!(count(&emulating, " ok"), before.forms.len());
 
-    assert_eq!(rootfs::patch_tree(&new), 3, "libc, libpthread and mdadm");
     add_command(&new);
     let after = boot(&kernel, &new, "");
     assert!(!after.mapped, "this kernel has no vsyscall page");
@@ -174,4 +180,8 @@ fn programs_of_the_glibc_2_13_tree_run_where_the_kernel_has_no_vsyscalls() {
     // The demo's sample as delivered, and forms that were refused.
     let is_expected = |line: &String| line.contains("] sample[") || line.contains("] forms[");
     assert!(after.log.iter().all(is_expected), "{after:?}");
+
+    [&old, &new].into_iter().for_each(|tree| remove_additions(tree));
+    Ran::of(harness::vsyspatch().args(["revert", "--in-place"]).arg(&new)).expect(0);
+    rootfs::assert_same(&old, &new);
 }

@@ -6,6 +6,7 @@ pub mod layout;
 pub mod packages;
 pub mod rootfs;
 pub mod source;
+pub mod static_program;
 
 use std::fs;
 use std::io::Write as _;

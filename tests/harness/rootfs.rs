@@ -105,15 +105,23 @@ fn is_elf(file: &Path) -> bool {
     }
 }
 
-/// Patches in place every file of the tree that has something to patch; their number.
+/// Patches the whole tree in place, and verifies it; the number of files that were patched.
 pub fn patch_tree(tree: &Path) -> usize {
-    let dirty: Vec<_> = elf_files(tree)
-        .into_iter()
-        .filter(|file| super::scan(file).iter().any(|site| site.verdict == "patch"))
-        .collect();
-    for file in &dirty {
-        Ran::of(super::vsyspatch().args(["patch", "--in-place"]).arg(file)).expect(0);
-        Ran::of(super::vsyspatch().arg("verify").arg(file)).expect(0);
-    }
-    dirty.len()
+    let patched = Ran::of(super::vsyspatch().args(["patch", "--in-place", "--json"]).arg(tree)).expect(0);
+    Ran::of(super::vsyspatch().arg("verify").arg(tree)).expect(0);
+    super::files(&patched.json()).iter().filter(|file| file["outcome"] == "patched").count()
+}
+
+/// The two trees hold the same, under the same names, with the same modes and links.
+#[track_caller]
+pub fn assert_same(left: &Path, right: &Path) {
+    let names = |tree: &Path| {
+        let formats = ["-type", "d", "-printf", "%y %m %P\\n", "-o", "-printf", "%y %m %P %n %s %l\\n"];
+        let listed = Ran::of(Command::new("find").arg(tree).args(formats)).expect(0).stdout;
+        let mut lines: Vec<String> = listed.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(names(left), names(right));
+    Ran::of(Command::new("diff").args(["-r", "--no-dereference"]).args([left, right])).expect(0);
 }
