@@ -177,9 +177,7 @@ impl Repository {
         };
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         if granted.insert(name) {
-            self.insistently("no access to", || {
-                self.client.auth(&self.reference, &self.auth, operation)
-            })?;
+            self.insistently("no access to", || self.client.auth(&self.reference, &self.auth, operation))?;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ use entries::{Recorded, State};
 use look::{Looker, Purpose};
 use record::{Entry, TreeRecord};
 use record_file::RecordFile;
-use run::Job;
+use run::{Job, clean_up};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::outcome::{Action, Direction, File, Kind, Seen, Tree, TreeFile, Unchanged, Written};
@@ -205,6 +205,9 @@ pub fn patch(path: &Path, destination: &Destination, options: &Options, progress
     let mut record = record_file.read()?.unwrap_or_default();
     let mut failed = Vec::new();
     let before = record.unfinished.take();
+    if let Some(before) = before.as_ref().filter(|_| !dry_run) {
+        clean_up(&root, before, &record.files)?;
+    }
     let had_record = !record.files.is_empty();
     let mut known = Known::of(&root, std::mem::take(&mut record.files));
     let mut warnings = Vec::new();
@@ -254,7 +257,7 @@ pub fn patch(path: &Path, destination: &Destination, options: &Options, progress
         return Ok(finished(tree, begun));
     }
     if !work.is_empty() || before.is_some() || had_record {
-        let job = Job { root: &root, options, direction: Direction::Patch, before };
+        let job = Job { root: &root, options, direction: Direction::Patch };
         carry_out(&job, &mut tree, &mut record_file, record, work)?;
     }
     complete(&mut tree, copy)?;
@@ -298,6 +301,9 @@ pub fn revert(path: &Path, destination: &Destination, options: &Options) -> Resu
     let mut record_file = RecordFile::find(&root, options.record.as_deref())?;
     let mut record = required_record(&record_file)?;
     let before = record.unfinished.take();
+    if let Some(before) = before.as_ref().filter(|_| !dry_run) {
+        clean_up(&root, before, &record.files)?;
+    }
     let known = Known::of(&root, std::mem::take(&mut record.files));
     let mut tree = Tree { unfinished: before.as_ref().map(|run| run.direction), ..Tree::default() };
     tree.seen.candidates = known.recorded.len();
@@ -326,7 +332,7 @@ pub fn revert(path: &Path, destination: &Destination, options: &Options) -> Resu
         tree.files.extend(work.into_iter().map(|work| work.told(Direction::Revert, None, Ok(vec![]))));
         return Ok(finished(tree, begun));
     }
-    let job = Job { root: &root, options, direction: Direction::Revert, before };
+    let job = Job { root: &root, options, direction: Direction::Revert };
     carry_out(&job, &mut tree, &mut record_file, record, work)?;
     complete(&mut tree, copy)?;
     Ok(finished(tree, begun))

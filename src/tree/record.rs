@@ -130,7 +130,7 @@ impl TryFrom<RawPath> for TreePath {
             RawPath::Bytes { hex } => PathBuf::from(OsStr::from_bytes(&hex)),
         };
         let is_plain = path.components().all(|component| matches!(component, Component::Normal(_)));
-        if is_plain && !path.as_os_str().as_bytes().contains(&0) {
+        if is_plain && path.file_name().is_some() && !path.as_os_str().as_bytes().contains(&0) {
             return Ok(Self(path));
         }
         let message = format!("the path {} is none below the root of a tree", path.display());

@@ -23,8 +23,6 @@ pub struct Job<'a> {
     pub options: &'a Options,
     /// Towards the patched files, or back.
     pub direction: Direction,
-    /// The run before, where it was killed.
-    pub before: Option<Run>,
 }
 
 impl Job<'_> {
@@ -41,7 +39,6 @@ impl Job<'_> {
         work: &[Entry],
     ) -> Result<Vec<Result<Vec<String>>>> {
         let mut record = settled;
-        self.clean_up(record.files.iter().chain(work))?;
         let temporary = random_name();
         let directories = self.directories(work);
         if !work.is_empty() {
@@ -63,7 +60,7 @@ impl Job<'_> {
             .map(|entry| settle(self.root, entry, self.direction, self.options, &temporary))
             .collect();
         for (path, time) in &directories {
-            self.set_time(path, *time);
+            set_time(self.root, path, *time);
         }
         let mut is_finished = true;
         for (entry, done) in work.iter().zip(&done) {
@@ -90,24 +87,6 @@ impl Job<'_> {
         Ok(done)
     }
 
-    /// Removes what the run before was writing when it was killed.
-    fn clean_up<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> Result<()> {
-        let Some(before) = &self.before else { return Ok(()) };
-        // What is in a record can come from anybody: nothing else is ever removed.
-        if !before.temporary.starts_with(crate::store::pending::TEMPORARY) || before.temporary.contains('/') {
-            return Ok(());
-        }
-        for path in entries.flat_map(|entry| &entry.paths) {
-            if let Ok(place) = self.root.place(path.as_path()) {
-                remove_leftover(&place, OsStr::new(&before.temporary))?;
-            }
-        }
-        for (path, time) in &before.directories {
-            self.set_time(path.as_path(), *time);
-        }
-        Ok(())
-    }
-
     /// The directories of `work` with their modification times.
     fn directories(&self, work: &[Entry]) -> BTreeMap<PathBuf, Time> {
         let paths = work.iter().flat_map(|entry| &entry.paths);
@@ -118,12 +97,32 @@ impl Job<'_> {
         });
         times.collect()
     }
+}
 
-    /// Files were replaced in the directory at `path` by renaming: no change of it that anybody means.
-    fn set_time(&self, path: &Path, time: Time) {
-        let untouched = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-        if let Ok(directory) = self.root.subdirectory(path) {
-            directory.set_times(&Timestamps { last_access: untouched, last_modification: time.into() });
+/// Files were replaced in the directory at `path` by renaming: no change of it that anybody means.
+fn set_time(root: &Root, path: &Path, time: Time) {
+    let untouched = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    if let Ok(directory) = root.subdirectory(path) {
+        directory.set_times(&Timestamps { last_access: untouched, last_modification: time.into() });
+    }
+}
+
+/// Removes what the run `before` was writing when it was killed, beside the recorded files `entries`.
+///
+/// # Errors
+/// `Io` where it cannot be removed.
+pub fn clean_up(root: &Root, before: &Run, entries: &[Entry]) -> Result<()> {
+    // What is in a record can come from anybody: nothing else is ever removed.
+    if !before.temporary.starts_with(crate::store::pending::TEMPORARY) || before.temporary.contains('/') {
+        return Ok(());
+    }
+    for path in entries.iter().flat_map(|entry| &entry.paths) {
+        if let Ok(place) = root.place(path.as_path()) {
+            remove_leftover(&place, OsStr::new(&before.temporary))?;
         }
     }
+    for (path, time) in &before.directories {
+        set_time(root, path.as_path(), *time);
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 
 pub mod elf;
 pub mod layout;
+pub mod mtree;
 pub mod packages;
 pub mod rootfs;
 pub mod source;
