@@ -36,6 +36,7 @@
 //!   mapped, complete copies that replace a file, the root of a tree, copies of trees.
 //! * [`tree`] walks a directory with several threads, looks at each file once, records what it is about to do,
 //!   does it, and completes the record; a run that was killed is taken up where it was.
+//! * [`image`] reads the layers of an image as they stream by, and puts one more on top.
 //!
 //! # Invariants
 //!

@@ -142,6 +142,26 @@ fn the_dockerfile_is_the_one_that_people_read() {
     assert!(readme.contains(DOCKERFILE), "{DOCKERFILE}");
 }
 
+/// The image `old` without running anything of it: saved, patched, loaded again, and back to the same image.
+#[track_caller]
+fn from_the_outside(daemon: &Daemon, dir: &Path) {
+    let at = |name: &str| dir.join(name).to_str().expect("UTF-8").to_owned();
+    daemon.docker(&["save", "-o", &at("old.tar"), "old"]).expect(0);
+    let archive = |name: &str, tag: &str| format!("docker-archive:{}{tag}", at(name));
+    harness::tool(["patch", &archive("old.tar", ""), &archive("cured.tar", ":cured:1")]).expect(0);
+    daemon.docker(&["load", "-i", &at("cured.tar")]).expect(0);
+    for program in PROGRAMS {
+        daemon.run_denied("cured:1", &program).expect(0);
+    }
+    daemon.run_denied("cured:1", &["/bin/mdadm-too", "--version"]).expect(0);
+    daemon.docker(&["save", "-o", &at("saved.tar"), "cured:1"]).expect(0);
+    harness::tool(["verify", &archive("saved.tar", "")]).expect(0);
+    harness::tool(["revert", &archive("saved.tar", ""), &archive("back.tar", ":back:1")]).expect(0);
+    daemon.docker(&["load", "-i", &at("back.tar")]).expect(0);
+    let id = |name: &str| daemon.docker(&["inspect", "--format", "{{.Id}}", name]).expect(0).stdout;
+    assert_eq!(id("back:1"), id("old"));
+}
+
 #[test]
 fn an_image_is_patched_by_the_last_step_of_its_build() {
     if real_corpus().is_none() {
@@ -167,6 +187,8 @@ fn an_image_is_patched_by_the_last_step_of_its_build() {
     for program in PROGRAMS {
         daemon.run_denied("old", &program).expect(gone);
     }
+
+    from_the_outside(&daemon, dir.path());
 
     let built = daemon.build("new", DOCKERFILE, &context);
     assert!(built.stdout.contains("/bin/mdadm"), "{built}");

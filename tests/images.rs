@@ -127,7 +127,7 @@ fn tool(words: &[&str]) -> Ran {
 
 /// The paths that a scan lists, with further names, without the name of the image.
 fn scanned(image: &str) -> Vec<String> {
-    let json = tool(&["scan", "--json", image]).json();
+    let json = tool(&["scan", "--json", image]).report();
     let files = json["targets"][0]["files"].as_array().expect("files").clone();
     let short =
         |path: &Value| path.as_str().expect("a path").rsplit("v1:/").next().unwrap_or_default().to_owned();
@@ -176,12 +176,13 @@ fn the_new_image_differs_in_the_patched_files_alone_and_goes_back_to_the_last_by
     let top = files(&[("etc/text", b"no program")]);
     let source = image(dir.path(), &[base, top]);
     let output = format!("oci:{}:v1", dir.path().join("patched").display());
-    let patched = tool(&["patch", "--json", &source, &output]).expect(0).json();
+    let patched = tool(&["patch", "--json", &source, &output]).expect(0).report();
     assert_eq!(patched["summary"]["patched"], 4);
     assert_eq!(patched["targets"][0]["kind"], "image");
     let verified = tool(&["verify", &output, "--against", &source]).expect(0);
     assert!(verified.stdout.contains("verified"), "{verified}");
-    tool(&["scan", &output]).expect(0);
+    tool(&["scan", "--json", &output]).expect(0).report();
+    tool(&["verify", "--json", &output]).expect(0).report();
 
     let before = listing(&unpacked(&source, &dir.path().join("before")));
     let after = listing(&unpacked(&output, &dir.path().join("after")));
@@ -204,7 +205,7 @@ fn the_new_image_differs_in_the_patched_files_alone_and_goes_back_to_the_last_by
     }
 
     let back = format!("oci:{}:v1", dir.path().join("back").display());
-    tool(&["revert", &output, &back]).expect(0);
+    tool(&["revert", "--json", &output, &back]).expect(0).report();
     let layout = |name: &str| Layout(dir.path().join(name));
     assert_eq!(layout("back").image(), layout("image").image());
     let again = format!("oci:{}:v1", dir.path().join("again").display());
@@ -422,7 +423,8 @@ fn of_an_index_only_the_images_for_x86_64_change() {
     let root = layout.descriptor(INDEX, &index);
     let source = layout.finish(root);
     let output = dir.path().join("patched");
-    let patched = tool(&["patch", "--json", &source, &format!("oci:{}", output.display())]).expect(0).json();
+    let patched =
+        tool(&["patch", "--json", &source, &format!("oci:{}", output.display())]).expect(0).report();
     assert_eq!(patched["summary"]["patched"], 1);
     let written = Layout(output);
     let top: Value = serde_json::from_slice(&harness::read(&written.0.join("index.json"))).expect("JSON");
@@ -513,7 +515,7 @@ fn archives_of_all_generations_become_ones_that_todays_tools_read() {
         format!("dir:{}", of_schema1.display()),
     ] {
         assert_eq!(
-            tool(&["scan", "--json", &from]).expect(1).json()["summary"]["files_with_sites"],
+            tool(&["scan", "--json", &from]).expect(1).report()["summary"]["files_with_sites"],
             2,
             "{from}"
         );
@@ -609,7 +611,7 @@ fn a_registry_is_sent_the_new_layer_and_little_else() {
         .expect(0);
     tool(&["scan", &name("old")]).expect(1);
     for to in ["old-patched", "team/other"] {
-        let patched = tool(&["patch", "--json", &name("old"), &name(to)]).expect(0).json();
+        let patched = tool(&["patch", "--json", &name("old"), &name(to)]).expect(0).report();
         let sent = patched["targets"][0]["image"]["sent"].as_u64().expect("a number");
         assert!((1_000..65_536).contains(&sent), "{sent} bytes were sent");
         tool(&["verify", &name(to), "--against", &name("old")]).expect(0);

@@ -67,11 +67,11 @@ fn a_tree_is_patched_verified_and_reverted_to_the_last_time_stamp() {
     let before = listing(&tree);
     command(&["scan"], &tree).expect(1);
     assert!(differences(&before, &listing(&tree)).is_empty(), "a scan changes nothing");
-    let patched = command(&["patch", "--in-place", "--json"], &tree).expect(0).json();
+    let patched = command(&["patch", "--in-place", "--json"], &tree).expect(0).report();
     assert_eq!(patched["summary"]["patched"], 3);
     assert_eq!(patched["targets"][0]["kind"], "tree");
-    command(&["verify"], &tree).expect(0);
-    command(&["scan"], &tree).expect(0);
+    command(&["verify", "--json"], &tree).expect(0).report();
+    command(&["scan", "--json"], &tree).expect(0).report();
 
     let now = listing(&tree);
     let changed: Vec<&Path> = now
@@ -89,7 +89,7 @@ fn a_tree_is_patched_verified_and_reverted_to_the_last_time_stamp() {
     let inode = |name: &str| fs::metadata(tree.join(name)).expect("there").ino();
     assert!(inode("bin/program") == inode("bin/same") && inode("bin/same") == inode("sbin/again"));
 
-    let again = command(&["patch", "-i", "--json"], &tree).expect(0).json();
+    let again = command(&["patch", "-i", "--json"], &tree).expect(0).report();
     assert_eq!((&again["summary"]["patched"], &again["summary"]["already_patched"]), (&0.into(), &3.into()));
     command(&["revert", "--in-place"], &tree).expect(0);
     assert_eq!(differences(&before, &listing(&tree)), Vec::<String>::new());
@@ -165,7 +165,7 @@ fn patterns_say_what_is_looked_at() {
     let dir = temp_dir();
     let tree = tree(dir.path());
     let found = |words: &[&str]| {
-        let json = command(&[&["scan", "--json"], words].concat(), &tree).json();
+        let json = command(&[&["scan", "--json"], words].concat(), &tree).report();
         let files = json["targets"][0]["files"].as_array().expect("files").clone();
         files
             .iter()
@@ -301,7 +301,7 @@ fn deep_and_wide_trees_need_few_descriptors() {
         let script = format!("ulimit -n 200; exec \"$0\" {words} \"$1\"");
         Ran::of(Command::new("sh").arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_vsyspatch")).arg(&tree))
     };
-    let json = limited("patch -i --json").expect(0).json();
+    let json = limited("patch -i --json").expect(0).report();
     assert_eq!(json["summary"]["patched"], 4);
     assert!(json["summary"]["files"].as_u64() > Some(20_000));
     limited("verify").expect(0);

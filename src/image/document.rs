@@ -181,6 +181,13 @@ impl Document {
         self.value.get("mediaType").and_then(Value::as_str).unwrap_or(by_content)
     }
 
+    /// Whether the manifest has an annotation of the name `key`; Docker's have none at all.
+    #[must_use]
+    pub fn names(&self, key: &str) -> bool {
+        let is_named = self.value.get("annotations").is_some_and(|all| all.get(key).is_some());
+        is_named || self.media_type() == media_type::DOCKER_MANIFEST
+    }
+
     /// The manifests of an index; nothing for what is none.
     ///
     /// # Errors
@@ -301,6 +308,20 @@ pub fn manifest_with(manifest: &Document, config: &Document, layer: &NewLayer) -
     if !is_docker {
         add_labels(&mut value, "annotations", &layer.labels);
     }
+    Document::of(value)
+}
+
+/// The manifest without its topmost layer and the annotations `keys`, and with `config`.
+#[must_use]
+pub fn manifest_without_top(manifest: &Document, config: &Document, keys: &[&str]) -> Document {
+    let mut value = manifest.value.clone();
+    if let Some(layers) = value.get_mut("layers").and_then(Value::as_array_mut) {
+        layers.pop();
+    }
+    if let Some(annotations) = value.get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.retain(|key, _| !keys.contains(&key.as_str()));
+    }
+    set_descriptor(value.get_mut("config"), config);
     Document::of(value)
 }
 

@@ -42,6 +42,7 @@ mod label {
     pub const VERSION: &str = "dev.vsyspatch.version";
     pub const ORIGINAL_MANIFEST: &str = "dev.vsyspatch.original.manifest";
     pub const ORIGINAL_CONFIG: &str = "dev.vsyspatch.original.config";
+    pub const ALL: [&str; 5] = [BASE_DIGEST, VERSION, ORIGINAL_MANIFEST, ORIGINAL_CONFIG, BASE_NAME];
 }
 
 /// One image for x86-64, with everything in its final tree that there is something to say of.
@@ -423,10 +424,8 @@ fn differences(seen: &Seen, record: &ImageRecord) -> Result<Vec<verify::Finding>
         }
     }
     let (manifest, config) = originals(record)?;
-    let (layers, diff_ids) = (seen.manifest.layers()?, seen.config.diff_ids()?);
-    let base = manifest.layers()?;
-    let is_base = layers.len() > base.len() && layers.iter().zip(&base).all(|(a, b)| a.digest == b.digest);
-    if !is_base || !diff_ids.starts_with(&config.diff_ids()?) {
+    let (layers, diff_ids, base) = (seen.manifest.layers()?, seen.config.diff_ids()?, config.diff_ids()?);
+    if diff_ids.len() <= base.len() || !diff_ids.starts_with(&base) {
         findings.push(finding("layers-changed", "the layers are not those of the original plus one", None));
         return Ok(findings);
     }
@@ -446,7 +445,11 @@ fn differences(seen: &Seen, record: &ImageRecord) -> Result<Vec<verify::Finding>
                 None,
             ));
         }
-        if document::manifest_with(&manifest, &seen.config, &layer).value() != seen.manifest.value() {
+        // An engine that had the image in its store makes a manifest of its own.
+        let is_as_written =
+            seen.manifest.names(label::ORIGINAL_MANIFEST) && holds_layers_of(&seen.manifest, &manifest)?;
+        let expected = document::manifest_with(&manifest, &seen.config, &layer);
+        if is_as_written && expected.value() != seen.manifest.value() {
             findings.push(finding(
                 "manifest-changed",
                 "the manifest has other changes than the patch's",
@@ -459,13 +462,9 @@ fn differences(seen: &Seen, record: &ImageRecord) -> Result<Vec<verify::Finding>
 
 /// The labels that a patch gave to the image of `config`.
 fn own_labels(config: &Document) -> Vec<(String, String)> {
-    use label::{BASE_DIGEST, BASE_NAME, ORIGINAL_CONFIG, ORIGINAL_MANIFEST, VERSION};
     let labels = config.value().pointer("/config/Labels");
     let label = |key: &str| Some((key.to_owned(), labels?.get(key)?.as_str()?.to_owned()));
-    [BASE_DIGEST, VERSION, ORIGINAL_MANIFEST, ORIGINAL_CONFIG, BASE_NAME]
-        .into_iter()
-        .filter_map(label)
-        .collect()
+    label::ALL.into_iter().filter_map(label).collect()
 }
 
 /// Manifest and configuration of the original.
@@ -507,10 +506,8 @@ impl Work for Revert {
     ) -> Result<Option<Document>> {
         let record = required_record(&seen.merged)?;
         let (manifest, config) = originals(&record)?;
-        let (layers, base) = (seen.manifest.layers()?, manifest.layers()?);
-        let is_base =
-            layers.len() == base.len() + 1 && layers.iter().zip(&base).all(|(a, b)| a.digest == b.digest);
-        if !is_base {
+        let (diff_ids, base) = (seen.config.diff_ids()?, config.diff_ids()?);
+        if diff_ids.len() != base.len() + 1 || !diff_ids.starts_with(&base) {
             let message = "the image is not the original plus the layer of the patch";
             return Err(Error::new(ErrorKind::Mismatch, message)
                 .remedy("revert the image that the patch wrote, and put later layers on top again"));
@@ -530,10 +527,22 @@ impl Work for Revert {
             };
             tree.files.push(told(program, shown, |_| Action::Written(written)));
         }
+        // Where an engine compressed the layers anew, the image is the same and its manifest another one.
+        let manifest = if holds_layers_of(&seen.manifest, &manifest)? {
+            manifest
+        } else {
+            document::manifest_without_top(&seen.manifest, &config, &label::ALL)
+        };
         self.added.insert(config.digest(), config.bytes);
         self.added.insert(manifest.digest(), manifest.bytes.clone());
         Ok(Some(manifest))
     }
+}
+
+/// Whether the lowest layers of `manifest` are those of `base`, blob for blob.
+fn holds_layers_of(manifest: &Document, base: &Document) -> Result<bool> {
+    let (layers, base) = (manifest.layers()?, base.layers()?);
+    Ok(layers.len() >= base.len() && layers.iter().zip(&base).all(|(a, b)| a.digest == b.digest))
 }
 
 impl ImageFacts {

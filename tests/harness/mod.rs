@@ -147,6 +147,20 @@ impl Ran {
     }
 }
 
+impl Ran {
+    /// The report of the tool on stdout, which follows its schema.
+    #[track_caller]
+    pub fn report(&self) -> Value {
+        let schema: Value = serde_json::from_str(include_str!("../schema/report-1.json")).expect("JSON");
+        let schema = jsonschema::draft202012::new(&schema).expect("a JSON Schema");
+        let report = self.json();
+        let errors: Vec<String> =
+            schema.iter_errors(&report).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{}\n{report:#}", errors.join("\n"));
+        report
+    }
+}
+
 impl std::fmt::Display for Ran {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { line, status, stdout, stderr } = self;
