@@ -81,3 +81,7 @@ pub const DOCUMENT_BYTES: u64 = 16 << 20;
 
 /// Layers of one image: engines refuse more than 127.
 pub const IMAGE_LAYERS: usize = 1024;
+
+/// Largest program of an image that is looked at: it is held in memory, a few kilobytes of a hostile layer can
+/// become as much as it says, and the largest programs known, with debug information, are smaller.
+pub const IMAGE_PROGRAM_BYTES: u64 = 2 << 30;

@@ -3,6 +3,7 @@
 //! **Invariant:** a record never lies, whenever the tool is killed: it names the checksums of the file
 //! before and after, and says nothing about which of the two is there now. Whoever reads it compares.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{FileOffset, Vaddr};
@@ -63,10 +64,7 @@ impl Record {
     /// The record as the bytes of its file.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        // Strings and numbers only: this cannot fail.
-        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
-        json.push(b'\n');
-        json
+        written(self)
     }
 
     /// Reads a record back and checks it.
@@ -74,8 +72,7 @@ impl Record {
     /// # Errors
     /// `Record` for a version that is not known, or for what no record of ours can hold.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        check_version(json, SCHEMA)?;
-        serde_json::from_slice(json).map_err(unreadable)
+        read(json, SCHEMA)
     }
 }
 
@@ -83,18 +80,26 @@ fn unreadable(error: serde_json::Error) -> Error {
     Error::new(ErrorKind::Record, format!("not a record: {error}"))
 }
 
-/// Checks that `json` is a record of the version `schema`.
+/// `record` as the bytes of its file.
+pub(crate) fn written(record: &impl Serialize) -> Vec<u8> {
+    // Strings and numbers only: this cannot fail.
+    let mut json = serde_json::to_vec_pretty(record).unwrap_or_default();
+    json.push(b'\n');
+    json
+}
+
+/// The record of the version `schema` that `json` is.
 ///
 /// # Errors
-/// `Record` where it is not.
-pub(crate) fn check_version(json: &[u8], schema: &str) -> Result<()> {
+/// `Record` for another version, and for what is none.
+pub(crate) fn read<T: DeserializeOwned>(json: &[u8], schema: &str) -> Result<T> {
     #[derive(Deserialize)]
     struct Version {
         schema: String,
     }
     let found: Version = serde_json::from_slice(json).map_err(unreadable)?;
     if found.schema == schema {
-        return Ok(());
+        return serde_json::from_slice(json).map_err(unreadable);
     }
     let message = format!("the record has version {:?}; this tool knows {schema:?}", found.schema);
     Err(Error::new(ErrorKind::Record, message).remedy("use the version of vsyspatch that wrote it"))

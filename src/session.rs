@@ -160,13 +160,7 @@ pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>, keep
             return Ok(File { warnings, ..file });
         }
     };
-    let build_id = match &kind {
-        Kind::Elf(identity) => identity.build_id.clone(),
-        _ => None,
-    };
-    let patched = apply::apply(&opened.bytes, opened.sha256, &plan.edits)?;
-    let new_record = Record::of(&plan, opened.sha256, Sha256::of(&patched), build_id);
-    prove(&patched, &new_record)?;
+    let (new_record, patched) = proven(&opened.bytes, opened.sha256, &kind, &plan)?;
     let written = Written {
         direction: Direction::Patch,
         dry_run: *destination == Destination::DryRun,
@@ -249,8 +243,23 @@ fn copy_of_patched(
     Ok((Some(output.clone()), warnings))
 }
 
+/// The record of `plan`, and the patched bytes, which pass verification. `bytes` have the checksum `sha256`.
+///
+/// # Errors
+/// Those of [`apply::apply`]; `Verification` where the result does not prove right.
+pub(crate) fn proven(bytes: &[u8], sha256: Sha256, kind: &Kind, plan: &Plan) -> Result<(Record, Vec<u8>)> {
+    let build_id = match kind {
+        Kind::Elf(identity) => identity.build_id.clone(),
+        _ => None,
+    };
+    let patched = apply::apply(bytes, sha256, &plan.edits)?;
+    let record = Record::of(plan, sha256, Sha256::of(&patched), build_id);
+    prove(&patched, &record)?;
+    Ok((record, patched))
+}
+
 /// Verifies bytes that `record.patched` was just computed from.
-pub(crate) fn prove(patched: &[u8], record: &Record) -> Result<()> {
+fn prove(patched: &[u8], record: &Record) -> Result<()> {
     let findings = verify::verify_hashed(patched, record.patched, record);
     let Some(first) = findings.first() else { return Ok(()) };
     let message = format!(

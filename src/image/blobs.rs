@@ -7,9 +7,9 @@ use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::document::{Descriptor, Digest, Document, media_type};
+use super::document::{self, Descriptor, Digest, Document, media_type};
 use super::engine;
 use super::layer::Layer;
 use super::legacy::{self, OldBlob, OldLayer};
@@ -369,20 +369,12 @@ impl Blobs {
             } else {
                 (media_type::OCI_LAYER, diff_id)
             };
-            layers.push(json!({ "mediaType": kind, "digest": digest.to_string(), "size": size }));
+            layers.push((kind, digest.clone(), size));
             places.insert(digest, path);
         }
         places.insert(config.digest(), config_path);
-        let manifest = Document::of(json!({
-            "schemaVersion": 2,
-            "mediaType": media_type::OCI_MANIFEST,
-            "config": {
-                "mediaType": media_type::OCI_CONFIG,
-                "digest": config.digest().to_string(),
-                "size": config.bytes.len(),
-            },
-            "layers": layers,
-        }));
+        let layers: Vec<_> = layers.iter().map(|(kind, digest, size)| (*kind, digest, *size)).collect();
+        let manifest = document::manifest_of(&config, &layers);
         self.made.insert(manifest.digest(), manifest.bytes.clone());
         Ok(manifest)
     }

@@ -237,6 +237,22 @@ impl Document {
     }
 }
 
+/// A manifest of `config` and of layers with these media types, digests and sizes, the lowest first.
+#[must_use]
+pub fn manifest_of(config: &Document, layers: &[(&str, &Digest, u64)]) -> Document {
+    let layer = |&(kind, digest, size): &(&str, &Digest, u64)| json!({ "mediaType": kind, "digest": digest.to_string(), "size": size });
+    Document::of(json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::OCI_MANIFEST,
+        "config": {
+            "mediaType": media_type::OCI_CONFIG,
+            "digest": config.digest().to_string(),
+            "size": config.bytes.len(),
+        },
+        "layers": layers.iter().map(layer).collect::<Vec<_>>(),
+    }))
+}
+
 /// A layer that is put on top of an image.
 #[derive(Debug)]
 pub struct NewLayer {

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::document::{Digest, Document, media_type};
+use super::document::{self, Digest, Document, media_type};
 
 /// A layer of an old image.
 #[derive(Debug)]
@@ -41,20 +41,11 @@ pub fn converted(layers: &[OldLayer]) -> (Document, Document) {
     config.insert("rootfs".into(), json!({ "type": "layers", "diff_ids": diff_ids }));
     config.insert("history".into(), layers.iter().map(history).collect());
     let config = Document::of(Value::Object(config));
-    let descriptor = |blob: &OldBlob| {
-        let kind = if blob.is_compressed { media_type::OCI_LAYER_GZIP } else { media_type::OCI_LAYER };
-        json!({ "mediaType": kind, "digest": blob.digest.to_string(), "size": blob.size })
+    let kind = |blob: &OldBlob| {
+        if blob.is_compressed { media_type::OCI_LAYER_GZIP } else { media_type::OCI_LAYER }
     };
-    let manifest = Document::of(json!({
-        "schemaVersion": 2,
-        "mediaType": media_type::OCI_MANIFEST,
-        "config": {
-            "mediaType": media_type::OCI_CONFIG,
-            "digest": config.digest().to_string(),
-            "size": config.bytes.len(),
-        },
-        "layers": blobs().map(descriptor).collect::<Vec<_>>(),
-    }));
+    let layers: Vec<_> = blobs().map(|blob| (kind(blob), &blob.digest, blob.size)).collect();
+    let manifest = document::manifest_of(&config, &layers);
     (manifest, config)
 }
 

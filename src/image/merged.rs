@@ -10,7 +10,6 @@ use std::path::PathBuf;
 
 use super::record::{self, Entry, ImageRecord};
 use super::tar::{self, Archive, Attributes, Kind};
-use crate::apply;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::examine::examine;
@@ -18,7 +17,7 @@ use crate::glance::{self, MAGIC};
 use crate::limits;
 use crate::outcome::{self, Action, File};
 use crate::record::Record;
-use crate::session::prove;
+use crate::session::proven;
 use crate::tree::record::TreePath;
 use crate::verify::{self, Finding};
 
@@ -221,6 +220,13 @@ impl Collector {
             self.merged.seen.candidates += 1;
             self.merged.seen.bytes += entry.size;
         }
+        if entry.size > limits::IMAGE_PROGRAM_BYTES {
+            let (attributes, is_plain) = (entry.attributes.clone(), false);
+            let result = Err(too_large(entry.size));
+            let program =
+                Program { layer, names: vec![], attributes, is_plain, result, patched: None, findings: None };
+            return Ok(Some(program));
+        }
         let bytes = content(entry, &magic[..size], archive)?;
         let recorded = self.recorded.get(&entry.path);
         let findings = recorded.map(|record| verify::verify_hashed(&bytes, Sha256::of(&bytes), record));
@@ -275,20 +281,24 @@ fn note_whiteout(path: &[u8], hidden: &mut Above) -> bool {
     true
 }
 
+fn too_large(size: u64) -> Error {
+    let most = limits::IMAGE_PROGRAM_BYTES;
+    Error::malformed(
+        0_u64,
+        format!("has {size} bytes, more than the {most} that are read of a program in an image"),
+    )
+}
+
 /// The whole content of `entry`, of which `head` was read.
 fn content<R: Read>(entry: &tar::Entry, head: &[u8], archive: &mut Archive<R>) -> Result<Vec<u8>> {
-    let too_large = |size: u64| {
-        let message = format!("has {size} bytes, more than the {} that any program has", limits::FILE_BYTES);
-        Error::malformed(0_u64, message)
-    };
-    if entry.size > limits::FILE_BYTES {
+    if entry.size > limits::IMAGE_PROGRAM_BYTES {
         return Err(too_large(entry.size));
     }
     let mut bytes = head.to_vec();
     bytes.resize(entry.size as usize, 0);
     archive.read_content(&mut bytes[head.len()..])?;
     let Some((pieces, size)) = &entry.sparse else { return Ok(bytes) };
-    if *size > limits::FILE_BYTES {
+    if *size > limits::IMAGE_PROGRAM_BYTES {
         return Err(too_large(*size));
     }
     let mut whole = vec![0; *size as usize];
@@ -319,16 +329,7 @@ fn examined(
     }
     let sha256 = Sha256::of(bytes);
     let patched = match plan.as_ref().filter(|plan| plan.has_edits()) {
-        Some(plan) => {
-            let patched = apply::apply(bytes, sha256, &plan.edits)?;
-            let build_id = match &kind {
-                outcome::Kind::Elf(identity) => identity.build_id.clone(),
-                _ => None,
-            };
-            let record = Record::of(plan, sha256, Sha256::of(&patched), build_id);
-            prove(&patched, &record)?;
-            Some((record, patched))
-        }
+        Some(plan) => Some(proven(bytes, sha256, &kind, plan)?),
         None => None,
     };
     let file = File {

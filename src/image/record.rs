@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::Document;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Record, Tool, check_version};
+use crate::record::{self, Record, Tool};
 use crate::tree::record::TreePath;
 
 /// The version of the format that this tool writes and reads.
@@ -60,10 +60,7 @@ impl ImageRecord {
     /// The record as the bytes of its file.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        // Strings and numbers only: this cannot fail.
-        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
-        json.push(b'\n');
-        json
+        record::written(self)
     }
 
     /// Reads a record back.
@@ -71,8 +68,6 @@ impl ImageRecord {
     /// # Errors
     /// `Record` for a version that is not known, or for what no record of ours can hold.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        check_version(json, SCHEMA)?;
-        serde_json::from_slice(json)
-            .map_err(|error| Error::new(ErrorKind::Record, format!("not a record: {error}")))
+        record::read(json, SCHEMA)
     }
 }

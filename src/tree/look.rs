@@ -8,15 +8,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::record::Entry;
 use super::{Progress, is_doubtful, walk};
-use crate::apply;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::examine::examine_searched;
 use crate::glance::{self, Glance};
-use crate::outcome::{Action, File, Kind};
-use crate::record::Record;
+use crate::outcome::{Action, File};
 use crate::search::Hit;
-use crate::session::{Depth, prove};
+use crate::session::{Depth, proven};
 use crate::site::Verdict;
 use crate::store::{Inode, Root, Source};
 
@@ -166,13 +164,7 @@ impl<'a> Looker<'a> {
         let sha256 = is_summed.then(|| Sha256::of(&bytes));
         let entry = match (&plan, sha256) {
             (Some(plan), Some(original)) if self.purpose == Purpose::Patch && plan.has_edits() => {
-                let patched = apply::apply(&bytes, original, &plan.edits)?;
-                let build_id = match &kind {
-                    Kind::Elf(identity) => identity.build_id.clone(),
-                    _ => None,
-                };
-                let record = Record::of(plan, original, Sha256::of(&patched), build_id);
-                prove(&patched, &record)?;
+                let (record, _) = proven(&bytes, original, &kind, plan)?;
                 Some(Entry::of(source, vec![path.to_owned()], record)?)
             }
             _ => None,

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::outcome::Direction;
-use crate::record::{Record, Tool};
+use crate::record::{self, Record, Tool};
 use crate::store::{self, Source};
 
 /// The version of the format that this tool writes and reads.
@@ -190,10 +190,7 @@ impl TreeRecord {
     /// The record as the bytes of its file.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        // Strings and numbers only: this cannot fail.
-        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
-        json.push(b'\n');
-        json
+        record::written(self)
     }
 
     /// Reads a record back and checks it.
@@ -201,9 +198,7 @@ impl TreeRecord {
     /// # Errors
     /// `Record` for a version that is not known, or for what no record of ours can hold.
     pub fn from_json(json: &[u8]) -> Result<Self> {
-        crate::record::check_version(json, SCHEMA)?;
-        let record: Self = serde_json::from_slice(json)
-            .map_err(|error| Error::new(ErrorKind::Record, format!("not a record: {error}")))?;
+        let record: Self = record::read(json, SCHEMA)?;
         if record.files.iter().any(|entry| entry.paths.is_empty()) {
             return Err(Error::new(ErrorKind::Record, "not a record: an entry has no path"));
         }
