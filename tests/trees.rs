@@ -376,7 +376,11 @@ fn copied(from: &Path, to: &Path) {
 fn files_only(listing: &Listing) -> Listing {
     listing
         .iter()
-        .filter(|(path, line)| !path.starts_with("var") && !line.starts_with('4'))
+        .filter(|(path, line)| {
+            !path.starts_with("var")
+                && !path.to_string_lossy().contains(".vsyspatch-")
+                && !line.starts_with('4')
+        })
         .map(|(a, b)| (a.clone(), b.clone()))
         .collect()
 }
@@ -412,17 +416,18 @@ fn can_be_finished_and_undone(tree: &Path, original: &Listing, is_timeless: bool
         "{what}"
     );
 
-    let has_record = other.join("var/lib/vsyspatch/record.json").exists();
-    if has_record {
+    if other.join("var/lib/vsyspatch/record.json").exists() {
         command(&["revert", "-i"], &other).expect(0);
     }
     let now = listing(&other);
-    // Without a record nothing is patched, and nobody knows whose the directories for it are.
-    let lists = if has_record && !is_timeless {
-        [original.clone(), now]
-    } else {
-        [files_only(original), files_only(&now)]
-    };
+    // Without a record nothing is patched; the next run removes what was made for one.
+    let left_over = |path: &&PathBuf| path.to_string_lossy().contains(".vsyspatch-");
+    let lists =
+        if is_timeless || now.keys().any(|path| left_over(&path)) || now.contains_key(Path::new("var")) {
+            [files_only(original), files_only(&now)]
+        } else {
+            [original.clone(), now]
+        };
     assert_eq!(differences(&lists[0], &lists[1]), Vec::<String>::new(), "{what}, undone");
     Ran::of(Command::new("rm").arg("-rf").args([tree, &other])).expect(0);
 }
