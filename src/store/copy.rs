@@ -96,8 +96,8 @@ impl CopiedTree {
             RenameFlags::NOREPLACE,
         )
         .map_err(cannot)?;
+        self.output.directory().sync();
         self.is_put = true;
-        self.output.directory().sync().map_err(|error| cannot_write(&self.output.path(), None, error))?;
         Ok(std::mem::take(&mut self.warnings))
     }
 }

@@ -86,9 +86,9 @@ pub fn remove_record(path: &Path) -> Result<()> {
 /// # Errors
 /// `Io` where it cannot be removed.
 pub fn remove(place: &Place) -> Result<()> {
-    let cannot = |error| pending::cannot_write(&place.path(), None, error);
-    place.unlink(AtFlags::empty()).map_err(cannot)?;
-    place.directory().sync().map_err(cannot)
+    place.unlink(AtFlags::empty()).map_err(|error| pending::cannot_write(&place.path(), None, error))?;
+    place.directory().sync();
+    Ok(())
 }
 
 /// Makes the directory `place`, with the permissions of system directories.
@@ -98,27 +98,14 @@ pub fn remove(place: &Place) -> Result<()> {
 pub fn make_directory(place: &Place) -> Result<()> {
     const MODE: u32 = 0o755;
     let made = rustix::fs::mkdirat(place.directory().fd(), place.name(), Mode::from_raw_mode(MODE));
-    let cannot = |error| pending::cannot_write(&place.path(), None, error);
-    made.map_err(|errno| cannot(errno.into()))?;
-    place.directory().sync().map_err(cannot)
+    made.map_err(|errno| pending::cannot_write(&place.path(), None, errno.into()))?;
+    place.directory().sync();
+    Ok(())
 }
 
-/// Removes the directory `place`, which is empty.
-///
-/// # Errors
-/// Those of `unlinkat`.
-pub fn remove_empty_directory(place: &Place) -> io::Result<()> {
-    place.unlink(AtFlags::REMOVEDIR)
-}
-
-/// Renames the directory `from` to `to`, where nothing is.
-///
-/// # Errors
-/// `Io` where it cannot be renamed.
-pub fn rename_directory(from: &Place, to: &Place) -> Result<()> {
-    let cannot = |error| pending::cannot_write(&to.path(), None, error);
-    from.rename(to).map_err(cannot)?;
-    to.directory().sync().map_err(cannot)
+/// Removes the directory `place` where it is empty.
+pub fn remove_empty_directory(place: &Place) {
+    let _ = place.unlink(AtFlags::REMOVEDIR);
 }
 
 /// Where the record of the file at `path` is, unless the user says otherwise: beside the file itself,

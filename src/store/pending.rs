@@ -96,13 +96,6 @@ pub fn random_name() -> OsString {
     format!("{TEMPORARY}{random:016x}").into()
 }
 
-/// Whether `name` is one that [`random_name`] makes.
-#[must_use]
-pub fn is_random_name(name: &str) -> bool {
-    name.strip_prefix(TEMPORARY)
-        .is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
 /// A complete, flushed file that is not in its place yet. Dropped, it vanishes.
 #[derive(Debug)]
 pub struct Pending {
@@ -196,7 +189,8 @@ pub(crate) fn write_new(place: &Place, temporary: Option<&OsStr>, bytes: &[u8], 
     rustix::fs::fchmod(&temporary.file, Mode::from_raw_mode(mode)).map_err(|errno| cannot(errno.into()))?;
     rustix::fs::fsync(&temporary.file).map_err(|errno| cannot(errno.into()))?;
     temporary.persist(place).map_err(cannot)?;
-    place.directory().sync().map_err(cannot)
+    place.directory().sync();
+    Ok(())
 }
 
 /// A file that grows under a temporary name. Dropped, it vanishes.
@@ -229,7 +223,7 @@ impl NewFile {
         rustix::fs::fchmod(file, Mode::from_raw_mode(MODE)).map_err(|errno| cannot(errno.into()))?;
         rustix::fs::fsync(file).map_err(|errno| cannot(errno.into()))?;
         self.temporary.persist(&self.place).map_err(cannot)?;
-        self.place.directory().sync().map_err(cannot)?;
+        self.place.directory().sync();
         Ok(())
     }
 }
@@ -274,7 +268,7 @@ pub(super) fn cannot_write(path: &Path, source: Option<&Source>, error: io::Erro
         }
         Some(Errno::ACCESS | Errno::PERM) => "no permission there; write elsewhere with -o",
         Some(Errno::NOENT) => "the directory must exist",
-        _ => "every file is as it was, or complete",
+        _ => "nothing was changed",
     };
     Error::io(format!("cannot write {}", path.display()), error).remedy(remedy)
 }
@@ -286,24 +280,12 @@ impl Pending {
         self.destination.path()
     }
 
-    /// Puts the file in its place, if `source` is still what was read, and flushes the directory.
+    /// Puts the file in its place, if `source` is still what was read. Names of a group follow each other;
+    /// each is the old or the new file.
     ///
     /// # Errors
     /// `Unsafe` where `source` changed, `Io` where renaming fails; the old file is there as it was.
     pub fn commit(self, source: &Source, mtime: Mtime) -> Result<()> {
-        let directory = self.destination.directory().clone();
-        self.put(source, mtime)?;
-        // The file is in its place: to call that a failure would be wrong, and the kernel flushes later.
-        let _ = directory.sync();
-        Ok(())
-    }
-
-    /// Puts the file in its place, if `source` is still what was read. Names of a group follow each other;
-    /// each is the old or the new file. The directories are left to be flushed.
-    ///
-    /// # Errors
-    /// `Unsafe` where `source` changed, `Io` where renaming fails; names that were not reached are as they were.
-    pub fn put(self, source: &Source, mtime: Mtime) -> Result<()> {
         source.check_unchanged()?;
         let path = self.destination();
         let cannot = |error| cannot_write(&path, Some(source), error);
@@ -323,14 +305,21 @@ impl Pending {
                 return Err(source.changed());
             }
         }
+        self.put(source)
+    }
+
+    fn put(self, source: &Source) -> Result<()> {
         let Self { temporary, destination, others, .. } = self;
         for (other, _) in &others {
             put_link(&temporary.place, other)
                 .map_err(|error| cannot_write(&other.path(), Some(source), error))?;
+            other.directory().sync();
         }
         temporary
             .persist(&destination)
-            .map_err(|error| cannot_write(&destination.path(), Some(source), error))
+            .map_err(|error| cannot_write(&destination.path(), Some(source), error))?;
+        destination.directory().sync();
+        Ok(())
     }
 }
 

@@ -4,11 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, DirEntry, Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -63,18 +62,6 @@ impl Directory {
         &self.path
     }
 
-    /// The names in it.
-    ///
-    /// # Errors
-    /// Those of reading it.
-    pub fn names(&self) -> io::Result<Vec<OsString>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let entries = Dir::new(rustix::fs::openat(&*self.fd, ".", flags, Mode::empty())?)?;
-        let name = |entry: DirEntry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
-        let names = entries.map(|entry| entry.map(name)).collect::<rustix::io::Result<Vec<OsString>>>()?;
-        Ok(names.into_iter().filter(|name| name != "." && name != "..").collect())
-    }
-
     /// The device that it is on; 0 where that cannot be told.
     #[must_use]
     pub fn device(&self) -> u64 {
@@ -83,13 +70,11 @@ impl Directory {
 
     /// A change of names is durable once the directory is flushed. Some file systems cannot: then the
     /// kernel's own write-back does it later, and either name is whole.
-    ///
-    /// # Errors
-    /// Those of a file system that fails.
-    pub fn sync(&self) -> io::Result<()> {
+    pub(super) fn sync(&self) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let synced = rustix::fs::openat(&*self.fd, ".", flags, Mode::empty()).and_then(rustix::fs::fsync);
-        unless_failed(synced)
+        if let Ok(fd) = rustix::fs::openat(&*self.fd, ".", flags, Mode::empty()) {
+            let _ = rustix::fs::fsync(fd);
+        }
     }
 
     /// When its entries and it were last changed.
@@ -100,22 +85,9 @@ impl Directory {
         Ok(times_of(&rustix::fs::fstat(&*self.fd)?))
     }
 
-    /// Sets them back: renaming a copy over a file is no change of the directory that anyone means. Who does
-    /// not own the directory may not.
-    ///
-    /// # Errors
-    /// Those of a file system that fails.
-    pub fn set_times(&self, times: &Timestamps) -> io::Result<()> {
-        unless_failed(rustix::fs::utimensat(&*self.fd, ".", times, AtFlags::empty()))
-    }
-}
-
-/// The result of a call that not every file system knows, and not everybody may make: it can be done without,
-/// unless the file system itself failed.
-pub(super) fn unless_failed(result: rustix::io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(errno @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) => Err(errno.into()),
-        _ => Ok(()),
+    /// Sets them back: renaming a copy over a file is no change of the directory that anyone means.
+    pub fn set_times(&self, times: &Timestamps) {
+        let _ = rustix::fs::utimensat(&*self.fd, ".", times, AtFlags::empty());
     }
 }
 
@@ -200,16 +172,6 @@ impl Place {
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
-    }
-
-    /// Opens the directory that is there, a symbolic link never.
-    ///
-    /// # Errors
-    /// Those of `openat`.
-    pub fn open_directory(&self) -> io::Result<Directory> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::openat(self.directory.fd(), &self.name, flags, Mode::empty())?;
-        Ok(Directory::new(Arc::new(fd), self.path()))
     }
 
     /// Opens what is there with `flags`, a symbolic link never.

@@ -3,8 +3,6 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use rustix::fs::FileType;
-
 use super::Options;
 use super::record::Entry;
 use crate::apply;
@@ -54,13 +52,9 @@ fn open(root: &Root, entry: &Entry) -> Result<(Vec<Named>, Vec<u8>)> {
     let mut first = Vec::new();
     for path in &entry.paths {
         let Some(place) = root.existing_place(path.as_path())? else { continue };
-        let Some(stat) = place.stat().map_err(|error| Error::io("cannot open", error))? else { continue };
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Error::new(
-                ErrorKind::Mismatch,
-                "is no regular file any more, but recorded as patched",
-            )
-            .remedy("it was replaced since, and is left as it is"));
+        let is_there = place.stat().map_err(|error| Error::io("cannot open", error))?.is_some();
+        if !is_there {
+            continue;
         }
         let source = Source::at(place)?;
         let same = named.iter().find(|other| other.source.inode() == source.inode());
@@ -201,7 +195,7 @@ pub fn settle(
         Direction::Patch => Mtime::Now,
         Direction::Revert => Mtime::Set(entry.mtime.0, entry.mtime.1),
     };
-    pending.put(&source, mtime)?;
+    pending.commit(&source, mtime)?;
     Ok(warnings)
 }
 

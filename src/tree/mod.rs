@@ -19,9 +19,9 @@ use std::time::Instant;
 
 use entries::{Recorded, State};
 use look::{Looker, Purpose};
-use record::{Entry, Run, TreeRecord};
+use record::{Entry, TreeRecord};
 use record_file::RecordFile;
-use run::Job;
+use run::{Job, clean_up};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::outcome::{Action, Direction, File, Kind, Seen, Tree, TreeFile, Unchanged, Written};
@@ -138,23 +138,6 @@ fn complete(tree: &mut Tree, copy: Option<CopiedTree>) -> Result<()> {
     Ok(())
 }
 
-/// The lock of the tree, where the record is whole or not there, wherever a run was killed.
-fn taken(root: &Root, options: &Options) -> Result<std::fs::File> {
-    let lock = root.lock()?;
-    if options.record.is_none() {
-        record_file::recover(root)?;
-    }
-    Ok(lock)
-}
-
-/// Removes what the run `before` left, unless nothing is to be written.
-fn clean_up(root: &Root, before: Option<&Run>, dry_run: bool) -> Result<()> {
-    match before {
-        Some(before) if !dry_run => run::clean_up(root, before),
-        _ => Ok(()),
-    }
-}
-
 /// What the record of a tree knows of, as it is now.
 #[derive(Default)]
 struct Known {
@@ -217,12 +200,14 @@ pub fn patch(path: &Path, destination: &Destination, options: &Options, progress
     let begun = Instant::now();
     let dry_run = *destination == Destination::DryRun;
     let (root, copy) = opened(path, destination)?;
-    let _lock = if dry_run { None } else { Some(taken(&root, options)?) };
+    let _lock = if dry_run { None } else { Some(root.lock()?) };
     let mut record_file = RecordFile::find(&root, options.record.as_deref())?;
     let mut record = record_file.read()?.unwrap_or_default();
     let mut failed = Vec::new();
     let before = record.unfinished.take();
-    clean_up(&root, before.as_ref(), dry_run)?;
+    if let Some(before) = before.as_ref().filter(|_| !dry_run) {
+        clean_up(&root, before, &record.files)?;
+    }
     let had_record = !record.files.is_empty();
     let mut known = Known::of(&root, std::mem::take(&mut record.files));
     let mut warnings = Vec::new();
@@ -312,11 +297,13 @@ pub fn revert(path: &Path, destination: &Destination, options: &Options) -> Resu
     let begun = Instant::now();
     let dry_run = *destination == Destination::DryRun;
     let (root, copy) = opened(path, destination)?;
-    let _lock = if dry_run { None } else { Some(taken(&root, options)?) };
+    let _lock = if dry_run { None } else { Some(root.lock()?) };
     let mut record_file = RecordFile::find(&root, options.record.as_deref())?;
     let mut record = required_record(&record_file)?;
     let before = record.unfinished.take();
-    clean_up(&root, before.as_ref(), dry_run)?;
+    if let Some(before) = before.as_ref().filter(|_| !dry_run) {
+        clean_up(&root, before, &record.files)?;
+    }
     let known = Known::of(&root, std::mem::take(&mut record.files));
     let mut tree = Tree { unfinished: before.as_ref().map(|run| run.direction), ..Tree::default() };
     tree.seen.candidates = known.recorded.len();
@@ -370,13 +357,8 @@ pub fn verify(path: &Path, options: &Options, progress: &Progress) -> Result<Tre
         tree.findings.push(finding("unfinished", message, None));
     }
     for (entry, error) in known.failed {
-        let path = root.shown(entry.path());
-        if error.kind() == ErrorKind::Mismatch {
-            let message = format!("{}: {error}", path.display());
-            tree.findings.push(finding("file-missing", message, None));
-        } else {
-            tree.files.push(TreeFile { path, result: Err(error) });
-        }
+        let message = format!("{}: {error}", root.shown(entry.path()).display());
+        tree.findings.push(finding("file-missing", message, None));
     }
     for Recorded { file, findings, .. } in known.recorded {
         let path = file.path.clone();
