@@ -23,6 +23,7 @@ use record::{Entry, TreeRecord};
 use record_file::RecordFile;
 use run::{Job, clean_up};
 
+use crate::apply;
 use crate::error::{Error, ErrorKind, Result};
 use crate::outcome::{Action, Direction, File, Kind, Seen, Tree, TreeFile, Unchanged, Written};
 use crate::session::{Depth, Destination, Keep};
@@ -173,16 +174,16 @@ impl Work {
     /// The file with what was done with it, or would be.
     fn told(self, direction: Direction, record: Option<&Path>, done: Result<Vec<String>>) -> TreeFile {
         let Self { entry, file } = self;
-        let sha256 = match direction {
-            Direction::Patch => entry.record.patched,
-            Direction::Revert => entry.record.original,
+        let (sha256, edits) = match direction {
+            Direction::Patch => (entry.record.patched, entry.record.edits),
+            Direction::Revert => (entry.record.original, apply::inverse(&entry.record.edits)),
         };
         let written = Written {
             direction,
             dry_run: record.is_none(),
             output: record.map(|_| file.path.clone()),
             sha256,
-            edits: entry.record.edits,
+            edits,
             record: record.map(Path::to_owned),
         };
         let path = file.path.clone();

@@ -199,6 +199,9 @@ impl TreeRecord {
     /// `Record` for a version that is not known, or for what no record of ours can hold.
     pub fn from_json(json: &[u8]) -> Result<Self> {
         let record: Self = record::read(json, SCHEMA)?;
+        if record.created.iter().any(|path| !Path::new(DIRECTORY).starts_with(path.as_path())) {
+            return Err(Error::new(ErrorKind::Record, "not a record: a directory was not made for it"));
+        }
         let is_nameless = |path: &TreePath| path.as_path().file_name().is_none();
         if record.files.iter().any(|entry| entry.paths.is_empty() || entry.paths.iter().any(is_nameless)) {
             return Err(Error::new(ErrorKind::Record, "not a record: an entry has no path"));
