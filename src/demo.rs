@@ -18,7 +18,7 @@ use crate::deny::{SIGNAL_BY_FILTER, SIGNAL_BY_KERNEL};
 use crate::digest::Sha256;
 
 /// Static, its `time()` written in the way of glibc 2.13's; made from `corpus/demo.s`.
-const SAMPLE: &[u8] = include_bytes!("../corpus/prebuilt/demo");
+pub(crate) const SAMPLE: &[u8] = include_bytes!("../corpus/prebuilt/demo");
 
 /// The program that runs, even where its file was replaced or removed meanwhile.
 const MYSELF: &str = "/proc/self/exe";
@@ -135,13 +135,13 @@ impl Teller<'_> {
     fn see_it_killed(&mut self, folder: &Path) -> Result<(), Stop> {
         self.say("\nRun without vsyscalls, it is gone before it can say a word:\n")?;
         let ended = self.step(folder, &["exec", "--", "./sample"])?;
-        let (by, what) = match ended.status.signal() {
-            Some(SIGNAL_BY_FILTER) => (
+        let (by, what) = match shell_status(ended.status) - 128 {
+            SIGNAL_BY_FILTER => (
                 DeniedBy::Filter,
                 "  killed by SIGSYS (status 159): this kernel emulates vsyscalls, so a seccomp filter denied\n  \
                  it here; a kernel with vsyscall=none ends it by SIGSEGV (status 139)\n",
             ),
-            Some(SIGNAL_BY_KERNEL) => (
+            SIGNAL_BY_KERNEL => (
                 DeniedBy::Kernel,
                 "  killed by SIGSEGV (status 139): this kernel has no vsyscalls (vsyscall=none)\n",
             ),

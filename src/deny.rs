@@ -1,17 +1,19 @@
-//! Runs a program with the vsyscall page denied, on a kernel that still emulates it.
+//! Runs a program, and everything that it starts, with vsyscalls denied, on a kernel that still emulates them.
 //!
-//! A seccomp filter sees an emulated call with the instruction pointer inside the page; no other code
-//! can be there. The process installs the filter on itself and becomes the program, so nothing is
-//! traced and no privilege is needed. A program that makes a vsyscall is killed by SIGSYS; with a
+//! A program that makes a vsyscall is killed by SIGSYS, or by SIGKILL where it would not die of SIGSYS; with a
 //! kernel that has no vsyscalls (`vsyscall=none`) it gets SIGSEGV before any filter is asked.
 
-use std::os::unix::process::CommandExt as _;
+use std::ffi::OsString;
+use std::io;
 use std::process::Command;
 
-use seccompiler::sock_filter;
+use rustix::process::{Signal, kill_process};
 
-use crate::error::{Error, ErrorKind};
-use crate::vsyscall::PAGE;
+use crate::error::Result;
+use crate::vsyscall::Entry;
+use crate::watch::filter::Verdict;
+use crate::watch::process::Thread;
+use crate::watch::{self, Ended};
 
 /// Signal that ends a program which makes a vsyscall under the filter: SIGSYS (a shell shows status 159).
 pub const SIGNAL_BY_FILTER: i32 = 31;
@@ -19,72 +21,42 @@ pub const SIGNAL_BY_FILTER: i32 = 31;
 /// Signal that ends it where the kernel itself has no vsyscalls: SIGSEGV (a shell shows status 139).
 pub const SIGNAL_BY_KERNEL: i32 = 11;
 
-// linux/bpf_common.h, linux/seccomp.h
-const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-const ALLOW: u32 = 0x7fff_0000; // SECCOMP_RET_ALLOW
-const KILL_PROCESS: u32 = 0x8000_0000; // SECCOMP_RET_KILL_PROCESS
-const IP_LOW: u32 = 8; // offset of instruction_pointer in struct seccomp_data, little-endian
-const IP_HIGH: u32 = IP_LOW + 4;
+/// A process that was killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Killed {
+    /// Its program; nothing where nothing tells.
+    pub program: Option<OsString>,
+    /// Its number, as this process sees it.
+    pub pid: Option<u32>,
+    /// The call that it made.
+    pub entry: Option<Entry>,
+}
 
-/// The filter: kill the process for any system call made at or above the vsyscall page.
+/// Runs `command` until the last process that it started has ended; `tell` hears of each that is killed.
 ///
-/// Nothing but the page is executable for a program up there, so its upper bound need not be tested.
-fn filter() -> Vec<sock_filter> {
-    let [high, low] = [(PAGE >> 32) as u32, PAGE as u32];
-    let statement = |code, k| sock_filter { code, jt: 0, jf: 0, k };
-    let jump = |code, k, jt, jf| sock_filter { code, jt, jf, k };
-    vec![
-        statement(LOAD_WORD, IP_HIGH),
-        jump(JUMP_IF_EQUAL, high, 0, 3), // else: allow
-        statement(LOAD_WORD, IP_LOW),
-        jump(JUMP_IF_AT_LEAST, low, 0, 1), // else: allow
-        statement(RETURN, KILL_PROCESS),
-        statement(RETURN, ALLOW),
-    ]
-}
-
-/// Denies vsyscalls to this process and becomes `command`. Returns only where that failed.
-pub fn exec(mut command: Command) -> Error {
-    if let Err(error) = seccompiler::apply_filter(&filter()) {
-        return Error::new(ErrorKind::Io, format!("cannot install the seccomp filter: {error}"));
-    }
-    let program = command.get_program().to_string_lossy().escape_debug().to_string();
-    Error::io(format!("cannot run {program}"), command.exec())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Runs the filter on one instruction pointer as the kernel's classic BPF machine does.
-    fn verdict(ip: u64) -> u32 {
-        let program = filter();
-        let (mut at, mut word) = (0, 0);
-        loop {
-            let step = &program[at];
-            at += 1;
-            let jump = |taken: bool| usize::from(if taken { step.jt } else { step.jf });
-            match step.code {
-                LOAD_WORD if step.k == IP_LOW => word = ip as u32,
-                LOAD_WORD if step.k == IP_HIGH => word = (ip >> 32) as u32,
-                JUMP_IF_EQUAL => at += jump(word == step.k),
-                JUMP_IF_AT_LEAST => at += jump(word >= step.k),
-                RETURN => return step.k,
-                _ => panic!("unknown step {step:?}"),
-            }
+/// # Errors
+/// `Io` where the program cannot be run, or watched.
+pub fn exec(command: Command, mut tell: impl FnMut(&Killed)) -> Result<Ended> {
+    let program = command.get_program().to_owned();
+    // Where nobody may listen the kernel kills, and does not say whom.
+    let watched = watch::start(command, Some(Verdict::Kill))?;
+    let is_heard = watched.is_heard();
+    let ended = watched.until_end(|listener, question| {
+        let thread = Thread::new(question.thread);
+        let (program, pid) = (thread.program(), thread.process());
+        let signal = if thread.is_ended_by(SIGNAL_BY_FILTER as u32) { Signal::SYS } else { Signal::KILL };
+        if !listener.is_waiting(question) {
+            return Ok(());
         }
-    }
-
-    #[test]
-    fn the_filter_kills_in_the_page_and_nowhere_a_program_can_be() {
-        for entry in crate::vsyscall::Entry::ALL {
-            assert_eq!(verdict(entry.address()), KILL_PROCESS, "{entry}");
+        tell(&Killed { program, pid, entry: Entry::at(question.instruction_pointer) });
+        match kill_process(question.thread, signal) {
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            result => result.map_err(io::Error::from),
         }
-        for ip in [0, 0x40_1000, 0xff60_0400, 0x7fff_ff60_0400, PAGE - 1, 0xffff_fffe_ff60_0400] {
-            assert_eq!(verdict(ip), ALLOW, "{ip:#x}");
-        }
+    });
+    let ended = ended.map_err(|error| crate::error::Error::io("cannot watch the program", error))?;
+    if ended == Ended::Killed(SIGNAL_BY_FILTER) && !is_heard {
+        tell(&Killed { program: Some(program), pid: None, entry: None });
     }
+    Ok(ended)
 }

@@ -1,6 +1,7 @@
 //! SHA-256 of a file's bytes, as a value.
 
 use std::fmt;
+use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -14,6 +15,28 @@ impl Sha256 {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// The checksum of what went into `hasher`.
+    #[must_use]
+    pub(crate) fn finished(hasher: sha2::Sha256) -> Self {
+        Self(hasher.finalize().into())
+    }
+
+    /// The checksum of all that `reader` gives.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn read(mut reader: impl Read) -> io::Result<Self> {
+        const BLOCK: usize = 256 << 10;
+        let mut hasher = sha2::Sha256::new();
+        let mut block = vec![0; BLOCK];
+        loop {
+            match reader.read(&mut block)? {
+                0 => return Ok(Self::finished(hasher)),
+                count => hasher.update(&block[..count]),
+            }
+        }
     }
 }
 

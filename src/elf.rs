@@ -15,6 +15,7 @@ use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::search::Hit;
+use crate::vdso::{Page, Start};
 
 /// Pages are this big on x86-64; the kernel maps whole ones.
 pub const PAGE_SIZE: u64 = 0x1000;
@@ -127,7 +128,7 @@ pub(crate) struct Section<'a> {
 }
 
 /// The entries of the dynamic table that the analysis uses; addresses unless said otherwise.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Dynamic {
     pub(crate) symtab: Option<u64>,
     pub(crate) strtab: Option<u64>,
@@ -135,12 +136,15 @@ pub(crate) struct Dynamic {
     pub(crate) hash: Option<u64>,
     pub(crate) gnu_hash: Option<u64>,
     pub(crate) init: Option<u64>,
+    /// File offset and address of the field that `init` stands in.
+    pub(crate) init_field: Option<(FileOffset, Vaddr)>,
     pub(crate) fini: Option<u64>,
     /// Address and size in bytes.
     pub(crate) rela: Option<(u64, u64)>,
     pub(crate) plt_rela: Option<(u64, u64)>,
     pub(crate) soname: Option<u64>,
-    pub(crate) needs_libraries: bool,
+    /// Names of needed libraries, as offsets into the string table.
+    pub(crate) needed: Vec<u64>,
     pub(crate) is_pie: bool,
 }
 
@@ -290,6 +294,26 @@ impl<'a> Image<'a> {
             }
     }
 
+    /// The program header table: its offset, and its entries.
+    pub(crate) fn program_headers(&self) -> (FileOffset, &'a [ProgramHeader]) {
+        let (start, end) = self.tables[0];
+        let count = end.saturating_sub(start) as usize / size_of::<ProgramHeader>();
+        // They were read before.
+        (FileOffset(start), self.bytes.read_slice_at(start, count).unwrap_or_default())
+    }
+
+    /// File offset behind the last byte that headers name.
+    pub(crate) fn named_end(&self) -> u64 {
+        let segments = self.segments.iter().map(|segment| segment.file_end().0);
+        let sections = self.sections.iter().map(|section| section.file.0.saturating_add(section.file.1));
+        segments.chain(sections).chain(self.tables.map(|(_, end)| end)).max().unwrap_or(0)
+    }
+
+    /// Whether the library `name` is needed.
+    pub(crate) fn needs(&self, name: &str) -> bool {
+        self.dynamic.needed.iter().any(|&at| dynamic_string(self, at).is_some_and(|needed| needed == name))
+    }
+
     /// How many bytes from `from` on belong to nothing that the headers name, up to something that they do
     /// name: a segment, a section, a header table. What stands behind all of these is not the program's,
     /// but may be somebody's (the payload of an installer), so that it is never unused.
@@ -388,8 +412,16 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
         read_program_header(&mut image, program_header);
     }
     let program = image.identity.file_type == FileType::Exec || image.dynamic.is_pie;
-    image.identity.is_static = program && image.identity.interp.is_none() && !image.dynamic.needs_libraries;
+    image.identity.is_static = program && image.identity.interp.is_none() && image.dynamic.needed.is_empty();
     image.identity.soname = image.dynamic.soname.and_then(|name| dynamic_string(&image, name));
+    // Of a patched program, the code of the page comes before its own.
+    if let Some(page) = image.entry_point.and_then(|init| Page::begun_at(&image, init, Start::Program)) {
+        image.entry_point = Some(page.next);
+    }
+    if let Some(page) = image.dynamic.init.and_then(|init| Page::begun_at(&image, Vaddr(init), Start::Object))
+    {
+        image.dynamic.init = Some(page.next.0);
+    }
     Ok(Parsed::Image(Box::new(image)))
 }
 
@@ -546,7 +578,7 @@ fn machine_name(machine: u16) -> String {
     name.into()
 }
 
-type ProgramHeader = elf::ProgramHeader64<Le>;
+pub(crate) type ProgramHeader = elf::ProgramHeader64<Le>;
 
 /// The program headers with their file offsets.
 fn program_headers<'a>(
@@ -702,7 +734,7 @@ fn read_program_header(image: &mut Image<'_>, p: &ProgramHeader) {
     if let Ok(Some(interp)) = p.interpreter(Le, image.bytes) {
         image.identity.interp = Some(String::from_utf8_lossy(interp).into_owned());
     } else if let Ok(Some(entries)) = p.dynamic(Le, image.bytes) {
-        image.dynamic = dynamic(entries);
+        image.dynamic = dynamic(entries, FileOffset(p.p_offset.get(Le)), Vaddr(p.p_vaddr.get(Le)));
     } else if p.p_type.get(Le) == elf::PT_GNU_EH_FRAME {
         image.eh_frame_hdr = VaddrRange::new(Vaddr(p.p_vaddr.get(Le)), p.p_memsz.get(Le));
     } else if p.p_type.get(Le) == elf::PT_GNU_RELRO {
@@ -742,10 +774,11 @@ fn note_has_ibt(mut properties: &[u8], note_type: u32) -> bool {
     false
 }
 
-fn dynamic(entries: &[elf::Dyn64<Le>]) -> Dynamic {
+/// What `entries` say, which stand at `offset` and `vaddr`.
+fn dynamic(entries: &[elf::Dyn64<Le>], offset: FileOffset, vaddr: Vaddr) -> Dynamic {
     let mut dynamic = Dynamic::default();
     let (mut rela_size, mut plt_size) = (0, 0);
-    for entry in entries {
+    for (index, entry) in entries.iter().enumerate() {
         let value = entry.d_val.get(Le);
         match entry.tag(Le) {
             elf::DT_NULL => break,
@@ -754,14 +787,18 @@ fn dynamic(entries: &[elf::Dyn64<Le>]) -> Dynamic {
             elf::DT_STRSZ => dynamic.strtab_size = value,
             elf::DT_HASH => dynamic.hash = Some(value),
             elf::DT_GNU_HASH => dynamic.gnu_hash = Some(value),
-            elf::DT_INIT => dynamic.init = Some(value),
+            elf::DT_INIT => {
+                let distance = (index * size_of::<elf::Dyn64<Le>>() + size_of::<u64>()) as u64;
+                dynamic.init = Some(value);
+                dynamic.init_field = Some((FileOffset(offset.0 + distance), vaddr.plus(distance)));
+            }
             elf::DT_FINI => dynamic.fini = Some(value),
             elf::DT_RELA => dynamic.rela = Some((value, 0)),
             elf::DT_RELASZ => rela_size = value,
             elf::DT_JMPREL => dynamic.plt_rela = Some((value, 0)),
             elf::DT_PLTRELSZ => plt_size = value,
             elf::DT_SONAME => dynamic.soname = Some(value),
-            elf::DT_NEEDED => dynamic.needs_libraries = true,
+            elf::DT_NEEDED => dynamic.needed.push(value),
             elf::DT_FLAGS_1 => dynamic.is_pie = value & elf::DF_1_PIE.0 != 0,
             _ => {}
         }

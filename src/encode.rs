@@ -113,29 +113,46 @@ fn filled(code: &[u8], len: usize) -> Option<Vec<u8>> {
     Some(after)
 }
 
+/// What stands in for the page keeps for its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kept {
+    /// What any function keeps (System V ABI).
+    AsFunction,
+    /// The registers, too, as the emulated page leaves them.
+    Registers,
+    /// These, and what the caller has below its stack pointer.
+    RegistersAndRedZone,
+}
+
 /// A stub that does what the entry does, for callers that call it as a function:
 /// ```text
 /// [endbr64]
-/// [push %rcx; push %r11]
+/// [lea -128(%rsp),%rsp; push %rcx; push %r11]
 /// mov $number,%eax
 /// syscall
-/// [pop %r11; pop %rcx]
+/// [pop %r11; pop %rcx; lea 128(%rsp),%rsp]
 /// ret
 /// ```
-/// `preserving`: the caller expects `rcx` and `r11` unchanged, as the emulated page leaves them.
-pub(crate) fn stub(number: u32, preserving: bool, ibt: bool) -> Vec<u8> {
-    let mut code = Vec::with_capacity(18);
+/// The bracketed lines as far as the caller expects more than a function keeps.
+pub(crate) fn stub(number: u32, kept: Kept, ibt: bool) -> Vec<u8> {
+    let mut code = Vec::with_capacity(35);
     if ibt {
         code.extend([0xf3, 0x0f, 0x1e, 0xfa]); // endbr64
     }
-    if preserving {
+    if kept == Kept::RegistersAndRedZone {
+        code.extend([0x48, 0x8d, 0x64, 0x24, 0x80]); // lea -128(%rsp),%rsp
+    }
+    if kept != Kept::AsFunction {
         code.extend([0x51, 0x41, 0x53]); // push %rcx; push %r11
     }
     code.push(0xb8); // mov $imm32,%eax
     code.extend(number.to_le_bytes());
     code.extend([0x0f, 0x05]); // syscall
-    if preserving {
+    if kept != Kept::AsFunction {
         code.extend([0x41, 0x5b, 0x59]); // pop %r11; pop %rcx
+    }
+    if kept == Kept::RegistersAndRedZone {
+        code.extend([0x48, 0x8d, 0xa4, 0x24, 0x80, 0, 0, 0]); // lea 128(%rsp),%rsp
     }
     code.push(0xc3); // ret
     code

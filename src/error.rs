@@ -34,6 +34,24 @@ pub enum ErrorKind {
     Unavailable,
 }
 
+impl ErrorKind {
+    /// The stable name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Io => "io",
+            Self::NotElf => "not-elf",
+            Self::Malformed => "malformed",
+            Self::Record => "record",
+            Self::Mismatch => "mismatch",
+            Self::Verification => "verification",
+            Self::Unsafe => "unsafe",
+            Self::Usage => "usage",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// An error of this crate.
 #[derive(Debug)]
 pub struct Error {
@@ -55,9 +73,18 @@ impl Error {
         Self::new(ErrorKind::Malformed, message).at(offset)
     }
 
-    /// A failed system call while doing `what`.
+    /// A failed system call while doing `what`. An error of this crate that comes by way of a reader stays what it is.
     pub fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
-        Self { source: Some(Box::new(source.into())), ..Self::new(ErrorKind::Io, what) }
+        match source.into().downcast::<Self>() {
+            Ok(own) => own,
+            Err(source) => Self { source: Some(Box::new(source)), ..Self::new(ErrorKind::Io, what) },
+        }
+    }
+
+    /// The same error as one of a part: a layer, a member of an archive, a document.
+    #[must_use]
+    pub fn within(self, part: impl fmt::Display) -> Self {
+        Self::new(self.kind, format!("{part}: {self}"))
     }
 
     /// The same error with the file offset that it is about.
@@ -88,6 +115,27 @@ impl Error {
     #[must_use]
     pub fn os_error(&self) -> Option<i32> {
         self.source.as_ref()?.downcast_ref::<std::io::Error>()?.raw_os_error()
+    }
+
+    /// Whether the same may succeed later, with nothing changed but the time: a registry that is busy, a disk that is
+    /// full, a network file system that does not answer.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        use rustix::io::Errno;
+        const PASSING: [Errno; 10] = [
+            Errno::NOSPC,
+            Errno::DQUOT,
+            Errno::IO,
+            Errno::STALE,
+            Errno::AGAIN,
+            Errno::BUSY,
+            Errno::TIMEDOUT,
+            Errno::NOMEM,
+            Errno::MFILE,
+            Errno::NFILE,
+        ];
+        let is_passing = |number: i32| PASSING.iter().any(|errno| errno.raw_os_error() == number);
+        self.kind == ErrorKind::Unavailable || self.os_error().is_some_and(is_passing)
     }
 
     /// The file offset that it is about, if there is one.

@@ -8,7 +8,7 @@ use crate::elf::{self, FileType, Identity, Parsed};
 use crate::error::{Error, Result};
 use crate::glance::ARCHIVE_MAGIC;
 use crate::outcome::Kind;
-use crate::plan::{Edit, Plan, PlannedSite};
+use crate::plan::{Edit, Plan, PlannedSite, Via};
 use crate::planner;
 use crate::relocatable::{self, Object};
 use crate::search::{self, Hit};
@@ -20,21 +20,22 @@ const THIN_ARCHIVE_MAGIC: &[u8] = b"!<thin>\n";
 /// First member of a Debian package, which is an archive, too.
 const DEBIAN_PACKAGE: &[u8] = b"debian-binary";
 
-/// What `bytes` are, and what to do about each site; no plan where they cannot hold one.
+/// What `bytes` are, and what to do about each site so that its calls become what `via` says; no plan where they cannot
+/// hold one.
 ///
 /// # Errors
 /// `NotElf` where the bytes are neither ELF nor an archive, `Malformed` with the offset of what lies.
-pub fn examine(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
-    examine_searched(bytes, None)
+pub fn examine(bytes: &[u8], via: Via) -> Result<(Kind, Option<Plan>)> {
+    examine_searched(bytes, via, None)
 }
 
 /// [`examine`] of a file that was searched before: with its `hits`, where these are known.
 ///
 /// # Errors
 /// Those of [`examine`].
-pub fn examine_searched(bytes: &[u8], hits: Option<Vec<Hit>>) -> Result<(Kind, Option<Plan>)> {
+pub fn examine_searched(bytes: &[u8], via: Via, hits: Option<Vec<Hit>>) -> Result<(Kind, Option<Plan>)> {
     if bytes.starts_with(ARCHIVE_MAGIC) {
-        return archive(bytes);
+        return archive(bytes, via);
     }
     if bytes.starts_with(THIN_ARCHIVE_MAGIC) {
         let what = "a thin archive: its members are files of their own, name these";
@@ -43,11 +44,11 @@ pub fn examine_searched(bytes: &[u8], hits: Option<Vec<Hit>>) -> Result<(Kind, O
     Ok(match elf::parse(bytes)? {
         Parsed::Image(mut image) => {
             image.known_hits = hits;
-            let plan = planner::settled(&image);
+            let plan = planner::planned(&image, via);
             (Kind::Elf(image.identity), Some(plan))
         }
         Parsed::Relocatable => {
-            let (identity, plan) = object(bytes)?;
+            let (identity, plan) = object(bytes, via)?;
             (Kind::Elf(identity), Some(plan))
         }
         Parsed::Unscannable(what) => (Kind::Unscannable(what), None),
@@ -56,23 +57,23 @@ pub fn examine_searched(bytes: &[u8], hits: Option<Vec<Hit>>) -> Result<(Kind, O
 }
 
 /// Identity and plan of the relocatable object `bytes`; one without an entry's address is not linked.
-fn object(bytes: &[u8]) -> Result<(Identity, Plan)> {
+fn object(bytes: &[u8], via: Via) -> Result<(Identity, Plan)> {
     if !(search::any_entry(bytes) && relocatable::may_hold_entry(bytes)) {
-        let plan = Plan { size: bytes.len() as u64, sites: Vec::new(), edits: Vec::new() };
+        let plan = Plan { size: bytes.len() as u64, sites: Vec::new(), edits: Vec::new(), not_vdso: None };
         return Ok((Identity::of_object(bytes), plan));
     }
     let object = Object::link(bytes)?;
     let image = object.image()?;
-    let plan = object.unlinked(&image, &planner::settled(&image));
+    let plan = object.unlinked(&image, &planner::planned(&image, via));
     Ok((image.identity, plan))
 }
 
 /// The plans of all objects in the archive `bytes`, as one.
-fn archive(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
+fn archive(bytes: &[u8], via: Via) -> Result<(Kind, Option<Plan>)> {
     let unreadable =
         |at: u64| move |error: object::Error| Error::malformed(at, format!("not a sound archive: {error}"));
     let file = ArchiveFile::parse(bytes).map_err(unreadable(0))?;
-    let mut whole = Plan { size: bytes.len() as u64, sites: Vec::new(), edits: Vec::new() };
+    let mut whole = Plan { size: bytes.len() as u64, sites: Vec::new(), edits: Vec::new(), not_vdso: None };
     let (mut members, mut objects) = (0, 0);
     let mut behind = ARCHIVE_MAGIC.len() as u64;
     for member in file.members() {
@@ -90,7 +91,7 @@ fn archive(bytes: &[u8]) -> Result<(Kind, Option<Plan>)> {
         let of_member = |error: Error| in_member(&error, &member, start);
         if let Parsed::Relocatable = elf::parse(data).map_err(of_member)? {
             objects += 1;
-            let (_, plan) = object(data).map_err(of_member)?;
+            let (_, plan) = object(data, via).map_err(of_member)?;
             append(&mut whole, plan, &String::from_utf8_lossy(member.name()), start);
         }
     }
@@ -105,6 +106,7 @@ fn in_member(error: &Error, member: &ArchiveMember<'_>, start: u64) -> Error {
 /// Adds the `plan` of a member that begins at offset `start`.
 fn append(whole: &mut Plan, plan: Plan, member: &str, start: u64) {
     let first = whole.edits.len();
+    whole.not_vdso = whole.not_vdso.take().or(plan.not_vdso);
     let moved = |offset: FileOffset| FileOffset(offset.0 + start);
     whole.edits.extend(plan.edits.into_iter().map(|edit| Edit { offset: moved(edit.offset), ..edit }));
     whole.sites.extend(plan.sites.into_iter().map(|site| PlannedSite {

@@ -1,7 +1,7 @@
 //! An open file -> whether it needs to be read as a whole: headers and segments stream by once, block by block,
 //! and nothing is decoded.
 
-use crate::elf::{self, Headers};
+use crate::elf::{self, Headers, Segment};
 use crate::error::Result;
 use crate::search::{self, Hit};
 use crate::store::Source;
@@ -68,6 +68,80 @@ pub fn glance(source: &Source, head: &[u8], buffer: &mut [u8]) -> Result<Glance>
     Ok(Glance::Unclear(None))
 }
 
+/// A look at a file that streams by once, from its begin to its end, and is not held.
+pub struct Passing {
+    size: u64,
+    /// What is searched for: in the segments of a program, or anywhere in an object or an archive.
+    headers: Option<Headers>,
+    hits: Vec<Hit>,
+    is_clean: bool,
+    /// The last bytes that went by, and behind them room for more.
+    buffer: Vec<u8>,
+    kept: usize,
+    at: u64,
+}
+
+impl Passing {
+    /// A look at a file of `size` bytes that begins with `head`, of [`HEAD`] bytes, which go by first.
+    #[must_use]
+    pub fn new(head: &[u8], size: u64) -> Self {
+        let headers = Headers::parse(head, size);
+        let is_whole = |headers: &Headers| {
+            let end = |segment: &Segment| segment.offset.0.checked_add(segment.range.len());
+            headers.segments.iter().all(|segment| end(segment).is_some_and(|end| end <= size))
+        };
+        let is_clean = headers
+            .as_ref()
+            .map_or_else(|| elf::is_object(head) || head.starts_with(ARCHIVE_MAGIC), is_whole);
+        let (hits, buffer) = (Vec::new(), vec![0; BUFFER]);
+        let mut new = Self { size, headers, hits, is_clean, buffer, kept: 0, at: 0 };
+        new.room()[..head.len()].copy_from_slice(head);
+        new.pass(head.len());
+        new
+    }
+
+    /// Room for the next bytes, never empty.
+    pub fn room(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.kept..]
+    }
+
+    /// The first `count` bytes of the room are the next ones.
+    pub fn pass(&mut self, count: usize) {
+        let filled = self.kept + count;
+        let (from, block) = (self.at - self.kept as u64, &self.buffer[..filled]);
+        match &self.headers {
+            Some(headers) => {
+                for segment in &headers.segments {
+                    let (start, end) = (segment.offset.0, segment.offset.0 + segment.range.len());
+                    let inside = start.max(from)..end.min(from + filled as u64);
+                    if self.is_clean && inside.start < inside.end {
+                        let bytes = &block[(inside.start - from) as usize..(inside.end - from) as usize];
+                        search::hits_in(
+                            headers.file_type,
+                            segment,
+                            inside.start - start,
+                            bytes,
+                            &mut self.hits,
+                        );
+                    }
+                }
+                self.is_clean &= self.hits.is_empty();
+            }
+            None => self.is_clean = self.is_clean && !search::any_entry(block),
+        }
+        self.at += count as u64;
+        self.kept = filled.min(search::OVERLAP);
+        self.buffer.copy_within(filled - self.kept..filled, 0);
+    }
+
+    /// Whether there is nothing in the file that looks like an entry's address; where that is not so, only all
+    /// of it tells more.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.is_clean && self.at == self.size
+    }
+}
+
 /// Bytes of a file as they stream by.
 struct Stream<'a> {
     source: &'a Source,
@@ -114,5 +188,67 @@ impl Stream<'_> {
             done += read as u64;
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A static program of `size` bytes, one executable segment.
+    fn program(size: usize) -> Vec<u8> {
+        let mut bytes = vec![0x90; size];
+        let mut header = b"\x7fELF\x02\x01\x01".to_vec();
+        header.resize(16, 0);
+        for (value, len) in [(2_u64, 2), (62, 2), (1, 4), (0x40_0078, 8), (64, 8), (0, 8), (0, 4)] {
+            header.extend(&value.to_le_bytes()[..len]);
+        }
+        for (value, len) in [(64_u64, 2), (56, 2), (1, 2), (64, 2), (0, 2), (0, 2)] {
+            header.extend(&value.to_le_bytes()[..len]);
+        }
+        let size = size as u64;
+        for (value, len) in
+            [(1, 4), (5, 4), (0, 8), (0x40_0000, 8), (0x40_0000, 8), (size, 8), (size, 8), (4096, 8)]
+        {
+            header.extend(&u64::to_le_bytes(value)[..len]);
+        }
+        bytes[..header.len()].copy_from_slice(&header);
+        bytes
+    }
+
+    fn is_clean(bytes: &[u8], most: usize) -> bool {
+        let mut passing = Passing::new(&bytes[..HEAD], bytes.len() as u64);
+        let mut rest = &bytes[HEAD..];
+        while !rest.is_empty() {
+            let room = passing.room();
+            let count = room.len().min(rest.len()).min(most);
+            room[..count].copy_from_slice(&rest[..count]);
+            passing.pass(count);
+            rest = &rest[count..];
+        }
+        passing.is_clean()
+    }
+
+    #[test]
+    fn a_call_is_seen_wherever_the_blocks_end() {
+        const CALL: [u8; 9] = [0x48, 0xc7, 0xc0, 0x00, 0x04, 0x60, 0xff, 0xff, 0xd0];
+        let clean = program(HEAD + BLOCK + 1000);
+        assert!(
+            matches!(crate::examine::examine(&clean, crate::plan::Via::default()), Ok((_, Some(plan))) if plan.sites.is_empty())
+        );
+        assert!(is_clean(&clean, usize::MAX) && is_clean(&clean, 100));
+        let ends = [HEAD, HEAD + BLOCK, clean.len()];
+        for at in ends.iter().flat_map(|end| end - 12..end + 3).filter(|at| at + CALL.len() <= clean.len()) {
+            let mut bytes = clean.clone();
+            bytes[at..at + CALL.len()].copy_from_slice(&CALL);
+            assert!(!is_clean(&bytes, usize::MAX) && !is_clean(&bytes, 1000), "at {at}");
+        }
+        let is_short = Passing::new(&clean[..HEAD], clean.len() as u64);
+        assert!(!is_short.is_clean(), "most of it did not go by");
+        let mut object = program(2 * HEAD);
+        object[16] = 1; // a relocatable object
+        assert!(is_clean(&object, usize::MAX));
+        object[HEAD - 3..HEAD + 6].copy_from_slice(&CALL);
+        assert!(!is_clean(&object, usize::MAX));
     }
 }

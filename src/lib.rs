@@ -29,6 +29,8 @@
 //!   cannot be told.
 //! * `planner` is a ladder of tactics: a system call in place; else the address of a stub where the
 //!   constant is; else a detour through unused bytes; else a refusal with its reason. The [`plan`] is data.
+//! * `extension` makes the file longer by the page of `vdso`, where calls of the vDSO are wanted; what is planned then is
+//!   planned for the longer file.
 //! * [`explain`] turns what the scan noted of a site into a listing.
 //! * [`apply`] is mechanical, and revert is the inverse edits through the same code.
 //! * [`verify`] reads the final bytes back with another ELF parser than the one that planned.
@@ -36,7 +38,11 @@
 //!   mapped, complete copies that replace a file, the root of a tree, copies of trees.
 //! * [`tree`] walks a directory with several threads, looks at each file once, records what it is about to do,
 //!   does it, and completes the record; a run that was killed is taken up where it was.
+//! * [`watch`] runs a program under a filter that tells of each vsyscall; [`deny`] kills for it, [`trace`] notes who
+//!   made it and holds that against the scan.
+//! * [`doctor`] tells what a host does with vsyscalls, and what logs tell of programs that died of one.
 //! * [`image`] reads the layers of an image as they stream by, and puts one more on top.
+//! * [`fleet`] lists what thousands of images, trees and files there are, does a share of them, and sums up what came of all.
 //!
 //! # Invariants
 //!
@@ -44,9 +50,9 @@
 //! something proves, and a data flow from the constant to a call. There is no matching of bytes before
 //! or behind a hit that decides anything.
 //!
-//! **Invariant: never move.** No byte that the program uses changes its address or its offset, and no file
-//! changes its size. The only header that may change is the size of an executable segment, within its
-//! last page.
+//! **Invariant: never move.** No byte that the program uses changes its address or its offset. Without
+//! [`plan::Via::Vdso`] no file changes its size, and the only header that may change is the size of an executable
+//! segment, within its last page. With it a file grows at its end, and its headers tell of that.
 //!
 //! **Invariant: never lose.** A file is replaced whole or not at all, with all its attributes; nothing is
 //! stored that did not pass [`verify::verify`]; a record is true whenever the tool is killed.
@@ -54,8 +60,9 @@
 //! **Invariant: the engine takes bytes and gives values.** Everything below [`session`] is without files,
 //! clocks, printing and panics on any input; [`limits`] bounds what hostile input can cost.
 //!
-//! **Invariant: what is deliberately absent.** No `unsafe` but for one map of a file ([`store::mapped`]); no
-//! execution of what is patched; no rewriting of sections, symbols or debug information; no configuration.
+//! **Invariant: what is deliberately absent.** No `unsafe` but for the map of a file, and what guards it
+//! ([`store::mapped`]), and a filter of system calls ([`watch::listener`]); no execution of what is patched but where
+//! the user asks for it; no rewriting of sections, symbols or debug information; no configuration.
 //!
 //! # Use as a library
 //!
@@ -83,11 +90,14 @@ pub mod demo;
 pub mod deny;
 mod detour;
 pub mod digest;
+pub mod doctor;
 pub mod elf;
 mod encode;
 pub mod error;
 pub mod examine;
 pub mod explain;
+mod extension;
+pub mod fleet;
 mod flow;
 pub mod functions;
 pub mod glance;
@@ -109,12 +119,15 @@ pub mod session;
 pub mod site;
 pub mod store;
 mod stub;
+pub mod trace;
 pub mod tree;
+mod vdso;
 pub mod verify;
 pub mod vsyscall;
+pub mod watch;
 
 /// elf -> scan -> plan: everything that is decided about one file, nothing written.
 #[must_use]
 pub fn plan_elf(image: &elf::Image<'_>) -> plan::Plan {
-    planner::settled(image)
+    planner::planned(image, plan::Via::Syscall)
 }

@@ -73,14 +73,49 @@ pub const XATTR_BYTES: usize = 64 << 10;
 /// provable in all code seen.
 pub const PLAN_ROUNDS: usize = 4;
 
-/// Hard links of an archive that lead to hard links: archivers write none.
-pub const LINK_STEPS: usize = 8;
-
-/// Largest manifest or configuration of an image that is read: registries refuse more than 4 MiB.
-pub const DOCUMENT_BYTES: u64 = 16 << 20;
+/// Largest index, manifest or configuration of an image that is read: registries, skopeo and podman refuse more.
+pub const DOCUMENT_BYTES: u64 = 4 << 20;
 
 /// Layers of one image: engines refuse more than 127.
 pub const IMAGE_LAYERS: usize = 1024;
+
+/// Images for x86-64 in one index: the largest indexes known have some dozens for all platforms together.
+pub const INDEX_IMAGES: usize = 256;
+
+/// Signatures and the like of one image that are listed: an image has a handful.
+pub const REFERRERS: usize = 256;
+
+/// Largest program of an image that is looked at where it is stored as a sparse file: some hundred bytes of a hostile
+/// layer can become as much as they say, and holes of real programs are smaller than their content.
+pub const SPARSE_PROGRAM_BYTES: u64 = 256 << 20;
+
+/// Names, links and attributes of one entry of a layer or an archive: a path has 4 KiB, and Linux lets all extended
+/// attributes of a file have 64 KiB on most file systems.
+pub const TAR_HEADER_BYTES: u32 = 1 << 20;
+
+/// Bytes that a layer may have when `compressed` bytes of it have been read. gzip never makes more than 1032 of one;
+/// zstd can make gigabytes of some kilobytes, which only a layer of nothing but zeros does, and such a one may be as
+/// large as the first term. No layer known has a hundredth of the last.
+#[must_use]
+pub fn expanded_bytes(compressed: u64) -> u64 {
+    compressed.saturating_mul(1100).saturating_add(1 << 30).min(1 << 40)
+}
+
+/// What is remembered of one layer, in bytes: a base system has some ten thousand files of a hundred bytes, directories
+/// with their headers, and a handful of programs to patch. More is read again each time.
+pub const REMEMBERED_BYTES: u64 = 32 << 20;
+
+/// What is remembered of all layers, in bytes: an entry has some hundred kilobytes, so that this is thousands of layers
+/// and as much of a disk as one image.
+pub const CACHE_BYTES: u64 = 512 << 20;
+
+/// Programs of an image up to this size are held in memory to be looked into. Larger ones are searched as they stream
+/// by, and held only where something looks like a call: then their layer is read twice.
+pub const IMAGE_HELD_BYTES: u64 = 8 << 20;
+
+/// What is held of one layer until all of it was read: names and headers of its entries, and in full the programs
+/// that there may be something to say of, which are a handful and some megabytes; room for two of the largest.
+pub const IMAGE_KEPT_BYTES: u64 = 2 * IMAGE_PROGRAM_BYTES;
 
 /// Largest program of an image that is looked at: it is held in memory, a few kilobytes of a hostile layer can
 /// become as much as it says, and the largest programs known, with debug information, are smaller.

@@ -87,10 +87,14 @@ pub struct ImageFacts {
     pub layers: usize,
     /// Layers that could not be looked into, and why.
     pub not_scanned: Vec<String>,
+    /// Signatures, attestations and the like that are of an image which was replaced, and so no longer valid.
+    pub outdated: Vec<String>,
     /// Where the new image was written, and the digest of its manifest or index.
     pub output: Option<(String, String)>,
-    /// Bytes of blobs that were sent to a registry, which may have had some already.
+    /// Bytes of blobs and documents that were sent to a registry, which may have had some blobs already.
     pub sent: Option<u64>,
+    /// The new image in the registry, by its digest: `HOST/NAME@DIGEST`.
+    pub reference: Option<String>,
 }
 
 /// How much was looked at.
@@ -122,6 +126,8 @@ pub struct File {
     pub path: PathBuf,
     /// Further names of it in the same tree: hard links.
     pub links: Vec<PathBuf>,
+    /// The layer that it is in, of an image: the digest of the blob.
+    pub layer: Option<String>,
     /// Checksum of the bytes that were read, where they were all read.
     pub sha256: Option<Sha256>,
     /// Number of them.
@@ -253,6 +259,7 @@ impl File {
         Self {
             path: path.to_owned(),
             links: Vec::new(),
+            layer: None,
             sha256: None,
             size,
             kind: Kind::Clean,

@@ -6,6 +6,19 @@ use crate::addr::{FileOffset, Vaddr};
 use crate::site::{Form, Reach, Step, Verdict};
 use crate::vsyscall::Entry;
 
+/// What the calls are to become. The names are stable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Via {
+    /// System calls: the smallest change.
+    #[default]
+    Syscall,
+    /// Calls of the kernel's vDSO, by a page that the file is made larger for; a file that cannot take it is refused.
+    Vdso,
+    /// Calls of the vDSO where the file can take the page, else system calls.
+    Auto,
+}
+
 /// How a site is rewritten. The names are stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -14,6 +27,8 @@ pub enum Strategy {
     InPlace,
     /// The constant becomes the address of a stub, in unused bytes of the file, that makes the system call.
     Stub,
+    /// The constant becomes the address of an entry of the page that was added to the file, which calls the vDSO.
+    Vdso,
 }
 
 /// What one edit does. The names are stable.
@@ -31,11 +46,20 @@ pub enum Role {
     /// Code in bytes that were unused, which does what the constant's instruction did with the address
     /// of a stub, and jumps back.
     Detour,
-    /// A field of the program header table.
+    /// A field of the ELF header or the program header table, or the table.
     Header,
+    /// The page that takes the vsyscall page's place, at the file's new end.
+    Page,
+    /// Its three pointers to the vDSO's functions, in a page that can be written.
+    Pointers,
+    /// What starts the program or the shared object: it leads to the page's init code.
+    Init,
+    /// Bytes without use between what is added.
+    Fill,
 }
 
-/// One contiguous change: whole instructions (or a pointer, a stub, a header field), same length before and after.
+/// One contiguous change: whole instructions (or a pointer, a stub, a header field), same length before and after; or
+/// bytes at the file's end that were not there before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
     /// Where in the file.
@@ -44,7 +68,7 @@ pub struct Edit {
     pub vaddr: Option<Vaddr>,
     /// The bytes there now.
     pub before: Vec<u8>,
-    /// The bytes to write; as many.
+    /// The bytes to write; as many, but for what is added or, towards the original, taken away at the end.
     pub after: Vec<u8>,
     /// What the change does.
     pub role: Role,
@@ -96,6 +120,8 @@ pub struct Plan {
     pub sites: Vec<PlannedSite>,
     /// The changes, sorted by offset and disjoint.
     pub edits: Vec<Edit>,
+    /// Why calls, or some of them, become system calls though calls of the vDSO were wanted.
+    pub not_vdso: Option<String>,
 }
 
 impl Plan {

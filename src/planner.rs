@@ -10,34 +10,93 @@ use crate::apply;
 use crate::code;
 use crate::detour;
 use crate::elf::{FileType, Image};
-use crate::encode;
+use crate::encode::{self, Kept};
+use crate::extension;
 use crate::flow::Through;
 use crate::limits;
-use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy};
+use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy, Via};
 use crate::registers::{Gpr, RAX, RDI, RSI};
 use crate::scan::{Constant, Evidence, Finding, Load, Scan, Site, Span, scan};
 use crate::site::Verdict;
 use crate::stub::{Allocator, Room};
+use crate::vdso::Page;
 use crate::vsyscall::{ENTRY_STRIDE, Entry};
 
+/// The plan for `image` whose calls become what `via` says.
+pub(crate) fn planned(image: &Image<'_>, via: Via) -> Plan {
+    let plan = settled(image, None);
+    let is_call = |site: &PlannedSite| matches!(site.verdict, Verdict::Patch | Verdict::Refused);
+    if via == Via::Syscall || !plan.sites.iter().any(is_call) {
+        return plan;
+    }
+    match with_page(image) {
+        Ok(plan) => plan,
+        Err(reason) => without_page(plan, via, &reason),
+    }
+}
+
+/// The plan that adds the page of [`crate::vdso`] and leads calls to it; or why the file cannot take it.
+fn with_page(image: &Image<'_>) -> Result<Plan, String> {
+    let extension = extension::extended(image)?;
+    let longer = image.of_edited(&extension.bytes).ok_or("the file with the page cannot be read back")?;
+    let plan = settled(&longer, Some(&extension.page));
+    let patched = |by_page: bool| {
+        let is_so = move |strategy| (strategy == Strategy::Vdso) == by_page;
+        plan.sites.iter().filter(move |site| site.strategy.is_some_and(is_so)).count()
+    };
+    let (by_page, otherwise) = (patched(true), patched(false));
+    if by_page == 0 {
+        return Err("no call finds the room to lead to the page".into());
+    }
+    let not_vdso =
+        (otherwise > 0).then(|| format!("{otherwise} of the calls have no room to lead to the page"));
+    let plan = extension.of_original(image.bytes, plan).ok_or("the changes overlap the headers")?;
+    Ok(Plan { not_vdso, ..plan })
+}
+
+/// `plan`, which makes system calls, where the page cannot be had for this `reason`.
+fn without_page(plan: Plan, via: Via, reason: &str) -> Plan {
+    if via != Via::Vdso {
+        return Plan { not_vdso: plan.has_edits().then(|| reason.to_owned()), ..plan };
+    }
+    let refused = |site: PlannedSite| PlannedSite {
+        verdict: Verdict::Refused,
+        reason: format!("no page for the vDSO: {reason} (--via auto makes it a system call)"),
+        strategy: None,
+        edits: vec![],
+        ..site
+    };
+    let told = |site: PlannedSite| if site.verdict == Verdict::Patch { refused(site) } else { site };
+    Plan { sites: plan.sites.into_iter().map(told).collect(), edits: vec![], ..plan }
+}
+
 /// The plan for `image` that leaves nothing to be patched by another run: a site may be provable, or find
-/// room, only once others are rewritten.
-pub(crate) fn settled(image: &Image<'_>) -> Plan {
-    let mut plan = plan(image, &scan(image));
-    for _ in 0..limits::PLAN_ROUNDS {
-        let is_open = |site: &PlannedSite| matches!(site.verdict, Verdict::Refused | Verdict::Unproven);
-        if !plan.has_edits() || !plan.sites.iter().any(is_open) {
-            break;
-        }
-        let Some(patched) = apply::replaced(image.bytes, &plan.edits) else { break };
-        let Some(next) = image.of_edited(&patched) else { break };
-        let more = self::plan(&next, &scan(&next));
-        match merged(image, &plan, &more).filter(|_| more.has_edits()) {
-            Some(both) => plan = both,
-            None => break,
+/// room, only once others are rewritten. With `page`, calls lead there.
+fn settled(image: &Image<'_>, page: Option<&Page>) -> Plan {
+    let mut plan = plan(image, &scan(image), page);
+    // What finds no way to the page may still become a system call.
+    let ways = page.into_iter().map(Some).chain([None]);
+    for page in ways {
+        for _ in 0..limits::PLAN_ROUNDS {
+            match continued(image, &plan, page) {
+                Some(both) => plan = both,
+                None => break,
+            }
         }
     }
     plan
+}
+
+/// `plan`, and what becomes possible by it; nothing where nothing does.
+fn continued(image: &Image<'_>, plan: &Plan, page: Option<&Page>) -> Option<Plan> {
+    let is_open = |site: &PlannedSite| matches!(site.verdict, Verdict::Refused | Verdict::Unproven);
+    if !plan.has_edits() || !plan.sites.iter().any(is_open) {
+        return None;
+    }
+    let patched = apply::replaced(image.bytes, &plan.edits)?;
+    let next = image.of_edited(&patched)?;
+    let more = self::plan(&next, &scan(&next), page);
+    merged(image, plan, &more).filter(|_| more.has_edits())
 }
 
 /// `first`, and then `more` for the bytes that `first` makes of `image`, as one plan; nothing where an edit of
@@ -81,16 +140,20 @@ fn merged(image: &Image<'_>, first: &Plan, more: &Plan) -> Option<Plan> {
         sites.insert(site.offset, renumbered(more, site));
     }
     let (sites, edits) = (sites.into_values().collect(), edits.into_values().collect());
-    Some(Plan { size: first.size, sites, edits })
+    Some(Plan { size: first.size, sites, edits, not_vdso: None })
 }
 
 /// Decides what to do about each site of `scan`.
-fn plan(image: &Image<'_>, scan: &Scan<'_>) -> Plan {
+fn plan<'a>(image: &'a Image<'a>, scan: &'a Scan<'a>, page: Option<&'a Page>) -> Plan {
     let in_place = sites_in_place(image, &scan.sites);
     let mut planner = Planner {
         image,
+        page,
         in_place,
-        allocator: scan.functions.as_ref().map(|functions| Allocator::new(image, functions)),
+        allocator: scan
+            .functions
+            .as_ref()
+            .map(|functions| Allocator::new(image, functions, page.map(Page::room))),
         stubs: BTreeMap::new(),
         pages: BTreeMap::new(),
         edits: BTreeMap::new(),
@@ -99,8 +162,9 @@ fn plan(image: &Image<'_>, scan: &Scan<'_>) -> Plan {
     planner.grow_segment(scan, &mut outcomes);
     let offsets: Vec<FileOffset> = planner.edits.keys().copied().collect();
     let sites =
-        scan.sites.iter().zip(outcomes).map(|(site, outcome)| planned(site, outcome, &offsets)).collect();
-    Plan { size: image.bytes.len() as u64, sites, edits: planner.edits.into_values().collect() }
+        scan.sites.iter().zip(outcomes).map(|(site, outcome)| judged(site, outcome, &offsets)).collect();
+    let edits = planner.edits.into_values().collect();
+    Plan { size: image.bytes.len() as u64, sites, edits, not_vdso: None }
 }
 
 /// What was decided about a site; edits by their offset.
@@ -111,7 +175,7 @@ struct Outcome {
     edits: Vec<FileOffset>,
 }
 
-fn planned(site: &Site, outcome: Outcome, offsets: &[FileOffset]) -> PlannedSite {
+fn judged(site: &Site, outcome: Outcome, offsets: &[FileOffset]) -> PlannedSite {
     let mut edits: Vec<usize> =
         outcome.edits.iter().filter_map(|offset| offsets.binary_search(offset).ok()).collect();
     edits.sort_unstable();
@@ -167,7 +231,7 @@ fn against_in_place(evidence: &Evidence) -> Option<&'static str> {
     if !evidence.only_called {
         return Some("the address is not only called, or calls may get another one");
     }
-    if evidence.expects_preserved {
+    if evidence.expected.of_syscall() {
         return Some("code behind the call reads a register that a system call changes");
     }
     let through = |wanted| evidence.calls.iter().all(|call| call.through == Through::Register(wanted));
@@ -210,13 +274,15 @@ fn sites_in_place(image: &Image<'_>, sites: &[Site]) -> BTreeSet<Vaddr> {
 
 struct Planner<'a> {
     image: &'a Image<'a>,
+    /// What calls are to lead to, where the file has it.
+    page: Option<&'a Page>,
     in_place: BTreeSet<Vaddr>,
     /// Nothing where nothing was decoded, so that no room was looked for.
     allocator: Option<Allocator<'a>>,
-    /// Stubs by what they do: entry, and whether they keep `rcx` and `r11`.
-    stubs: BTreeMap<(Entry, bool), (Vaddr, NewEdit)>,
-    /// Stubs with the layout of the page, by whether they keep `rcx` and `r11`.
-    pages: BTreeMap<bool, (Vaddr, Vec<NewEdit>)>,
+    /// Stubs by what they do.
+    stubs: BTreeMap<(Entry, Kept), (Vaddr, NewEdit)>,
+    /// Stubs with the layout of the page, by what they keep.
+    pages: BTreeMap<Kept, (Vaddr, Vec<NewEdit>)>,
     edits: BTreeMap<FileOffset, Edit>,
 }
 
@@ -232,7 +298,8 @@ impl Planner<'_> {
         if let Some(reason) = against_any_change(self.image, site, evidence) {
             return left(Verdict::Refused, reason);
         }
-        if self.in_place.contains(&site.span.vaddr)
+        if self.page.is_none()
+            && self.in_place.contains(&site.span.vaddr)
             && let Some(edits) = self.edits_in_place(site, evidence)
         {
             let reason = "the address is only called".into();
@@ -247,8 +314,23 @@ impl Planner<'_> {
             return left(Verdict::Refused, &reason);
         }
         match self.edits_for_stub(site, evidence) {
+            Ok(edits) if self.page.is_some() => {
+                self.patch(site, Strategy::Vdso, "through the page that calls the vDSO".into(), edits)
+            }
             Ok(edits) => self.patch(site, Strategy::Stub, format!("through a stub: {against}"), edits),
+            // What has no way to the page is looked at again without it.
             Err(refusal) => left(Verdict::Refused, refusal),
+        }
+    }
+
+    /// What has to be kept for the code behind a call.
+    fn kept(&self, evidence: &Evidence) -> Kept {
+        let expected = evidence.expected;
+        match self.page {
+            Some(_) if expected.of_function() => Kept::RegistersAndRedZone,
+            None if expected.of_syscall() && expected.of_red_zone() => Kept::RegistersAndRedZone,
+            None if expected.of_syscall() => Kept::Registers,
+            _ => Kept::AsFunction,
         }
     }
 
@@ -318,19 +400,19 @@ impl Planner<'_> {
 
     /// The ladder of ways to a stub: where the constant is, else by a detour.
     fn edits_for_stub(&mut self, site: &Site, evidence: &Evidence) -> Result<Vec<NewEdit>, &'static str> {
-        let (near, preserving) = (site.span.vaddr, evidence.expects_preserved);
+        let (near, kept) = (site.span.vaddr, self.kept(evidence));
         if let Constant::Indexed(_) = evidence.constant {
-            return match self.page_edits(site, preserving) {
+            return match self.page_edits(site, kept) {
                 Some(edits) => Ok(edits),
                 None => self.guarded_index(site, evidence),
             };
         }
-        let (target, stub) = self.stub(site.entry, preserving, near)?;
+        let (target, stub) = self.stub(site.entry, kept, near)?;
         let mut edits = match self.constant_edits(site, evidence, target) {
             Some(edits) => edits,
             None => self.detour(site, evidence, target)?,
         };
-        edits.push(stub);
+        edits.extend(stub);
         Ok(edits)
     }
 
@@ -376,18 +458,18 @@ impl Planner<'_> {
 
     /// An entry's address in a computation becomes that of its stub in a page of stubs, in a file with fixed
     /// addresses that has the room for it.
-    fn page_edits(&mut self, site: &Site, preserving: bool) -> Option<Vec<NewEdit>> {
+    fn page_edits(&mut self, site: &Site, kept: Kept) -> Option<Vec<NewEdit>> {
         if !self.is_exec() {
             return None;
         }
-        let (page, mut stubs) = self.stub_page(preserving)?;
+        let (page, mut stubs) = self.stub_page(kept)?;
         stubs.extend(self.indexed_edits(site, page.plus(site.entry as u64 * ENTRY_STRIDE))?);
         Some(stubs)
     }
 
     /// The computation goes on in more code, which takes a stub in the stead of each entry's address.
     fn guarded_index(&mut self, site: &Site, evidence: &Evidence) -> Result<Vec<NewEdit>, &'static str> {
-        let (span, preserving) = (site.span, evidence.expects_preserved);
+        let (span, kept) = (site.span, self.kept(evidence));
         if !(evidence.scratch_is_free && evidence.flags_are_free) {
             return Err(
                 "the index is not known, and r11 or the flags are in use where it could be looked at",
@@ -396,9 +478,9 @@ impl Planner<'_> {
         let instruction = code::instruction_at(self.image, span.vaddr).ok_or(NO_DETOUR)?;
         let (mut stubs, mut edits) = (Vec::new(), Vec::new());
         for entry in Entry::ALL {
-            let (stub, edit) = self.stub(entry, preserving, span.vaddr)?;
+            let (stub, edit) = self.stub(entry, kept, span.vaddr)?;
             stubs.push((entry, stub));
-            edits.push(edit);
+            edits.extend(edit);
         }
         let code_at = |place| detour::with_index(&instruction, place, &stubs);
         let len = code_at(span.vaddr).ok_or(NO_DETOUR)?.len();
@@ -497,40 +579,46 @@ impl Planner<'_> {
         Some(NewEdit { offset: room.offset, vaddr: Some(room.vaddr), before, after: code, role, entry })
     }
 
-    /// The stub for `entry`, made once, and the edit that makes it, for each site that uses it.
+    /// The stub for `entry`, made once, and the edit that makes it, for each site that uses it; or what the page has.
     fn stub(
         &mut self,
         entry: Entry,
-        preserving: bool,
+        kept: Kept,
         near: Vaddr,
-    ) -> Result<(Vaddr, NewEdit), &'static str> {
-        if let Some((at, edit)) = self.stubs.get(&(entry, preserving)) {
-            return Ok((*at, edit.clone()));
+    ) -> Result<(Vaddr, Option<NewEdit>), &'static str> {
+        if let Some(page) = self.page {
+            return Ok((page.entry(entry, kept), None));
         }
-        let code = encode::stub(entry.syscall_number(), preserving, self.image.ibt);
+        if let Some((at, edit)) = self.stubs.get(&(entry, kept)) {
+            return Ok((*at, Some(edit.clone())));
+        }
+        let code = encode::stub(entry.syscall_number(), kept, self.image.ibt);
         let room = self.room(code.len(), near)?;
         let edit = self.fill(room, code, Role::Stub, entry).ok_or(NO_ROOM)?;
-        self.stubs.insert((entry, preserving), (room.vaddr, edit.clone()));
-        Ok((room.vaddr, edit))
+        self.stubs.insert((entry, kept), (room.vaddr, edit.clone()));
+        Ok((room.vaddr, Some(edit)))
     }
 
     /// Stubs for all entries with the distances of the page, made once.
-    fn stub_page(&mut self, preserving: bool) -> Option<(Vaddr, Vec<NewEdit>)> {
-        if let Some(page) = self.pages.get(&preserving) {
+    fn stub_page(&mut self, kept: Kept) -> Option<(Vaddr, Vec<NewEdit>)> {
+        if let Some(page) = self.page {
+            return Some((page.entry(Entry::ALL[0], kept), Vec::new()));
+        }
+        if let Some(page) = self.pages.get(&kept) {
             return Some(page.clone());
         }
-        let code = |entry: Entry| encode::stub(entry.syscall_number(), preserving, self.image.ibt);
+        let code = |entry: Entry| encode::stub(entry.syscall_number(), kept, self.image.ibt);
         let len = ENTRY_STRIDE as usize * 2 + code(Entry::Getcpu).len();
         let room = self.allocator.as_mut()?.allocate_page(len)?;
         let mut stubs = Vec::new();
         for entry in Entry::ALL {
-            let code = encode::stub(entry.syscall_number(), preserving, self.image.ibt);
+            let code = encode::stub(entry.syscall_number(), kept, self.image.ibt);
             let distance = entry as u64 * ENTRY_STRIDE;
             let (vaddr, offset) = (room.vaddr.plus(distance), FileOffset(room.offset.0 + distance));
             let place = Room { vaddr, offset, len: code.len() };
             stubs.push(self.fill(place, code, Role::Stub, entry)?);
         }
-        self.pages.insert(preserving, (room.vaddr, stubs.clone()));
+        self.pages.insert(kept, (room.vaddr, stubs.clone()));
         Some((room.vaddr, stubs))
     }
 

@@ -41,7 +41,7 @@ impl Tool {
 pub struct Record {
     /// The tool that patched.
     pub tool: Tool,
-    /// Size of the file in bytes, before and after.
+    /// Size of the file in bytes, before; after, too, where no edit adds to it.
     pub size: u64,
     /// Checksum before.
     pub original: Sha256,
@@ -59,6 +59,12 @@ impl Record {
     pub fn of(plan: &Plan, original: Sha256, patched: Sha256, build_id: Option<String>) -> Self {
         let (tool, edits) = (Tool::this(), plan.edits.clone());
         Self { tool, size: plan.size, original, patched, build_id, edits }
+    }
+
+    /// Size of the patched file in bytes.
+    #[must_use]
+    pub fn patched_size(&self) -> u64 {
+        self.edits.iter().map(|edit| edit.offset.0 + edit.after.len() as u64).fold(self.size, u64::max)
     }
 
     /// The record as the bytes of its file.

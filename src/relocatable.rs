@@ -228,7 +228,7 @@ impl Object {
             Edit { vaddr: edit.vaddr.map(in_section), ..edit.clone() }
         };
         let (sites, edits) = (plan.sites.iter().map(site).collect(), kept.iter().map(edit).collect());
-        Plan { size: plan.size, sites, edits }
+        Plan { size: plan.size, sites, edits, not_vdso: plan.not_vdso.clone() }
     }
 
     fn is_relocated(&self, edit: &Edit) -> bool {

@@ -10,8 +10,8 @@ use crate::vsyscall::{ENTRY_STRIDE, Entry, PAGE};
 /// The bytes that every address of the page ends in, as a pointer.
 const WORD_TAIL: [u8; 6] = [0x60, 0xff, 0xff, 0xff, 0xff, 0xff];
 
-/// Bytes searched at a time: they stay in the first-level cache over the four passes of a search.
-const BLOCK: usize = 16 << 10;
+/// Bytes searched at a time: they stay in the first-level cache over the passes of a search.
+const BLOCK: usize = 32 << 10;
 
 /// Something that looks like an entry's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,40 +99,22 @@ enum Operand {
 /// Calls `found` with each index where the four bytes of such an operand start: `00 {00,04,08} 60 ff`, or
 /// `00 00 a0 00` behind the instruction's first bytes.
 fn operands(bytes: &[u8], mut found: impl FnMut(usize, Operand)) {
-    for start in (0..bytes.len()).step_by(CHUNK) {
-        // The third of the four bytes is in the chunk.
-        let end = bytes.len().min(start + CHUNK);
-        let around = &bytes[start.saturating_sub(1)..bytes.len().min(end + 1)];
-        if !may_hold_operand(around) {
-            continue;
-        }
-        for at in (start.max(2)..end).map(|third| third - 2) {
-            match bytes.get(at..at + 4) {
-                Some([0, 0 | 4 | 8, 0x60, 0xff]) => found(at, Operand::Immediate),
-                Some([0, 0, 0xa0, 0]) => {
-                    let opcode = at.checked_sub(3).and_then(|start| bytes.get(start..at));
-                    if matches!(opcode, Some([_, 0x48, 0x2d] | [0x48 | 0x49, 0x81, 0xe8..=0xef])) {
-                        found(at, Operand::Subtrahend);
-                    }
-                }
-                _ => {}
-            }
+    for tail in memmem::find_iter(bytes, &[0x60, 0xff]) {
+        if let Some(at) = tail.checked_sub(2)
+            && matches!(bytes[at..tail], [0, 0 | 4 | 8])
+        {
+            found(at, Operand::Immediate);
         }
     }
-}
-
-/// Bytes that are searched closely where [`may_hold_operand`] says so.
-const CHUNK: usize = 1024;
-
-/// A quick test of some bytes for `60 ff` and `00 a0 00`, without a branch per byte.
-fn may_hold_operand(bytes: &[u8]) -> bool {
-    let [before, here, after] = [0, 1, 2].map(|skip| bytes.get(skip..).unwrap_or_default());
-    let first_tail = bytes.starts_with(&[0x60, 0xff]);
-    let any = before.iter().zip(here).zip(after).fold(0, |any, ((&before, &here), &after)| {
-        let is_tail = u8::from(here == 0x60) & u8::from(after == 0xff);
-        any | is_tail | (u8::from(before == 0) & u8::from(here == 0xa0) & u8::from(after == 0))
-    });
-    first_tail || any != 0
+    // Without the first byte: two that follow each other can share it.
+    for tail in memmem::find_iter(bytes, &[0, 0xa0, 0]) {
+        let start = tail.checked_sub(4).and_then(|start| bytes.get(start..tail));
+        if let Some([before @ .., 0]) = start
+            && matches!(before, [_, 0x48, 0x2d] | [0x48 | 0x49, 0x81, 0xe8..=0xef])
+        {
+            found(tail - 1, Operand::Subtrahend);
+        }
+    }
 }
 
 /// Calls `found` with each index where the eight bytes of an entry's address start.
@@ -176,10 +158,7 @@ fn may_branch_to_page(block: &[u8], start: Vaddr) -> bool {
     let lowest = (first.wrapping_sub(BLOCK as u32) >> 16) as u16;
     let highest = (first.wrapping_add(ENTRY_STRIDE as u32 * 2) >> 16) as u16;
     let span = highest.wrapping_sub(lowest);
-    [0, 1].into_iter().filter_map(|phase| block.get(phase..)).any(|halves| {
-        let is_half = |half: &[u8; 2]| u16::from_le_bytes(*half).wrapping_sub(lowest) <= span;
-        halves.as_chunks::<2>().0.iter().fold(0_u16, |any, half| any | u16::from(is_half(half))) != 0
-    })
+    (0..=span).any(|step| memmem::find(block, &lowest.wrapping_add(step).to_le_bytes()).is_some())
 }
 
 /// Where the displacement at index `at` leads when the instruction ends behind it.
@@ -281,21 +260,26 @@ mod tests {
     #[test]
     fn every_operand_is_found_once() {
         let subtraction = [0x48, 0x81, 0xee, 0, 0, 0xa0, 0];
-        for at in (3..12).chain(CHUNK - 8..CHUNK + 8).chain(3 * CHUNK - 8..3 * CHUNK - 4) {
+        const SIZE: usize = 200;
+        for at in 3..SIZE - 4 {
             for low in [0, 4, 8] {
-                let mut bytes = vec![0x90; 3 * CHUNK];
+                let mut bytes = vec![0x90; SIZE];
                 bytes[at..at + 4].copy_from_slice(&[0, low, 0x60, 0xff]);
                 let mut found = Vec::new();
                 operands(&bytes, |at, operand| found.push((at, operand)));
                 assert_eq!(found, [(at, Operand::Immediate)]);
             }
-            let mut bytes = vec![0x90; 3 * CHUNK + 8];
+            let mut bytes = vec![0x90; SIZE];
             bytes[at - 3..at + 4].copy_from_slice(&subtraction);
             let mut found = Vec::new();
             operands(&bytes, |at, operand| found.push((at, operand)));
             assert_eq!(found, [(at, Operand::Subtrahend)]);
         }
         operands(&[0, 12, 0x60, 0xff, 0, 0, 0xa0, 0], |at, _| panic!("nothing at {at}"));
+        // One that ends where half of one begins.
+        let mut found = Vec::new();
+        operands(&[0, 0xa0, 0x48, 0x2d, 0, 0, 0xa0, 0], |at, _| found.push(at));
+        assert_eq!(found, [4]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::examine::{examine, examine_searched};
 use crate::explain::listing;
 use crate::glance::{self, Glance};
 use crate::outcome::{Action, Direction, Explanation, File, Kind, Unchanged, Written};
-use crate::plan::{Plan, PlannedSite};
+use crate::plan::{Plan, PlannedSite, Via};
 use crate::record::Record;
 use crate::store::{self, Mtime, Names, OtherNames, Pending, Source};
 use crate::verify;
@@ -61,6 +61,7 @@ impl Opened {
         File {
             path: path.to_owned(),
             links: Vec::new(),
+            layer: None,
             sha256: Some(self.sha256),
             size,
             kind,
@@ -82,11 +83,11 @@ pub enum Depth {
     Everything,
 }
 
-/// Looks at the file at `path`.
+/// Looks at the file at `path`, as it would be patched `via`.
 ///
 /// # Errors
 /// Those of reading, and of [`examine`].
-pub fn scan(path: &Path, depth: Depth) -> Result<File> {
+pub fn scan(path: &Path, via: Via, depth: Depth) -> Result<File> {
     let source = Source::open(path)?;
     let mut hits = None;
     if depth < Depth::Everything {
@@ -96,13 +97,24 @@ pub fn scan(path: &Path, depth: Depth) -> Result<File> {
             Glance::Foreign(_) => {}
         }
     }
-    let bytes = source.view()?;
-    let (kind, plan) = examine_searched(&bytes, hits)?;
-    let has_sites = plan.as_ref().is_none_or(|plan| !plan.sites.is_empty());
-    let is_summed = depth == Depth::Everything || (depth == Depth::Checksums && has_sites);
-    let sha256 = is_summed.then(|| Sha256::of(&bytes));
-    let (path, size) = (path.to_owned(), bytes.len() as u64);
-    Ok(File { path, links: vec![], sha256, size, kind, plan, action: Action::Scanned, warnings: vec![] })
+    source.look(|bytes| {
+        let (kind, plan) = examine_searched(bytes, via, hits)?;
+        let has_sites = plan.as_ref().is_none_or(|plan| !plan.sites.is_empty());
+        let is_summed = depth == Depth::Everything || (depth == Depth::Checksums && has_sites);
+        let sha256 = is_summed.then(|| Sha256::of(bytes));
+        let (path, size) = (path.to_owned(), bytes.len() as u64);
+        Ok(File {
+            path,
+            links: vec![],
+            layer: None,
+            sha256,
+            size,
+            kind,
+            plan,
+            action: Action::Scanned,
+            warnings: vec![],
+        })
+    })
 }
 
 /// A first look at a file that was named. An archive that is named is to be a sound one.
@@ -121,9 +133,9 @@ fn first_look(source: &Source) -> Result<Glance> {
 ///
 /// # Errors
 /// Those of reading, and of [`examine`]; `Usage` where there is no site at `at`.
-pub fn explain(path: &Path, at: Option<u64>) -> Result<File> {
+pub fn explain(path: &Path, via: Via, at: Option<u64>) -> Result<File> {
     let opened = Opened::open(path)?;
-    let (kind, plan) = examine(&opened.bytes)?;
+    let (kind, plan) = examine(&opened.bytes, via)?;
     let sites = plan.as_ref().map_or(&[][..], |plan| &plan.sites);
     let is_wanted = |site: &PlannedSite| at.is_none_or(|at| at == site.vaddr.0 || at == site.offset.0);
     let explanation = |(number, site)| Explanation { site: number, listing: listing(&opened.bytes, site) };
@@ -136,14 +148,21 @@ pub fn explain(path: &Path, at: Option<u64>) -> Result<File> {
     Ok(opened.file(path, kind, plan, Action::Explained(explanations)))
 }
 
-/// Patches the file at `path`; the record goes to `record`, or beside the result.
+/// Patches the file at `path` so that its calls become what `via` says; the record goes to `record`, or beside the
+/// result.
 ///
 /// # Errors
 /// Those of reading, of [`examine`] and of storing; `Verification` where the result does not prove
 /// right: then nothing is stored.
-pub fn patch(path: &Path, destination: &Destination, record: Option<&Path>, keep: Keep) -> Result<File> {
+pub fn patch(
+    path: &Path,
+    via: Via,
+    destination: &Destination,
+    record: Option<&Path>,
+    keep: Keep,
+) -> Result<File> {
     let opened = Opened::open(path)?;
-    let (kind, plan) = examine(&opened.bytes)?;
+    let (kind, plan) = examine(&opened.bytes, via)?;
     let known = known_record(path, record);
     if let Ok(Some(known)) = &known
         && known.patched == opened.sha256
@@ -335,7 +354,7 @@ fn store_with_record(
 pub fn verify(path: &Path, record: Option<&Path>) -> Result<File> {
     let opened = Opened::open(path)?;
     let record = required_record(path, record)?;
-    let (kind, plan) = examine(&opened.bytes)?;
+    let (kind, plan) = examine(&opened.bytes, Via::default())?;
     let findings = verify::verify_hashed(&opened.bytes, opened.sha256, &record);
     Ok(opened.file(path, kind, plan, Action::Verified(findings)))
 }
@@ -348,7 +367,7 @@ pub fn verify(path: &Path, record: Option<&Path>) -> Result<File> {
 pub fn revert(path: &Path, destination: &Destination, record: Option<&Path>, keep: Keep) -> Result<File> {
     let opened = Opened::open(path)?;
     let record_of_patch = required_record(path, record)?;
-    let (kind, plan) = examine(&opened.bytes)?;
+    let (kind, plan) = examine(&opened.bytes, Via::default())?;
     let own_record =
         (*destination == Destination::InPlace && record.is_none()).then(|| store::record_path(path));
     if opened.sha256 == record_of_patch.original {

@@ -12,6 +12,7 @@ use crate::elf::{Image, PAGE_SIZE, Segment};
 use crate::functions::{Extent, Functions};
 use crate::limits;
 use crate::references;
+use crate::vdso::FREE_BYTE;
 use crate::vsyscall::ENTRY_STRIDE;
 
 /// Room that was given away.
@@ -42,19 +43,28 @@ pub(crate) struct Allocator<'a> {
     taken: Vec<VaddrRange>,
     /// Gaps that may still be tried.
     gaps_left: usize,
+    /// Room that was made in the file: used first.
+    made: Option<VaddrRange>,
     /// Segment that was grown, and the first byte behind what was given away there.
     tail: Option<(Segment, Vaddr)>,
 }
 
 impl<'a> Allocator<'a> {
-    pub(crate) fn new(image: &'a Image<'a>, functions: &'a Functions<'a>) -> Self {
-        Self { image, functions, taken: Vec::new(), gaps_left: limits::STUB_GAPS_PER_FILE, tail: None }
+    /// `made`: a range in which all bytes behind the last that is not [`FREE_BYTE`] are free.
+    pub(crate) fn new(image: &'a Image<'a>, functions: &'a Functions<'a>, made: Option<VaddrRange>) -> Self {
+        let gaps_left = limits::STUB_GAPS_PER_FILE;
+        let free_part = |range: VaddrRange| {
+            let bytes = image.bytes_at(range.start)?.get(..range.len() as usize)?;
+            let used = bytes.iter().rposition(|&byte| byte != FREE_BYTE).map_or(0, |last| last + 1);
+            Some(VaddrRange { start: range.start.plus(used as u64), ..range })
+        };
+        Self { image, functions, taken: Vec::new(), gaps_left, made: made.and_then(free_part), tail: None }
     }
 
     /// Room for `len` bytes of code, as near to `near` as it goes.
     pub(crate) fn allocate(&mut self, len: usize, near: Vaddr) -> Option<Room> {
         let len = len as u64;
-        let range = match self.in_padding(len, near) {
+        let range = match self.in_made(len).or_else(|| self.in_padding(len, near)) {
             Some(range) => range,
             None => VaddrRange::new(self.in_tail(len, |from| from.next_multiple_of(STUB_ALIGNMENT))?, len)?,
         };
@@ -92,6 +102,13 @@ impl<'a> Allocator<'a> {
         let size = end.0 - segment.range.start.0;
         let tail = segment.file_end()..FileOffset(segment.offset.0 + size);
         Some(Growth { field: FileOffset(segment.header.0 + P_FILESZ), size, tail })
+    }
+
+    fn in_made(&mut self, len: u64) -> Option<VaddrRange> {
+        let made = self.made.as_mut()?;
+        let range = VaddrRange::new(made.start, len).filter(|range| range.end <= made.end)?;
+        made.start = range.end;
+        Some(range)
     }
 
     fn in_padding(&mut self, len: u64, near: Vaddr) -> Option<VaddrRange> {

@@ -42,6 +42,9 @@ fn usage_errors_end_with_2_and_say_what_is_missing() {
         (&["revert", "sample"], "--in-place"),
         (&["verify", "sample", "sample", "--record", "r"], "one target"),
         (&["exec"], "CMD"),
+        (&["trace"], "CMD"),
+        (&["exec", "--json", "true"], "no report"),
+        (&["doctor", "--json", "--", "true"], "as text only"),
     ] {
         let ran = run(folder.path(), words).ends_with(2);
         assert!(ran.stderr.contains(said), "{words:?}: {ran:?}");
@@ -55,12 +58,35 @@ fn usage_errors_end_with_2_and_say_what_is_missing() {
 fn help_names_the_commands_the_exit_statuses_and_the_symptom() {
     let folder = folder();
     let ran = run(folder.path(), &["--help"]).ends_with(0);
-    for said in ["scan", "patch", "verify", "revert", "demo", "Exit status", "  0  ", "  1  ", "  2  ", "139"]
-    {
+    for said in [
+        "scan",
+        "patch",
+        "verify",
+        "revert",
+        "exec",
+        "trace",
+        "demo",
+        "Exit status",
+        "  0  ",
+        "  1  ",
+        "  2  ",
+        "139",
+    ] {
         assert!(ran.stdout.contains(said), "{said}: {}", ran.stdout);
     }
-    assert!(!ran.stdout.contains("exec"), "{}", ran.stdout);
-    assert_eq!(run(folder.path(), &["--version"]).ends_with(0).stderr, "");
+}
+
+#[test]
+fn version_names_the_commit() {
+    let mut git = std::process::Command::new("git");
+    git.args(["rev-parse", "--short=12", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    // Where nothing tells the commit, as in an archive of the sources, none is named.
+    let commit = git.output().ok().filter(|output| output.status.success()).map_or(String::new(), |output| {
+        format!(" ({})", String::from_utf8(output.stdout).expect("text").trim())
+    });
+    let ran = run(folder().path(), &["--version"]).ends_with(0);
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!((ran.stdout, ran.stderr.as_str()), (format!("vsyspatch {version}{commit}\n"), ""));
 }
 
 #[test]

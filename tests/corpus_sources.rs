@@ -95,7 +95,24 @@ fn run_both(file: &Path, trip: &RoundTrip, status: i32) -> Vec<String> {
         wrong.push(format!("not killed before: {before}"));
     }
     let whole = trip.has("patch") && !trip.has("refused") && !trip.has("unproven");
-    let after = denied([&trip.patched]);
+    wrong.extend(run_patched(&trip.patched, whole, status));
+
+    let by_page = harness::with_suffix(file, ".page");
+    let ran =
+        harness::tool([Path::new("patch"), Path::new("--via=vdso"), Path::new("--json"), file, &by_page]);
+    let report = ran.report();
+    let sites = harness::files(&report)[0]["sites"].as_array().cloned().unwrap_or_default();
+    let has = |verdict: &str| sites.iter().any(|site| site["verdict"] == verdict);
+    let whole = has("patch") && !has("refused") && !has("unproven");
+    wrong
+        .extend(run_patched(&by_page, whole, status).into_iter().map(|line| format!("via the vDSO: {line}")));
+    wrong
+}
+
+/// What is wrong with the patched `file`, which is to be cured as a whole, or not.
+fn run_patched(file: &Path, whole: bool, status: i32) -> Vec<String> {
+    let mut wrong = vec![];
+    let after = denied([file]);
     if whole && after.status != status {
         wrong.push(format!("does not work after: {after}"));
     }

@@ -2,18 +2,13 @@
 
 mod harness;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use harness::{
-    KILLED, Ran, host_emulates, is_root, need, real_corpus, rootfs, skip, static_program, temp_dir,
-};
-use rustix::process::{Pid, Signal, kill_process};
-
-/// Longer than a daemon takes to start (about a second) or to stop on a slow host.
-const DAEMON_LIMIT: Duration = Duration::from_secs(30);
+use harness::docker::Daemon;
+use harness::image::Registry;
+use harness::{KILLED, Ran, host_emulates, need, real_corpus, rootfs, skip, static_program, temp_dir};
 
 /// Status of a shell for a process that SIGSEGV ended: a vsyscall was made where the kernel has none.
 const SEGMENTATION_FAULT: i32 = 128 + 11;
@@ -30,98 +25,6 @@ const PATCH_BELOW_A_RUNNING_PROGRAM: &str =
 
 /// Programs of the tree that make a vsyscall at once: one through libc, one static.
 const PROGRAMS: [[&str; 2]; 2] = [["/bin/e2fsck", "-V"], ["/bin/mdadm", "--version"]];
-
-/// A Docker daemon of its own, with everything it writes below one directory; ends with the value.
-struct Daemon {
-    child: Child,
-    dir: PathBuf,
-}
-
-impl Daemon {
-    /// Starts one, or says why that cannot be.
-    fn start(dir: &Path) -> Result<Self, String> {
-        fs::create_dir(dir).expect("a directory for the daemon");
-        let log = dir.join("log");
-        let output = File::create(&log).expect("the daemon's log");
-        let mut command = Command::new("dockerd");
-        command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
-        command.arg("--pidfile").arg(dir.join("pid")).arg("-H").arg(socket(dir));
-        command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
-        command.args(["--ip-forward=false", "--ip-masq=false"]);
-        command.stdin(Stdio::null()).stderr(output.try_clone().expect("a descriptor")).stdout(output);
-        let child = command.spawn().map_err(|error| format!("dockerd cannot be run: {error}"))?;
-        let mut daemon = Self { child, dir: dir.to_owned() };
-        let begun = Instant::now();
-        while daemon.docker(&["version"]).status != 0 {
-            let ended = daemon.child.try_wait().expect("its status");
-            if ended.is_some() || begun.elapsed() > DAEMON_LIMIT {
-                let log = fs::read_to_string(&log).unwrap_or_default();
-                let last: Vec<&str> = log.lines().rev().take(3).collect();
-                return Err(format!("dockerd does not start here ({ended:?}): {}", last.join(" <- ")));
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(daemon)
-    }
-
-    fn docker(&self, words: &[&str]) -> Ran {
-        let mut docker = Command::new("docker");
-        // No settings, credentials or plugins of whoever runs the tests; the builder that needs no plugin.
-        docker.env("DOCKER_CONFIG", self.dir.join("config")).env("DOCKER_BUILDKIT", "0");
-        docker.env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT");
-        Ran::of(docker.arg("-H").arg(socket(&self.dir)).args(words).stdin(Stdio::null()))
-    }
-
-    /// Builds the image `name` as `dockerfile` says, with the files in `context`.
-    #[track_caller]
-    fn build(&self, name: &str, dockerfile: &str, context: &Path) -> Ran {
-        let file = context.join(format!("Dockerfile.{name}"));
-        fs::write(&file, dockerfile).expect("the Dockerfile is written");
-        let (file, context) = (file.to_str().expect("UTF-8"), context.to_str().expect("UTF-8"));
-        self.docker(&["build", "--network", "none", "-t", name, "-f", file, context]).expect(0)
-    }
-
-    fn run(&self, image: &str, command: &[&str]) -> Ran {
-        let words = [&["run", "--rm", "--network", "none", image], command].concat();
-        self.docker(&words)
-    }
-
-    /// Runs the program with vsyscalls denied.
-    fn run_denied(&self, image: &str, program: &[&str]) -> Ran {
-        self.run(image, &[&["/vsyspatch", "exec", "--"], program].concat())
-    }
-
-    /// What is in the image, as a tree at `dir`.
-    #[track_caller]
-    fn unpack(&self, image: &str, dir: &Path) {
-        let container = self.docker(&["create", "--network", "none", image, "/none"]).expect(0);
-        let archive = dir.with_extension("tar");
-        let archive_name = archive.to_str().expect("UTF-8");
-        self.docker(&["export", "-o", archive_name, container.stdout.trim()]).expect(0);
-        fs::create_dir(dir).expect("a directory for the tree");
-        Ran::of(Command::new("tar").arg("-x").arg("-f").arg(&archive).arg("-C").arg(dir)).expect(0);
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let pid = Pid::from_child(&self.child);
-        // A daemon that ended by itself was waited for, so that its number may be another's.
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = kill_process(pid, Signal::TERM);
-            let begun = Instant::now();
-            while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < DAEMON_LIMIT {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn socket(dir: &Path) -> String {
-    format!("unix://{}", dir.join("socket").display())
-}
 
 /// What the images are made of: the tree, in which one file to be patched has two names, and the program.
 fn context(dir: &Path) -> PathBuf {
@@ -140,6 +43,11 @@ fn context(dir: &Path) -> PathBuf {
 fn the_dockerfile_is_the_one_that_people_read() {
     let readme = fs::read_to_string(harness::root().join("README.md")).expect("README.md");
     assert!(readme.contains(DOCKERFILE), "{DOCKERFILE}");
+}
+
+/// Status of a program that made a vsyscall with vsyscalls denied.
+fn gone() -> i32 {
+    if host_emulates() { KILLED } else { SEGMENTATION_FAULT }
 }
 
 /// The image `old` without running anything of it: saved, patched, loaded again, and back to the same image.
@@ -167,23 +75,14 @@ fn an_image_is_patched_by_the_last_step_of_its_build() {
     if real_corpus().is_none() {
         return skip("no VSYSPATCH_CORPUS");
     }
-    if !is_root() {
-        return skip("a Docker daemon needs root");
-    }
-    if !["dockerd", "docker", "runc", "containerd"].into_iter().all(need) {
-        return;
-    }
     let dir = temp_dir();
-    let daemon = match Daemon::start(&dir.path().join("docker")) {
-        Ok(daemon) => daemon,
-        Err(reason) => return skip(&reason),
-    };
+    let Some(daemon) = Daemon::start(&dir.path().join("docker"), Command::new("dockerd")) else { return };
     let context = context(dir.path());
     let (steps_before, patch) = DOCKERFILE.trim_end().rsplit_once('\n').expect("several steps");
     assert!(patch.starts_with("RUN ["), "without a shell, which could not run: {patch}");
 
     daemon.build("old", steps_before, &context);
-    let gone = if host_emulates() { KILLED } else { SEGMENTATION_FAULT };
+    let gone = gone();
     for program in PROGRAMS {
         daemon.run_denied("old", &program).expect(gone);
     }
@@ -220,4 +119,94 @@ fn an_image_is_patched_by_the_last_step_of_its_build() {
         daemon.run("in-use", &["/vsyspatch", "verify", "/"]).expect(0);
         daemon.run_denied("in-use", &["/bin/e2fsck", "-V"]).expect(0);
     }
+}
+
+/// The three lines of README.md, as a shell reads them, with a registry of our own in place of the one they name.
+#[test]
+fn the_cure_of_the_front_page_cures() {
+    if real_corpus().is_none() {
+        return skip("no VSYSPATCH_CORPUS");
+    }
+    if !need("docker-registry") {
+        return;
+    }
+    let dir = temp_dir();
+    let Some(daemon) = Daemon::start(&dir.path().join("docker"), Command::new("dockerd")) else { return };
+    let registry = Registry::start(dir.path());
+    daemon.build("old", "FROM scratch\nADD rootfs.tar /\nCOPY vsyspatch /", &context(dir.path()));
+    let legacy = format!("{}/legacy:1", registry.address);
+    daemon.docker(&["tag", "old", &legacy]).expect(0);
+    daemon.docker(&["push", &legacy]).expect(0);
+    daemon.run_denied(&legacy, &PROGRAMS[0]).expect(gone());
+
+    let readme = fs::read_to_string(harness::root().join("README.md")).expect("README.md");
+    let (_, cure) = readme.split_once("The cure, in three lines:\n\n```\n").expect("the cure");
+    let lines: Vec<&str> = cure.lines().take_while(|line| *line != "```").collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    // Found; written; loaded.
+    for (line, status) in lines.into_iter().zip([1, 0, 0]) {
+        let line = line.replace("registry.example", &registry.address);
+        Ran::of(daemon.shell(&line).current_dir(dir.path())).expect(status);
+    }
+    for program in PROGRAMS {
+        daemon.run_denied("legacy:1", &program).expect(0);
+    }
+}
+
+/// The image that holds nothing but the program, in the two ways that README.md names.
+#[test]
+fn the_image_of_the_program_cures_images_and_trees() {
+    if real_corpus().is_none() {
+        return skip("no VSYSPATCH_CORPUS");
+    }
+    if !need("buildah") {
+        return;
+    }
+    let dir = temp_dir();
+    let Some(daemon) = Daemon::start(&dir.path().join("docker"), Command::new("dockerd")) else { return };
+    let context = context(dir.path());
+    let archive = |name: &str| dir.path().join(name);
+    for name in ["image.tar", "again.tar"] {
+        let mut build = Command::new("tests/install/image");
+        build.current_dir(harness::root()).arg(context.join("vsyspatch")).arg(archive(name));
+        Ran::of(&mut build).expect(0);
+    }
+    let id = |name: &str| {
+        let loaded = daemon.docker(&["load", "-i", archive(name).to_str().expect("UTF-8")]).expect(0).stdout;
+        let image = loaded.trim().rsplit(' ').next().expect("a name").to_owned();
+        (daemon.docker(&["inspect", "--format", "{{.Id}}", &image]).expect(0).stdout, image)
+    };
+    let (first, image) = id("image.tar");
+    assert_eq!(first, id("again.tar").0, "the same program gives the same image");
+    assert_eq!(image, concat!("vsyspatch:", env!("CARGO_PKG_VERSION")));
+    assert!(daemon.run(&image, &["--version"]).expect(0).stdout.starts_with("vsyspatch "));
+
+    let readme = fs::read_to_string(harness::root().join("README.md")).expect("README.md");
+    let copy = format!("COPY --from={image} /vsyspatch /vsyspatch");
+    assert!(readme.contains(&copy), "{copy}");
+    daemon.build("dead", "FROM scratch\nADD rootfs.tar /", &context);
+    let patch = DOCKERFILE.lines().last().expect("the patch");
+    daemon.build("cured", &format!("FROM dead\n{copy}\n{patch}"), &context);
+    for program in PROGRAMS {
+        daemon.run_denied("cured", &program).expect(0);
+    }
+
+    let tree = dir.path().join("tree");
+    let volume = format!("{}:/x", tree.display());
+    let ways = ["run", "--rm", "--network", "none", "-v", &volume, &image, "patch", "--in-place", "/x"];
+    assert!(readme.contains(&format!("-v TREE:/x {image} patch --in-place /x")), "the way in README.md");
+    let before = harness::denied(in_tree(&tree, PROGRAMS[1])).status;
+    assert_eq!(before, gone());
+    let said = daemon.docker(&ways).expect(0);
+    assert!(said.stdout.contains("/x/bin/mdadm"), "{said}");
+    harness::tool([Path::new("verify"), &tree]).expect(0);
+    for program in PROGRAMS {
+        harness::denied(in_tree(&tree, program)).expect(0);
+    }
+}
+
+/// The program with the tree as its root.
+fn in_tree(tree: &Path, program: [&str; 2]) -> [String; 4] {
+    let [program, argument] = program.map(str::to_owned);
+    ["chroot".into(), tree.to_str().expect("UTF-8").to_owned(), program, argument]
 }

@@ -20,7 +20,7 @@ use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind};
 use vsyspatch::addr::Vaddr;
 use vsyspatch::elf::{Image, Parsed};
 use vsyspatch::functions::Functions;
-use vsyspatch::plan::{Edit, Plan, PlannedSite, Role, Strategy};
+use vsyspatch::plan::{Edit, Plan, PlannedSite, Role, Strategy, Via};
 use vsyspatch::site::{Form, Verdict};
 use vsyspatch::vsyscall::{Entry, PAGE};
 
@@ -31,12 +31,18 @@ const STATES_OF_COMPILED: usize = 400;
 const STATES_OF_REAL: usize = 3000;
 /// The kinds of programs that compilers make.
 const KINDS: [&str; 2] = ["-no-pie -fno-pie", "-pie -fPIE"];
+/// What calls become, and how many times fewer states that is tried from: with the page only the way to it differs, and
+/// what it does before it knows a vDSO. tests/vdso.rs has the rest.
+const WAYS: [(Via, usize); 2] = [(Via::Syscall, 1), (Via::Vdso, 4)];
 /// States in which a mistake has to show.
 const STATES_OF_MUTANT: usize = 200;
 /// Starts before the instruction that holds an address, besides it and the function's beginning.
 const STARTS_BEFORE: usize = 5;
 /// Functions that are tried for a pointer in data.
 const MAX_READERS: usize = 24;
+const PAGE_SIZE: u64 = 0x1000;
+/// From an entry of the page that is added to the one that keeps all registers.
+const PRESERVING: u64 = 0x40;
 /// A table of pointers is read by its first address.
 const TABLE: u64 = 64;
 
@@ -55,9 +61,10 @@ struct Subject {
 
 impl Subject {
     /// Nothing where the file has nothing to patch.
-    fn new(name: String, original: Vec<u8>) -> Option<Self> {
+    fn new(name: String, original: Vec<u8>, via: Via) -> Option<Self> {
         let Ok(Parsed::Image(image)) = vsyspatch::elf::parse(&original) else { return None };
-        let plan = vsyspatch::plan_elf(&image);
+        let (_, plan) = vsyspatch::examine::examine(&original, via).ok()?;
+        let plan = plan?;
         if !plan.has_edits() {
             return None;
         }
@@ -103,13 +110,23 @@ impl Subject {
             let is_seen = |edit: &Edit| matches!(edit.role, Role::Pointer | Role::Detour);
             site.form == Form::DataWord && !edits.any(is_seen)
         };
-        self.plan.sites.iter().filter(is_fixed).map(|site| site.vaddr.0).collect()
+        let words = self.plan.sites.iter().filter(is_fixed).map(|site| site.vaddr.0);
+        // Nothing looks for a vDSO before a run.
+        let of_page = self.plan.edits.iter().filter(|edit| edit.role == Role::Pointers).filter_map(range);
+        words.chain(of_page.flat_map(|range| range.step_by(8))).collect()
     }
 
-    /// The stubs with their entries.
+    /// The stubs, and the entries of the page that was added, with their entries.
     fn stubs(&self) -> impl Iterator<Item = (u64, Entry)> {
         let stubs = self.plan.edits.iter().filter(|edit| edit.role == Role::Stub);
-        stubs.filter_map(|edit| Some((edit.vaddr?.0, edit.entry)))
+        let pages = self.plan.edits.iter().filter(|edit| edit.role == Role::Page);
+        let entries = pages.filter_map(|edit| edit.vaddr).flat_map(|page| {
+            let of = move |entry: Entry| page.0 + (entry.address() - PAGE);
+            Entry::ALL
+                .into_iter()
+                .flat_map(move |entry| [(of(entry), entry), (of(entry) + PRESERVING, entry)])
+        });
+        stubs.filter_map(|edit| Some((edit.vaddr?.0, edit.entry))).chain(entries)
     }
 
     fn has_index(&self) -> bool {
@@ -251,6 +268,8 @@ struct Judge<'a> {
     stubs: BTreeMap<u64, Entry>,
     /// In place calls, in memory's addresses.
     calls: Vec<Range<u64>>,
+    /// Numbers of the pages that the patch adds, in memory.
+    added: BTreeSet<u64>,
     /// Stubs that the patched program had where the original had the entry's address.
     handed: BTreeSet<(Entry, u64)>,
     /// The patched program had an entry's address where it can be seen.
@@ -266,6 +285,10 @@ impl<'a> Judge<'a> {
             bias,
             stubs: subject.stubs().map(|(at, entry)| (at + bias, entry)).collect(),
             calls: calls.map(|range| range.start + bias..range.end + bias).collect(),
+            added: { subject.plan.edits.iter() }
+                .filter(|edit| matches!(edit.role, Role::Page | Role::Pointers))
+                .filter_map(|edit| Some((edit.vaddr?.0 + bias) / PAGE_SIZE))
+                .collect(),
             handed: BTreeSet::new(),
             holds_page: false,
         }
@@ -318,6 +341,10 @@ impl<'a> Judge<'a> {
     /// Compares the runs from `start`; what differs in words.
     fn compare(&mut self, start: &Start, original: &Run, patched: &Run) -> Result<Agreed, String> {
         self.holds_page = false;
+        // What the patch adds is memory that is no program's.
+        if original.pages.iter().any(|page| self.added.contains(&(page / PAGE_SIZE))) {
+            return Ok(Agreed::Cut);
+        }
         for (index, event) in original.events.iter().enumerate() {
             let of_patch = patched.events.get(index);
             if let What::Call(_) | What::Jump(_) | What::Invalid(_) = event.what
@@ -327,6 +354,12 @@ impl<'a> Judge<'a> {
                 return Ok(Agreed::Cut);
             }
             if of_patch.is_some_and(|of_patch| self.is_other_index(event.what, of_patch.what)) {
+                return Ok(Agreed::Cut);
+            }
+            // Nothing is there in the original.
+            if let What::Call(to) | What::Jump(to) = event.what
+                && self.added.contains(&(to / PAGE_SIZE))
+            {
                 return Ok(Agreed::Cut);
             }
             let undefined = match event.what {
@@ -566,9 +599,12 @@ fn corpus_sources() {
             let linked = source.link(&object, link, linker, dir.path());
             for (file, dress) in linked.files.iter().zip(Dress::ALL) {
                 let name = format!("{} {}", source.name, Variant { link, linker, dress });
-                let Some(subject) = Subject::new(name, read(file)) else { continue };
-                files += 1;
-                tally += run_subject(&subject, STATES_OF_SOURCE);
+                for (via, states) in WAYS {
+                    let name = format!("{name} via {via:?}");
+                    let Some(subject) = Subject::new(name, read(file), via) else { continue };
+                    files += 1;
+                    tally += run_subject(&subject, STATES_OF_SOURCE / states);
+                }
             }
         }
     }
@@ -593,32 +629,34 @@ fn compiled_by(compiler: &str) {
     let (mut files, mut tally) = (0, Tally::default());
     for level in ["-O0", "-O2"] {
         for kind in KINDS {
-            let subject = compiled(compiler, level, kind, dir.path());
-            files += 1;
-            tally += run_subject(&subject, STATES_OF_COMPILED);
+            for (via, states) in WAYS {
+                let subject = compiled(compiler, level, kind, via, dir.path());
+                files += 1;
+                tally += run_subject(&subject, STATES_OF_COMPILED / states);
+            }
         }
     }
     report(compiler, files, tally);
 }
 
-fn compiled(compiler: &str, level: &str, kind: &str, dir: &Path) -> Subject {
+fn compiled(compiler: &str, level: &str, kind: &str, via: Via, dir: &Path) -> Subject {
     let sources = ["forms.c", "run.c"].map(|name| root().join("corpus/compiled").join(name));
     let program = dir.join("program");
     let mut command = Command::new(compiler);
     command.args(["-w", level]).args(kind.split(' ')).args(sources).arg("-o").arg(&program);
     Ran::of(&mut command).expect(0);
-    let name = format!("{compiler} {level} {kind}");
-    Subject::new(name, read(&program)).expect("there is something to patch")
+    let name = format!("{compiler} {level} {kind} via {via:?}");
+    Subject::new(name, read(&program), via).expect("there is something to patch")
 }
 
 /// The files of the real corpus that have something to patch.
-fn real(corpus: &Path, dir: &Path) -> impl Iterator<Item = Subject> {
-    let tree = rootfs::unpack(dir, "tree");
+fn real(corpus: &Path, via: Via, dir: &Path) -> impl Iterator<Item = Subject> {
+    let tree = rootfs::unpack(dir, &format!("tree-{via:?}"));
     let files = rootfs::elf_files(corpus).into_iter().chain(rootfs::elf_files(&tree));
     let corpus = corpus.to_owned();
     files.filter_map(move |file| {
         let name = file.strip_prefix(&corpus).or_else(|_| file.strip_prefix(&tree)).expect("below one");
-        Subject::new(name.display().to_string(), read(&file))
+        Subject::new(format!("{} via {via:?}", name.display()), read(&file), via)
     })
 }
 
@@ -627,9 +665,11 @@ fn real_programs() {
     let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
     let dir = temp_dir();
     let (mut files, mut tally) = (0, Tally::default());
-    for subject in real(&corpus, dir.path()) {
-        files += 1;
-        tally += run_subject(&subject, STATES_OF_REAL);
+    for (via, states) in WAYS {
+        for subject in real(&corpus, via, dir.path()) {
+            files += 1;
+            tally += run_subject(&subject, STATES_OF_REAL / states);
+        }
     }
     report("real programs", files, tally);
 }
@@ -837,7 +877,8 @@ fn mistakes_are_noticed() {
                 continue;
             }
             let linked = source.link(&object, link, Linker::Bfd, dir.path());
-            let Some(subject) = Subject::new(linked.files[0].display().to_string(), read(&linked.files[0]))
+            let Some(subject) =
+                Subject::new(linked.files[0].display().to_string(), read(&linked.files[0]), Via::Syscall)
             else {
                 continue;
             };
@@ -846,7 +887,7 @@ fn mistakes_are_noticed() {
         }
     }
     for kind in KINDS {
-        caught.add(&compiled("gcc", "-O2", kind, dir.path()));
+        caught.add(&compiled("gcc", "-O2", kind, Via::Syscall, dir.path()));
     }
     caught.check(&forms);
 }
@@ -856,6 +897,6 @@ fn mistakes_in_real_programs_are_noticed() {
     let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
     let dir = temp_dir();
     let mut caught = Caught::default();
-    real(&corpus, dir.path()).for_each(|subject| caught.add(&subject));
+    real(&corpus, Via::Syscall, dir.path()).for_each(|subject| caught.add(&subject));
     caught.check(&BTreeSet::new());
 }

@@ -3,11 +3,13 @@
 mod harness;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::Command;
 
 use harness::{
-    KILLED, Ran, denied, host_emulates, is_root, need, real_corpus, rootfs, skip, temp_dir, tool, vsyspatch,
+    KILLED, Ran, denied, host_emulates, is_root, need, real_corpus, root, rootfs, skip, temp_dir, tool,
+    vsyspatch,
 };
 
 /// Whether a program can be run in a tree with vsyscalls denied here; skips aloud if not.
@@ -60,6 +62,49 @@ fn the_filter_kills_for_vsyscalls_only() {
     let missing = denied(["/nonexistent/program"]);
     assert_ne!(missing.status, 0, "{missing}");
     assert_ne!(missing.status, KILLED, "{missing}");
+}
+
+/// Whoever makes the vsyscall is named, however it was started, and whoever waits for it sees it die.
+#[test]
+fn what_is_killed_is_named() {
+    if !host_emulates() {
+        return skip("this host does not emulate vsyscalls");
+    }
+    let sample = root().join("corpus/prebuilt/demo");
+    let sample = sample.to_str().expect("a path in UTF-8");
+    let ran = denied([sample]).expect(KILLED);
+    assert!(
+        ran.stderr.contains("/prebuilt/demo (process ") && ran.stderr.contains("the vsyscall time"),
+        "{ran}"
+    );
+    let ran =
+        denied(["sh", "-c", &format!("{sample} & wait $!; echo $?; {sample}; echo $?; exit 4")]).expect(4);
+    assert_eq!(ran.stdout, "159\n159\n");
+    assert_eq!(ran.stderr.matches("/prebuilt/demo (process ").count(), 2, "{ran}");
+    // What ignores the signal is killed all the same, and what outlives the command, too.
+    let ran = denied(["sh", "-c", &format!("trap '' SYS; {sample}; echo $?")]).expect(0);
+    assert_eq!(ran.stdout, "137\n");
+    let ran = denied(["sh", "-c", &format!("(sleep 0.3; {sample}) & exit 5")]).expect(5);
+    assert!(ran.stderr.contains("/prebuilt/demo (process "), "{ran}");
+    // Under a filter that somebody listens to already there can be no other listener: the kernel kills.
+    let inner = harness::vsyspatch().get_program().to_owned();
+    let ran = Ran::of(harness::vsyspatch().args(["trace", "--"]).arg(&inner).args(["exec", "--", sample]));
+    let ran = ran.expect(KILLED);
+    assert!(ran.stderr.contains("or what it started, made a vsyscall"), "{ran}");
+}
+
+#[test]
+fn signals_are_passed_on() {
+    let mut child = vsyspatch()
+        .args(["exec", "--", "sh", "-c", "trap 'exit 9' TERM; echo ready; sleep 3 & wait"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut ready = [0; 6];
+    child.stdout.take().expect("a pipe").read_exact(&mut ready).expect("it says so");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is there");
+    assert_eq!(child.wait().expect("its end").code(), Some(9));
 }
 
 #[test]

@@ -1,125 +1,27 @@
 //! Images through the command: layers as the engines have them, every transport that runs here, and engines that
 //! take what comes out.
 
+#[path = "images/hand.rs"]
+mod hand;
 mod harness;
+#[path = "images/hostile.rs"]
+mod hostile;
+#[path = "images/indexes.rs"]
+mod indexes;
+#[path = "images/names.rs"]
+mod names;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use harness::mtree::{differences, listing};
+use harness::image::{
+    INDEX, LAYER, LIBRARY, Layout, MANIFEST, OTHER, PROGRAM, Registry, digest, files, image, layer, put,
+};
+use harness::mtree::{changed, listing};
 use harness::{Ran, is_root, need, skip, temp_dir, vsyspatch};
 use serde_json::{Value, json};
-use sha2::Digest as _;
-
-const PROGRAM: &[u8] = include_bytes!("../corpus/prebuilt/forms");
-const LIBRARY: &[u8] = include_bytes!("../corpus/prebuilt/forms.so");
-const OTHER: &[u8] = include_bytes!("../corpus/prebuilt/demo");
-
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-
-fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes)))
-}
-
-/// A layer that GNU tar makes of what `make` puts into a directory.
-fn layer(make: impl FnOnce(&Path)) -> Vec<u8> {
-    let dir = temp_dir();
-    let tree = dir.path().join("layer");
-    fs::create_dir(&tree).expect("made");
-    make(&tree);
-    let mut tar = Command::new("tar");
-    tar.args(["--sort=name", "--mtime=2010-04-05", "--owner=0", "--group=0", "--numeric-owner", "--xattrs"]);
-    let archive = dir.path().join("layer.tar");
-    Ran::of(tar.arg("-C").arg(&tree).arg("-cf").arg(&archive).arg(".")).expect(0);
-    harness::read(&archive)
-}
-
-fn put(path: &Path, bytes: &[u8]) {
-    fs::create_dir_all(path.parent().expect("a directory")).expect("made");
-    fs::write(path, bytes).expect("written");
-    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("its mode");
-}
-
-/// A layer with these files; one without content is a whiteout.
-fn files(all: &[(&str, &[u8])]) -> Vec<u8> {
-    layer(|tree| all.iter().for_each(|(path, bytes)| put(&tree.join(path), bytes)))
-}
-
-/// A layout that is made by hand.
-struct Layout(PathBuf);
-
-impl Layout {
-    fn new(dir: &Path, name: &str) -> Self {
-        let path = dir.join(name);
-        fs::create_dir_all(path.join("blobs/sha256")).expect("made");
-        fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("written");
-        Self(path)
-    }
-
-    fn blob(&self, bytes: &[u8]) -> String {
-        let digest = digest(bytes);
-        fs::write(self.0.join("blobs/sha256").join(&digest[7..]), bytes).expect("written");
-        digest
-    }
-
-    /// A manifest of these layers: media type and blob, and the uncompressed layer.
-    fn manifest(&self, architecture: &str, layers: &[(&str, &[u8], &[u8])]) -> Value {
-        let diff_ids: Vec<String> = layers.iter().map(|(_, _, tar)| digest(tar)).collect();
-        let history: Vec<Value> =
-            layers.iter().map(|_| json!({ "created_by": "test", "x": { "b": 1, "a": 2 } })).collect();
-        let config = json!({ "zeta": [1], "architecture": architecture, "os": "linux", "created": "2010-04-05T00:00:00Z",
-            "config": { "Cmd": ["/bin/program"], "Unknown": null }, "rootfs": { "type": "layers", "diff_ids": diff_ids },
-            "history": history, "alpha": true });
-        let config = serde_json::to_vec(&config).expect("JSON");
-        let layers: Vec<Value> = layers
-            .iter()
-            .map(
-                |(kind, blob, _)| json!({ "mediaType": kind, "digest": self.blob(blob), "size": blob.len() }),
-            )
-            .collect();
-        let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "unknown": "kept", "layers": layers,
-            "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": self.blob(&config), "size": config.len() } });
-        self.descriptor(MANIFEST, &manifest)
-    }
-
-    fn descriptor(&self, kind: &str, document: &Value) -> Value {
-        let bytes = serde_json::to_vec(document).expect("JSON");
-        json!({ "mediaType": kind, "digest": self.blob(&bytes), "size": bytes.len() })
-    }
-
-    fn finish(&self, mut root: Value) -> String {
-        root["annotations"] = json!({ "org.opencontainers.image.ref.name": "v1" });
-        let index = json!({ "schemaVersion": 2, "manifests": [root] });
-        fs::write(self.0.join("index.json"), index.to_string()).expect("written");
-        format!("oci:{}:v1", self.0.display())
-    }
-
-    fn document(&self, digest: &Value) -> Value {
-        let name = &digest.as_str().expect("a digest")[7..];
-        serde_json::from_slice(&harness::read(&self.0.join("blobs/sha256").join(name))).expect("JSON")
-    }
-
-    /// The first image of the layout: manifest and configuration.
-    fn image(&self) -> [Value; 2] {
-        let index: Value = serde_json::from_slice(&harness::read(&self.0.join("index.json"))).expect("JSON");
-        let manifest = self.document(&index["manifests"][0]["digest"]);
-        let config = self.document(&manifest["config"]["digest"]);
-        [manifest, config]
-    }
-}
-
-/// An image of uncompressed layers.
-fn image(dir: &Path, layers: &[Vec<u8>]) -> String {
-    let layout = Layout::new(dir, "image");
-    let layers: Vec<(&str, &[u8], &[u8])> =
-        layers.iter().map(|tar| (LAYER, tar.as_slice(), tar.as_slice())).collect();
-    let root = layout.manifest("amd64", &layers);
-    layout.finish(root)
-}
 
 fn tool(words: &[&str]) -> Ran {
     Ran::of(vsyspatch().args(words))
@@ -143,6 +45,20 @@ fn unpacked(image: &str, to: &Path) -> PathBuf {
     let name = image.strip_prefix("oci:").expect("a layout");
     Ran::of(Command::new("umoci").args(["unpack", "--image", name]).arg(to)).expect(0);
     to.join("rootfs")
+}
+
+#[test]
+fn each_file_is_told_with_the_layer_that_it_is_in() {
+    let dir = temp_dir();
+    let lower = files(&[("bin/a", PROGRAM), ("bin/b", PROGRAM)]);
+    let upper = files(&[("bin/b", LIBRARY), ("bin/cut", &PROGRAM[..100])]);
+    let source = image(dir.path(), &[lower.clone(), upper.clone()]);
+    let ran = tool(&["scan", "--json", &source]).expect(2);
+    let found = harness::files(&ran.report());
+    let layers: Vec<_> =
+        found.iter().map(|file| file["layer"].as_str().expect("a layer").to_owned()).collect();
+    assert_eq!(layers, [digest(&lower), digest(&upper)]);
+    assert!(ran.stderr.contains("/bin/cut: layer ") && ran.stderr.contains(&digest(&upper)), "{ran}");
 }
 
 fn ready(programs: &[&str]) -> bool {
@@ -186,23 +102,15 @@ fn the_new_image_differs_in_the_patched_files_alone_and_goes_back_to_the_last_by
 
     let before = listing(&unpacked(&source, &dir.path().join("before")));
     let after = listing(&unpacked(&output, &dir.path().join("after")));
-    let names: Vec<String> = differences(&before, &after)
-        .into_iter()
-        .map(|line| line.split(':').next().unwrap_or_default().to_owned())
-        .filter(|path| !path.starts_with("var"))
-        .collect();
+    let files: Vec<String> =
+        changed(&before, &after).into_iter().filter(|line| !line.starts_with("var")).collect();
     let long = "usr/lib/a-rather-long-name-of-a-directory-so-that-the-whole-path-does-not-fit-into-a-header/x/library.so";
-    assert_eq!(names, ["bin/program", "bin/su", "sbin/same", "tmp/program", long]);
-    for name in &names {
-        let (old, new) = (&before[Path::new(name)], &after[Path::new(name)]);
-        let without_sum = |line: &str| {
-            let words: Vec<&str> = line.split(' ').collect();
-            let sum = words.iter().position(|word| word.len() == 64).expect("a checksum");
-            [&words[..sum], &words[sum + 1..]].concat().join(" ")
-        };
-        assert_eq!(without_sum(old), without_sum(new), "mode, owner, times, links and attributes of {name}");
-        assert_ne!(old, new);
-    }
+    let names = ["bin/program", "bin/su", "sbin/same", "tmp/program", long];
+    assert_eq!(
+        files,
+        names.map(|name| format!("{name}: sha256")),
+        "neither modes, owners, times, links nor attributes"
+    );
 
     let back = format!("oci:{}:v1", dir.path().join("back").display());
     tool(&["revert", "--json", &output, &back]).expect(0).report();
@@ -214,6 +122,30 @@ fn the_new_image_differs_in_the_patched_files_alone_and_goes_back_to_the_last_by
     let twice = dir.path().join("twice");
     let already = tool(&["patch", &output, &format!("oci:{}", twice.display())]).expect(0);
     assert!(already.stdout.contains("patched already") && !twice.exists(), "{already}");
+}
+
+#[test]
+fn an_image_is_patched_to_the_vdso_as_its_files_are() {
+    let dir = temp_dir();
+    let source = image(
+        dir.path(),
+        &[files(&[("bin/program", PROGRAM), ("lib/library.so", LIBRARY), ("bin/demo", OTHER)])],
+    );
+    let output = format!("oci:{}:v1", dir.path().join("patched").display());
+    // The library knows no glibc, so that nothing would start the page's code.
+    let patched = tool(&["patch", "--via=auto", &source, &output]).expect(0);
+    assert_eq!(patched.stdout.matches("system calls, not the vDSO: ").count(), 1, "{patched}");
+    let sites = |path: &str| tool(&["scan", "--via=vdso", path]).stdout;
+    assert!(
+        sites(&source).contains("bin/demo") && sites(&source).contains("patch (vDSO)"),
+        "{}",
+        sites(&source)
+    );
+    tool(&["verify", &output, "--against", &source]).expect(0);
+    let back = format!("oci:{}:v1", dir.path().join("back").display());
+    tool(&["revert", &output, &back]).expect(0);
+    let layout = |name: &str| Layout(dir.path().join(name));
+    assert_eq!(layout("back").image(), layout("image").image());
 }
 
 #[test]
@@ -235,6 +167,62 @@ fn documents_keep_what_nobody_knows_and_say_where_the_image_comes_from() {
     let original = digest(&serde_json::to_vec(&old).expect("JSON"));
     assert_eq!(new["annotations"]["org.opencontainers.image.base.digest"], original);
     assert_eq!(config["config"]["Labels"]["org.opencontainers.image.base.digest"], original);
+}
+
+#[test]
+fn the_same_input_gives_the_same_digests_anywhere_at_any_time() {
+    let tar = files(&[("bin/program", PROGRAM), ("etc/text", b"text")]);
+    let at = |epoch: Option<&str>| {
+        let dir = temp_dir();
+        let source = image(dir.path(), std::slice::from_ref(&tar));
+        let archive = dir.path().join("somewhere/patched.tar");
+        fs::create_dir(archive.parent().expect("a directory")).expect("made");
+        let mut patch = vsyspatch();
+        patch.env_remove("SOURCE_DATE_EPOCH").current_dir(dir.path());
+        epoch.map(|epoch| patch.env("SOURCE_DATE_EPOCH", epoch));
+        let to = format!("docker-archive:{}:localhost/a:1", archive.display());
+        Ran::of(patch.args(["patch", "-q", &source, &to])).expect(0);
+        let layout = format!("oci:{}:v1", dir.path().join("layout").display());
+        tool(&["patch", "-q", "--always", &to, &layout]).expect(0);
+        tool(&["verify", &to, "--against", &source]).expect(0);
+        let back = format!("oci:{}:v1", dir.path().join("back").display());
+        tool(&["revert", "-q", &to, &back]).expect(0);
+        assert_eq!(Layout(dir.path().join("back")).image(), Layout(dir.path().join("image")).image());
+        let layout = Layout(dir.path().join("layout"));
+        let [manifest, config] = layout.image();
+        let top = manifest["layers"][1]["digest"].as_str().expect("a digest")[7..].to_owned();
+        let mut list = Command::new("tar");
+        list.args(["--utc", "--full-time", "-tvzf"]).arg(layout.0.join("blobs/sha256").join(top));
+        (digest(&harness::read(&archive)), config, Ran::of(&mut list).expect(0).stdout)
+    };
+    let (archive, config, layer) = at(None);
+    // Longer than the grain of any clock that could have crept in.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(at(None).0, archive);
+    assert_eq!(config["created"], "2010-04-05T00:00:00Z");
+    assert!(layer.contains("1970-01-01 00:00:00 var/lib/vsyspatch/record.json"), "{layer}");
+
+    let (archive, config, layer) = at(Some("1500000000"));
+    assert_eq!(at(Some("1500000000")).0, archive);
+    assert_eq!(config["created"], "2017-07-14T02:40:00Z");
+    assert_eq!(config["history"][1]["created"], "2017-07-14T02:40:00Z");
+    assert_eq!(config["history"][0].get("created"), None);
+    assert!(layer.contains("2017-07-14 02:40:00 var/lib/vsyspatch/record.json"), "{layer}");
+    let program = layer.lines().find(|line| line.ends_with("bin/program")).expect("it is there");
+    assert!(!program.contains("1970") && !program.contains("2017"), "a patched file keeps its time: {layer}");
+
+    let dir = temp_dir();
+    let source = image(dir.path(), &[files(&[("bin/program", PROGRAM)])]);
+    for odd in ["", "-1", "yesterday", "99999999999999"] {
+        let mut patch = vsyspatch();
+        patch.env("SOURCE_DATE_EPOCH", odd).args(["patch", &source]).arg(dir.path().join("none"));
+        let refused = Ran::of(&mut patch).expect(2);
+        assert!(
+            refused.stderr.contains("SOURCE_DATE_EPOCH") && refused.stderr.contains("date +%s"),
+            "{refused}"
+        );
+        assert!(!dir.path().join("none").exists());
+    }
 }
 
 #[test]
@@ -286,9 +274,46 @@ fn names_that_survive_are_patched_as_one_file() {
     tool(&["verify", &output]).expect(0);
     let after = listing(&unpacked(&output, &dir.path().join("after")));
     assert!(!after.contains_key(Path::new("a/carrier")));
-    assert!(
-        after[Path::new("b/link")].contains("= b/link") && after[Path::new("c/link")].contains("= b/link")
-    );
+    let group = r#"["b/link", "c/link"]"#;
+    assert!(["b/link", "c/link"].iter().all(|name| after[Path::new(name)]["links"] == group), "{after:?}");
+}
+
+#[test]
+fn large_programs_are_looked_into_as_small_ones_are() {
+    const LARGE: usize = 9 << 20;
+    let large = |program: &[u8]| {
+        let mut bytes = program.to_vec();
+        bytes.resize(LARGE, 0);
+        bytes
+    };
+    let clean = harness::read(Path::new("/bin/true"));
+    let of = |program: &[u8]| files(&[("bin/large", &large(program)), ("bin/other", OTHER)]);
+    let summary = |dir: &Path, layers: &[Vec<u8>]| {
+        tool(&["scan", "--json", &image(dir, layers)]).report()["summary"].clone()
+    };
+    let (a, b) = (temp_dir(), temp_dir());
+    let (with, without) = (summary(a.path(), &[of(PROGRAM)]), summary(b.path(), &[of(&clean)]));
+    assert_eq!((&with["files_with_sites"], &without["files_with_sites"]), (&json!(2), &json!(1)));
+    for counts in [with, without] {
+        assert_eq!((&counts["files"], &counts["elf_files"]), (&json!(2), &json!(2)));
+        assert_eq!(counts["bytes"], LARGE + OTHER.len());
+    }
+    let name = image(a.path(), &[of(PROGRAM)]);
+    let output = format!("oci:{}:v1", a.path().join("patched").display());
+    tool(&["patch", "-q", &name, &output]).expect(0);
+    tool(&["verify", &output]).expect(0);
+}
+
+#[test]
+fn a_layer_may_end_with_the_last_byte_of_its_last_file() {
+    let mut tar = files(&[("bin/program", PROGRAM)]);
+    let begin = tar.windows(8).position(|window| window == &PROGRAM[..8]).expect("it is there");
+    tar.truncate(begin + PROGRAM.len());
+    assert!(!tar.len().is_multiple_of(512));
+    let dir = temp_dir();
+    assert_eq!(scanned(&image(dir.path(), std::slice::from_ref(&tar))), ["bin/program"]);
+    tar.pop();
+    assert!(tool(&["scan", &image(dir.path(), &[tar])]).expect(2).stderr.contains("it ends inside the file"));
 }
 
 #[test]
@@ -368,7 +393,7 @@ fn damage_is_named_and_nothing_is_written() {
         assert!(!output.exists(), "{what}");
     };
     damaged("another diff_id", &tar, b"something else", "diff_id");
-    damaged("cut in the middle", &tar[..2048], &tar[..2048], "it ends inside a");
+    damaged("cut in the middle", &tar[..2048], &tar[..2048], "it ends inside");
     damaged("no archive", &[0x11; 2048], &[0x11; 2048], "not a sound tar archive");
     // A blob that is not what its name says.
     let dir = temp_dir();
@@ -558,43 +583,6 @@ fn podman_runs_the_patched_image() {
     let run =
         [&["run", "--rm", "-q", "--network", "none"][..], &limits, &["localhost/sample:patched"]].concat();
     podman(&run).expect(0);
-}
-
-/// A registry of its own on a free port of this machine.
-struct Registry {
-    child: Child,
-    address: String,
-}
-
-impl Registry {
-    fn start(dir: &Path) -> Self {
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
-        let address = format!("127.0.0.1:{port}");
-        let root = dir.join("registry");
-        let settings = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
-            root.display()
-        );
-        let file = dir.join("registry.yml");
-        fs::write(&file, settings).expect("written");
-        let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("it starts");
-        let begun = std::time::Instant::now();
-        while std::net::TcpStream::connect(&address).is_err() {
-            assert!(begun.elapsed().as_secs() < 30, "the registry does not start");
-            std::thread::yield_now();
-        }
-        Self { child, address }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::time::Instant;
 use harness::packages::{self, Fetched};
 use harness::{root, rootfs};
 use vsyspatch::outcome::{File, Kind};
-use vsyspatch::plan::PlannedSite;
+use vsyspatch::plan::{PlannedSite, Via};
 use vsyspatch::session;
 use vsyspatch::site::Verdict;
 
@@ -66,8 +66,8 @@ fn check(package: &str) {
     let (mut text, mut unknown) = (String::new(), vec![]);
     let (mut programs, mut others, mut count) = (0, 0, 0);
     for path in rootfs::elf_files(&tree) {
-        let file =
-            session::scan(&path, session::Depth::Sites).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let file = session::scan(&path, Via::Syscall, session::Depth::Sites)
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         match file.kind {
             Kind::Foreign(_) | Kind::Container(_) | Kind::Unscannable(_) => others += 1,
             Kind::Elf(_) | Kind::Clean | Kind::Archive { .. } => programs += 1,
@@ -165,7 +165,7 @@ fn scan_all(files: &[PathBuf]) -> Vec<vsyspatch::error::Result<File>> {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(file) = files.get(index) else { break };
-            let result = session::scan(file, session::Depth::Sites);
+            let result = session::scan(file, Via::Syscall, session::Depth::Sites);
             results.lock().expect("no thread panics").push((index, result));
         }
     };

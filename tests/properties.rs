@@ -8,7 +8,7 @@ use harness::layout::{Made, Plant, layout};
 use harness::{read, root, round_trip, temp_dir};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestCaseError, TestRunner};
-use vsyspatch::plan::{Plan, Role};
+use vsyspatch::plan::{Plan, Role, Via};
 use vsyspatch::site::Verdict;
 
 /// Runs `property` on `cases` values and panics with the seed and the smallest value that breaks it.
@@ -38,7 +38,7 @@ fn check<S: Strategy>(
 
 /// The plan for `bytes`, where there is something to plan.
 fn plan(bytes: &[u8]) -> Option<Plan> {
-    vsyspatch::examine::examine(bytes).ok()?.1
+    vsyspatch::examine::examine(bytes, Via::Syscall).ok()?.1
 }
 
 /// Writes the edits of `plan` into `bytes`, and checks what must hold for the edits of any plan. On purpose not
@@ -105,7 +105,7 @@ fn every_planted_site_is_found_and_only_what_may_change_is_changed() {
                 Role::Constant | Role::Call => may_change(&made, &range),
                 Role::Stub | Role::Detour => made.padding.iter().any(inside),
                 Role::Header => inside(&made.headers),
-                Role::Pointer => false,
+                Role::Pointer | Role::Page | Role::Pointers | Role::Init | Role::Fill => false,
             };
             prop_assert!(allowed, "{:x?} in {:x?}", edit, made.planted);
         }

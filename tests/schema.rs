@@ -224,7 +224,7 @@ fn the_schema_refuses_what_the_contract_does_not_have() {
     for (pointer, key, value) in [
         ("", "schema", json!("vsyspatch.report/2")),
         ("", "surprise", json!(1)),
-        ("", "status", json!(3)),
+        ("", "status", json!(4)),
         ("/targets/0", "status", json!(2)),
         ("/targets/0/files/0", "sha256", json!("0")),
         ("/targets/0/files/0", "elf", json!(null)),

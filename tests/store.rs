@@ -14,6 +14,7 @@ use rustix::fs::XattrFlags;
 use vsyspatch::digest::Sha256;
 use vsyspatch::error::{Error, ErrorKind};
 use vsyspatch::outcome::{Action, Unchanged};
+use vsyspatch::plan::Via;
 use vsyspatch::record::Record;
 use vsyspatch::session::{self, Destination, Keep};
 use vsyspatch::store::{self, Source};
@@ -61,7 +62,7 @@ fn patch_and_revert_in_place_leave_no_trace() {
 #[test]
 fn a_dry_run_writes_nothing() {
     let place = Place::new();
-    session::patch(&place.program(), &Destination::DryRun, None, Keep::default()).unwrap();
+    session::patch(&place.program(), Via::Syscall, &Destination::DryRun, None, Keep::default()).unwrap();
     place.has_original();
     assert_eq!(place.names(), ["program"]);
 }
@@ -96,7 +97,14 @@ fn a_clean_file_is_copied_only_where_a_copy_was_asked_for() {
     fs::set_permissions(place.program(), Permissions::from_mode(0o750)).unwrap();
     place.patch_in_place().unwrap();
     assert_eq!(place.names(), ["program"]);
-    session::patch(&place.program(), &Destination::To(place.path("copy")), None, Keep::default()).unwrap();
+    session::patch(
+        &place.program(),
+        Via::Syscall,
+        &Destination::To(place.path("copy")),
+        None,
+        Keep::default(),
+    )
+    .unwrap();
     assert_eq!(place.names(), ["copy", "program"]);
     assert!(fs::read(place.path("copy")).unwrap() == clean);
     assert_eq!(fs::metadata(place.path("copy")).unwrap().mode() & 0o7777, 0o750);
@@ -219,7 +227,14 @@ fn a_file_with_other_names_is_refused_with_their_number() {
     refused(place.patch_in_place(), ErrorKind::Unsafe, &["3 hard links"]);
     place.has_original();
     assert_eq!(place.names(), ["program", "second", "third"]);
-    session::patch(&place.program(), &Destination::To(place.path("out")), None, Keep::default()).unwrap();
+    session::patch(
+        &place.program(),
+        Via::Syscall,
+        &Destination::To(place.path("out")),
+        None,
+        Keep::default(),
+    )
+    .unwrap();
     assert!(fs::read(place.path("out")).unwrap() == place.expected.patched);
 }
 
@@ -229,14 +244,15 @@ fn a_symbolic_link_stays_one_and_the_record_is_beside_the_file() {
     fs::create_dir(place.path("links")).unwrap();
     let link = place.path("links/link");
     symlink("../program", &link).unwrap();
-    session::patch(&link, &Destination::InPlace, None, Keep::default()).unwrap();
+    session::patch(&link, Via::Syscall, &Destination::InPlace, None, Keep::default()).unwrap();
     place.has_patched();
     assert_eq!(fs::read_link(&link).unwrap(), Path::new("../program"));
     assert_eq!(names(&place.path("links")), ["link"]);
     for name in [&link, &place.program()] {
         let outcome = session::verify(name, None).unwrap();
         assert_eq!(outcome.action, Action::Verified(vec![]));
-        let outcome = session::patch(name, &Destination::InPlace, None, Keep::default()).unwrap();
+        let outcome =
+            session::patch(name, Via::Syscall, &Destination::InPlace, None, Keep::default()).unwrap();
         assert_eq!(outcome.action, Action::Unchanged(Unchanged::AlreadyPatched { copy: None }));
     }
     session::revert(&link, &Destination::InPlace, None, Keep::default()).unwrap();
@@ -249,7 +265,14 @@ fn an_output_that_is_a_link_is_written_through() {
     let place = Place::new();
     fs::write(place.path("real"), "old").unwrap();
     symlink("real", place.path("link")).unwrap();
-    session::patch(&place.program(), &Destination::To(place.path("link")), None, Keep::default()).unwrap();
+    session::patch(
+        &place.program(),
+        Via::Syscall,
+        &Destination::To(place.path("link")),
+        None,
+        Keep::default(),
+    )
+    .unwrap();
     assert!(fs::symlink_metadata(place.path("link")).unwrap().is_symlink());
     assert!(fs::read(place.path("real")).unwrap() == place.expected.patched);
     assert_eq!(session::verify(&place.path("real"), None).unwrap().action, Action::Verified(vec![]));
@@ -259,8 +282,13 @@ fn an_output_that_is_a_link_is_written_through() {
 fn an_output_that_is_a_dangling_link_is_refused() {
     let place = Place::new();
     symlink("nowhere", place.path("link")).unwrap();
-    let result =
-        session::patch(&place.program(), &Destination::To(place.path("link")), None, Keep::default());
+    let result = session::patch(
+        &place.program(),
+        Via::Syscall,
+        &Destination::To(place.path("link")),
+        None,
+        Keep::default(),
+    );
     refused(result, ErrorKind::Usage, &["symbolic link"]);
     assert_eq!(place.names(), ["link", "program"]);
     assert!(fs::symlink_metadata(place.path("link")).unwrap().is_symlink());
@@ -272,8 +300,13 @@ fn an_output_that_is_the_target_is_refused() {
     fs::hard_link(place.program(), place.path("second")).unwrap();
     symlink("program", place.path("link")).unwrap();
     for name in ["program", "second", "link"] {
-        let result =
-            session::patch(&place.program(), &Destination::To(place.path(name)), None, Keep::default());
+        let result = session::patch(
+            &place.program(),
+            Via::Syscall,
+            &Destination::To(place.path(name)),
+            None,
+            Keep::default(),
+        );
         refused(result, ErrorKind::Usage, &["--in-place"]);
     }
     place.has_original();
@@ -289,7 +322,8 @@ fn an_output_that_is_no_regular_file_is_refused() {
     for (output, what) in
         [(place.path("directory"), "directory"), (place.path("fifo"), "FIFO"), ("/dev/null".into(), "device")]
     {
-        let result = session::patch(&place.program(), &Destination::To(output), None, Keep::default());
+        let result =
+            session::patch(&place.program(), Via::Syscall, &Destination::To(output), None, Keep::default());
         refused(result, ErrorKind::Usage, &[what]);
     }
     assert_eq!(place.names(), ["directory", "fifo", "program"]);
@@ -300,7 +334,14 @@ fn an_existing_output_is_replaced_as_a_whole() {
     let place = Place::new();
     fs::write(place.path("out"), "something older and much longer than the program".repeat(100)).unwrap();
     let open = fs::File::open(place.path("out")).unwrap();
-    session::patch(&place.program(), &Destination::To(place.path("out")), None, Keep::default()).unwrap();
+    session::patch(
+        &place.program(),
+        Via::Syscall,
+        &Destination::To(place.path("out")),
+        None,
+        Keep::default(),
+    )
+    .unwrap();
     assert!(fs::read(place.path("out")).unwrap() == place.expected.patched);
     assert_ne!(open.metadata().unwrap().ino(), fs::metadata(place.path("out")).unwrap().ino());
 }
@@ -312,13 +353,24 @@ fn a_record_path_that_is_the_output_is_refused() {
     let place = Place::new();
     let out = place.path("out");
     refused(
-        session::patch(&place.program(), &Destination::To(out.clone()), Some(&out), Keep::default()),
+        session::patch(
+            &place.program(),
+            Via::Syscall,
+            &Destination::To(out.clone()),
+            Some(&out),
+            Keep::default(),
+        ),
         ErrorKind::Usage,
         &["record"],
     );
     assert_eq!(place.names(), ["program"]);
-    let result =
-        session::patch(&place.program(), &Destination::InPlace, Some(&place.program()), Keep::default());
+    let result = session::patch(
+        &place.program(),
+        Via::Syscall,
+        &Destination::InPlace,
+        Some(&place.program()),
+        Keep::default(),
+    );
     result.expect_err("the program is no record");
     place.has_original();
 }
@@ -342,9 +394,11 @@ fn a_named_record_of_another_file_is_not_overwritten() {
     let mut other = place.expected.original.clone();
     other.extend(b"another file");
     fs::write(place.path("other"), &other).unwrap();
-    session::patch(&place.path("other"), &Destination::InPlace, Some(&record), Keep::default()).unwrap();
+    session::patch(&place.path("other"), Via::Syscall, &Destination::InPlace, Some(&record), Keep::default())
+        .unwrap();
     let before = fs::read(&record).unwrap();
-    let result = session::patch(&place.program(), &Destination::InPlace, Some(&record), Keep::default());
+    let result =
+        session::patch(&place.program(), Via::Syscall, &Destination::InPlace, Some(&record), Keep::default());
     refused(result, ErrorKind::Unsafe, &["another file"]);
     place.has_original();
     assert!(fs::read(&record).unwrap() == before);
@@ -418,11 +472,15 @@ fn what_is_no_regular_file_is_named_and_never_waited_for() {
         [(fifo.as_path(), "FIFO"), (place.directory.path(), "directory"), (Path::new("/dev/zero"), "device")]
     {
         refused(
-            session::scan(path, session::Depth::Everything),
+            session::scan(path, Via::Syscall, session::Depth::Everything),
             ErrorKind::Io,
             &[what, "not a regular file"],
         );
-        refused(session::patch(path, &Destination::InPlace, None, Keep::default()), ErrorKind::Io, &[what]);
+        refused(
+            session::patch(path, Via::Syscall, &Destination::InPlace, None, Keep::default()),
+            ErrorKind::Io,
+            &[what],
+        );
     }
     assert!(start.elapsed() < Duration::from_secs(5));
 }
@@ -440,10 +498,10 @@ fn a_record_that_is_no_regular_file_is_named_and_never_waited_for() {
 fn an_empty_file_and_a_missing_one_are_errors() {
     let place = Place::new();
     fs::write(place.program(), "").unwrap();
-    let empty = session::scan(&place.program(), session::Depth::Everything).unwrap_err().kind();
+    let empty = session::scan(&place.program(), Via::Syscall, session::Depth::Everything).unwrap_err().kind();
     assert!(matches!(empty, ErrorKind::NotElf | ErrorKind::Malformed), "{empty:?}");
     refused(
-        session::scan(&place.path("missing"), session::Depth::Everything),
+        session::scan(&place.path("missing"), Via::Syscall, session::Depth::Everything),
         ErrorKind::Io,
         &["No such file"],
     );
@@ -457,7 +515,7 @@ fn a_huge_sparse_file_is_refused_by_its_size() {
         return skip("the temporary directory cannot hold a large sparse file");
     }
     refused(
-        session::patch(&place.program(), &Destination::InPlace, None, Keep::default()),
+        session::patch(&place.program(), Via::Syscall, &Destination::InPlace, None, Keep::default()),
         ErrorKind::Io,
         &["bytes"],
     );

@@ -1,528 +1,1586 @@
-//! Directory trees through the command: what is kept, what hostile trees cannot do, and what is left when a run
-//! is killed or fails at any of its steps.
+//! Directory trees: every file of one is patched, proven and brought back, whatever is in the tree, whoever
+//! changes it meanwhile, and wherever the run is killed.
 
+mod files;
 mod harness;
+#[path = "trees/injector.rs"]
+mod injector;
+#[path = "trees/tree.rs"]
+mod tree;
 
-use std::fs::{self, Permissions};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use harness::mtree::{Listing, differences, listing};
-use harness::{Ran, is_root, need, skip, temp_dir, vsyspatch};
+use files::need_root;
+use harness::mtree::{Listing, assert_same, changed, listing};
+use harness::{Ran, skip};
+use injector::{Fault, Injector, for_each_number};
+use rustix::fs::{CWD, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags};
+use serde_json::{Value, json};
+use tree::{CAPABILITY, RECORD, Tree, leftovers, patched, program, set_xattr};
 
-const PROGRAM: &[u8] = include_bytes!("../corpus/prebuilt/forms");
-const LIBRARY: &[u8] = include_bytes!("../corpus/prebuilt/forms.so");
-const OTHER: &[u8] = include_bytes!("../corpus/prebuilt/demo");
+/// Something that is done to a tree.
+type Change<'a> = &'a dyn Fn(&Tree);
 
-fn put(path: &Path, bytes: &[u8], mode: u32) {
-    fs::create_dir_all(path.parent().expect("a directory")).expect("made");
-    fs::write(path, bytes).expect("written");
-    fs::set_permissions(path, Permissions::from_mode(mode)).expect("its mode");
-}
+// --- the plain way ---
 
-/// Times of long ago, so that every change of one shows.
-fn age(tree: &Path) {
-    Ran::of(Command::new("find").arg(tree).args([
-        "-depth",
-        "-exec",
-        "touch",
-        "-h",
-        "-d",
-        "2010-04-05 06:07:08.9",
-        "{}",
-        "+",
-    ]))
-    .expect(0);
-}
-
-/// A tree with a file of three names in two directories, a set-user-ID file and a library.
-fn tree(dir: &Path) -> PathBuf {
-    let tree = dir.join("tree");
-    put(&tree.join("bin/program"), PROGRAM, 0o755);
-    fs::hard_link(tree.join("bin/program"), tree.join("bin/same")).expect("a link");
-    fs::create_dir(tree.join("sbin")).expect("made");
-    fs::hard_link(tree.join("bin/program"), tree.join("sbin/again")).expect("a link");
-    put(&tree.join("bin/su"), OTHER, 0o4711);
-    put(&tree.join("lib/library.so"), LIBRARY, 0o644);
-    put(&tree.join("etc/text"), b"no program", 0o600);
-    symlink("library.so", tree.join("lib/link.so")).expect("a link");
-    age(&tree);
+/// A tree with every kind of thing in it.
+fn motley_tree() -> Tree {
+    let tree = Tree::with_programs();
+    tree.link("bin/first", "usr/bin/second name");
+    tree.program("usr/lib/third");
+    tree.write("usr/lib/third.note", b"no program", 0o600);
+    tree.write("bin/clean", &files::clean_program(), 0o711);
+    fs::create_dir(tree.path("empty")).unwrap();
+    fs::set_permissions(tree.path("empty"), Permissions::from_mode(0o1777)).unwrap();
+    symlink("../lib/second", tree.path("bin/link")).unwrap();
+    symlink("nowhere", tree.path("bin/dangling")).unwrap();
+    symlink("/lib", tree.path("usr/absolute")).unwrap();
+    rustix::fs::mkfifoat(CWD, tree.path("fifo"), Mode::from_raw_mode(0o640)).unwrap();
+    tree.age();
     tree
 }
 
-fn command(words: &[&str], tree: &Path) -> Ran {
-    Ran::of(vsyspatch().args(words).arg(tree))
-}
-
-fn is_patched(path: &Path) -> bool {
-    let bytes = fs::read(path).expect("it is there");
-    ![PROGRAM, LIBRARY, OTHER].contains(&bytes.as_slice())
-}
-
 #[test]
-fn a_tree_is_patched_verified_and_reverted_to_the_last_time_stamp() {
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    let before = listing(&tree);
-    command(&["scan"], &tree).expect(1);
-    assert!(differences(&before, &listing(&tree)).is_empty(), "a scan changes nothing");
-    let patched = command(&["patch", "--in-place", "--json"], &tree).expect(0).report();
-    assert_eq!(patched["summary"]["patched"], 3);
-    assert_eq!(patched["targets"][0]["kind"], "tree");
-    command(&["verify", "--json"], &tree).expect(0).report();
-    command(&["scan", "--json"], &tree).expect(0).report();
-
-    let now = listing(&tree);
-    let changed: Vec<&Path> = now
-        .iter()
-        .filter(|(path, line)| !path.starts_with("var") && before.get(*path) != Some(line))
-        .map(|(path, _)| path.as_path())
-        .collect();
-    let expected = ["bin/program", "bin/same", "bin/su", "lib/library.so", "sbin/again"].map(Path::new);
-    assert_eq!(changed, expected, "all names of a file, and neither its directory nor anything else");
-    for path in expected {
-        assert!(is_patched(&tree.join(path)));
-        let (now, was) = (&now[path], &before[path]);
-        assert_eq!(now.split(' ').next(), was.split(' ').next(), "the mode of {}", path.display());
+fn a_tree_is_patched_and_verified_and_brought_back() {
+    let tree = motley_tree();
+    let before = tree.listing();
+    let scanned = tree.run("scan root").expect(1);
+    assert!(scanned.stdout.contains("3 with sites"), "{scanned}");
+    assert_same(&before, &tree.listing(), "scan");
+    tree.run("patch --in-place root").expect(0);
+    for (path, name) in [
+        ("bin/first", "bin/first"),
+        ("usr/bin/second name", "bin/first"),
+        ("lib/second", "lib/second"),
+        ("usr/lib/third", "usr/lib/third"),
+    ] {
+        tree.is_patched(path, name);
     }
-    let inode = |name: &str| fs::metadata(tree.join(name)).expect("there").ino();
-    assert!(inode("bin/program") == inode("bin/same") && inode("bin/same") == inode("sbin/again"));
-
-    let again = command(&["patch", "-i", "--json"], &tree).expect(0).report();
-    assert_eq!((&again["summary"]["patched"], &again["summary"]["already_patched"]), (&0.into(), &3.into()));
-    command(&["revert", "--in-place"], &tree).expect(0);
-    assert_eq!(differences(&before, &listing(&tree)), Vec::<String>::new());
-    command(&["revert", "--in-place"], &tree).expect(2);
-}
-
-#[test]
-fn the_modification_time_is_kept_where_that_is_asked_for() {
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    let mtime = |name: &str| fs::metadata(tree.join(name)).expect("there").mtime();
-    let before = mtime("bin/su");
-    command(&["patch", "-i", "--preserve-mtime"], &tree).expect(0);
-    assert_eq!(mtime("bin/su"), before);
-    assert!(is_patched(&tree.join("bin/su")));
-}
-
-#[test]
-fn owners_capabilities_and_other_attributes_are_kept() {
-    if !is_root() {
-        return skip("needs root");
-    }
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    let su = tree.join("bin/su");
-    std::os::unix::fs::chown(&su, Some(1234), Some(2345)).expect("root may");
-    fs::set_permissions(&su, Permissions::from_mode(0o6711)).expect("its mode");
-    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    for (name, value) in [("user.note", &b"kept"[..]), ("security.capability", &capability)] {
-        if rustix::fs::setxattr(&su, name, value, rustix::fs::XattrFlags::empty()).is_err() {
-            return skip("the temporary directory has no extended attributes");
-        }
-    }
-    age(&tree);
-    let before = listing(&tree);
-    command(&["patch", "-i", "--preserve-mtime"], &tree).expect(0);
-    let attributes = |listing: &Listing| {
-        let line = &listing[Path::new("bin/su")];
-        let words: Vec<&str> = line.split(' ').collect();
-        [words[0], words[1], words[2], words[words.len() - 1], words[words.len() - 2]].map(str::to_owned)
-    };
-    assert_eq!(attributes(&listing(&tree)), attributes(&before));
-    fs::set_permissions(&su, Permissions::from_mode(0o755)).expect("its mode");
-    let verified = command(&["verify"], &tree).expect(1);
-    assert!(verified.stdout.contains("mode-changed"), "{verified}");
-    fs::set_permissions(&su, Permissions::from_mode(0o6711)).expect("its mode");
-    command(&["revert", "-i"], &tree).expect(0);
-    assert_eq!(differences(&before, &listing(&tree)), Vec::<String>::new());
-}
-
-#[test]
-fn a_file_with_a_name_elsewhere_is_refused_unless_the_user_lets_it_be() {
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    let elsewhere = dir.path().join("elsewhere");
-    fs::hard_link(tree.join("bin/same"), &elsewhere).expect("a link");
-    let refused = command(&["patch", "-i"], &tree).expect(2);
-    assert!(
-        refused.stderr.contains("4 hard links, 3 of them") && refused.stderr.contains("--break-links"),
-        "{refused}"
+    assert_eq!(
+        changed(&before, &tree.listing()),
+        [
+            "bin/first: mtime sha256",
+            "lib/second: mtime sha256",
+            "usr/bin/second name: mtime sha256",
+            "usr/lib/third: mtime sha256",
+            "var: new",
+            "var/lib: new",
+            "var/lib/vsyspatch: new",
+            "var/lib/vsyspatch/record.json: new",
+        ]
     );
-    assert!(!is_patched(&tree.join("bin/program")) && is_patched(&tree.join("bin/su")));
-    command(&["patch", "-i", "--break-links"], &tree).expect(0);
-    assert!(is_patched(&tree.join("bin/program")) && !is_patched(&elsewhere));
-    // A name that a pattern leaves out is one that is elsewhere.
-    command(&["revert", "-i"], &tree).expect(0);
-    let left_out = command(&["patch", "-i", "--exclude", "again"], &tree).expect(2);
-    assert!(left_out.stderr.contains("hard links"), "{left_out}");
+    tree.run("verify root").expect(0);
+    tree.run("scan root").expect(0);
+    tree.run("revert --in-place root").expect(0);
+    assert_same(&before, &tree.listing(), "revert");
+    let again = tree.run("revert --in-place root").expect(2);
+    assert!(again.stderr.contains("there is no record"), "{again}");
 }
 
 #[test]
-fn patterns_say_what_is_looked_at() {
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    let found = |words: &[&str]| {
-        let json = command(&[&["scan", "--json"], words].concat(), &tree).report();
-        let files = json["targets"][0]["files"].as_array().expect("files").clone();
-        files
-            .iter()
-            .map(|file| file["path"].as_str().expect("a path").rsplit('/').next().unwrap().to_owned())
-            .collect::<Vec<_>>()
+fn the_modification_time_of_a_patched_file_is_kept_where_that_is_asked_for() {
+    let tree = motley_tree();
+    let before = tree.listing();
+    tree.run("patch --in-place --preserve-mtime root").expect(0);
+    let changed = changed(&before, &tree.listing());
+    assert!(changed.contains(&"bin/first: sha256".to_owned()), "{changed:?}");
+    assert!(!changed.iter().any(|line| line.contains("mtime")), "{changed:?}");
+    tree.run("revert --in-place root").expect(0);
+    assert_same(&before, &tree.listing(), "revert");
+}
+
+#[test]
+fn directories_that_were_there_before_the_record_stay_as_they_were() {
+    for existing in ["var", "var/lib", "var/lib/vsyspatch", "var/lib/vsyspatch/mine", "var/log"] {
+        let tree = Tree::with_programs();
+        fs::create_dir_all(tree.path(existing)).unwrap();
+        tree.age();
+        let before = tree.listing();
+        tree.run("patch --in-place root").expect(0);
+        tree.run("patch --in-place root").expect(0);
+        tree.run("verify root").expect(0);
+        tree.run("revert --in-place root").expect(0);
+        assert_same(&before, &tree.listing(), existing);
+    }
+}
+
+#[test]
+fn what_others_put_beside_the_record_stays() {
+    let tree = Tree::with_programs();
+    tree.run("patch --in-place root").expect(0);
+    tree.write("var/lib/dpkg/status", b"precious", 0o644);
+    tree.run("revert --in-place root").expect(0);
+    assert_eq!(files::names(&tree.path("var/lib")), ["dpkg"]);
+}
+
+#[test]
+fn a_record_elsewhere_leaves_nothing_of_its_own_in_the_tree() {
+    let tree = motley_tree();
+    let before = tree.listing();
+    tree.run("patch --in-place --record record root").expect(0);
+    assert!(!tree.path("var").exists());
+    let without = tree.run("verify root").expect(2);
+    assert!(without.stderr.contains("there is no record"), "{without}");
+    tree.run("verify --record record root").expect(0);
+    tree.run("revert --in-place --record record root").expect(0);
+    assert_same(&before, &tree.listing(), "revert");
+    assert_eq!(files::names(tree.outside()), ["root"]);
+}
+
+#[test]
+fn a_dry_run_tells_everything_and_changes_nothing() {
+    let tree = motley_tree();
+    let before = tree.listing();
+    let ran = tree.run("patch --dry-run root").expect(0);
+    assert_eq!(ran.stdout.matches("would be patched").count(), 3, "{ran}");
+    assert_same(&before, &tree.listing(), "patch --dry-run");
+    tree.run("patch --in-place root").expect(0);
+    let patched = tree.listing();
+    let ran = tree.run("revert --dry-run root").expect(0);
+    assert_eq!(ran.stdout.matches("would be reverted").count(), 3, "{ran}");
+    assert_same(&patched, &tree.listing(), "revert --dry-run");
+}
+
+#[test]
+fn globs_choose_what_is_looked_at() {
+    let tree = Tree::with_programs();
+    tree.program("usr/lib/third");
+    tree.run("patch --in-place --include lib/* --include first root").expect(0);
+    tree.is_patched("bin/first", "bin/first");
+    tree.is_patched("lib/second", "lib/second");
+    tree.is_original("usr/lib/third", "usr/lib/third");
+    let left = tree.run("verify root").expect(1);
+    assert!(left.stdout.contains("root/usr/lib/third"), "{left}");
+    tree.run("verify --exclude usr root").expect(0);
+    tree.run("scan --exclude usr -j 1 root").expect(0);
+    tree.run("scan --include /usr/*/t* root").expect(1);
+    tree.run("scan --include /lib/t* root").expect(0);
+    let wrong = tree.run("scan --include a[ root").expect(2);
+    assert!(wrong.stderr.contains("not a pattern"), "{wrong}");
+}
+
+#[test]
+fn the_result_does_not_depend_on_the_number_of_threads() {
+    let tree = Tree::new();
+    for number in 0..60 {
+        tree.program(&format!("{}/{number}", number % 7));
+    }
+    let said = |jobs: u32| {
+        let copy = tree.copy();
+        let ran = copy.run(&format!("patch --in-place -j {jobs} root")).expect(0);
+        let mut record = copy.record();
+        for entry in record["files"].as_array_mut().unwrap() {
+            entry["mtime"] = json!(null);
+        }
+        (without_seconds(&ran.stdout), record)
     };
-    assert_eq!(found(&["--include", "*.so"]), ["library.so"]);
-    assert_eq!(found(&["--include", "/bin/s*", "--exclude", "same"]), ["su"]);
-    assert_eq!(found(&["--exclude", "bin", "--exclude", "sbin", "-j", "1"]), ["library.so"]);
+    let one = said(1);
+    assert!(one.0.contains("60 patched"), "{}", one.0);
+    assert!(one == said(2) && one == said(16));
 }
 
 #[test]
-fn a_copy_has_everything_and_shares_nothing() {
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    symlink("/nowhere", tree.join("etc/dangling")).expect("a link");
-    Ran::of(Command::new("mkfifo").arg(tree.join("etc/fifo"))).expect(0);
-    age(&tree);
-    let (before, copy) = (listing(&tree), dir.path().join("copy"));
-    command(&["patch", "-o", copy.to_str().expect("text")], &tree).expect(0);
-    assert_eq!(differences(&before, &listing(&tree)), Vec::<String>::new());
-    command(&["verify"], &copy).expect(0);
-    let original = dir.path().join("original");
-    command(&["revert", "-o", original.to_str().expect("text")], &copy).expect(0);
-    assert_eq!(differences(&before, &listing(&original)), Vec::<String>::new());
-    let inode = |root: &Path| fs::metadata(root.join("etc/text")).expect("there").ino();
-    assert!(inode(&tree) != inode(&copy) && inode(&copy) != inode(&original));
-    let there = command(&["patch", "-o", copy.to_str().expect("text")], &tree).expect(2);
-    assert!(there.stderr.contains("is there already"), "{there}");
-    let inside = tree.join("inside");
-    command(&["patch", "-o", inside.to_str().expect("text")], &tree).expect(2);
-    let mut names: Vec<_> =
-        fs::read_dir(dir.path()).expect("read").map(|e| e.expect("read").file_name()).collect();
-    names.sort();
-    assert_eq!(names, ["copy", "original", "tree"], "nothing else is left");
+fn two_runs_do_not_work_in_one_tree() {
+    let tree = Tree::with_programs();
+    let before = tree.listing();
+    let root = File::open(tree.root()).unwrap();
+    rustix::fs::flock(&root, FlockOperation::LockExclusive).unwrap();
+    let ran = tree.run("patch --in-place root").expect(2);
+    assert!(ran.stderr.contains("another run is at work"), "{ran}");
+    assert_same(&before, &tree.listing(), "a refused run");
+    tree.run("patch --dry-run root").expect(0);
+    drop(root);
+    tree.run("patch --in-place root").expect(0);
+}
+
+#[test]
+fn a_real_tree_is_patched_and_brought_back() {
+    if harness::real_corpus().is_none() {
+        return skip("no VSYSPATCH_CORPUS");
+    }
+    let tree = Tree::new();
+    fs::remove_dir(tree.root()).unwrap();
+    harness::rootfs::unpack(tree.outside(), "root");
+    tree.age();
+    let before = tree.listing();
+    let scanned = tree.run("scan --json root").expect(1).report();
+    let sites = |document: &Value| document["targets"][0]["summary"]["patch"].as_u64().unwrap();
+    assert!(sites(&scanned) > 5, "{scanned:#}");
+    let patched = tree.run("patch --in-place --json root").expect(0).report();
+    assert_eq!(sites(&patched), sites(&scanned));
+    tree.run("verify root").expect(0);
+    tree.run("scan root").expect(0);
+    for line in changed(&before, &tree.listing()) {
+        assert!(
+            line.ends_with(": mtime sha256") || line.starts_with("var") && line.ends_with(": new"),
+            "{line}"
+        );
+    }
+    let again = tree.run("patch --in-place root").expect(0);
+    assert!(again.stdout.contains("patched already"), "{again}");
+    tree.run("revert --in-place root").expect(0);
+    assert_same(&before, &tree.listing(), "revert");
+}
+
+// --- attributes and names ---
+
+#[test]
+fn the_attributes_of_every_file_are_kept() {
+    if !need_root() {
+        return;
+    }
+    let tree = Tree::new();
+    for (name, mode) in
+        [("set-user-id", 0o4755), ("set-group-id", 0o2711), ("sticky", 0o1755), ("locked", 0o000)]
+    {
+        tree.program(name);
+        std::os::unix::fs::chown(tree.path(name), Some(1234), Some(2345)).unwrap();
+        fs::set_permissions(tree.path(name), Permissions::from_mode(mode)).unwrap();
+    }
+    for name in ["note", "capability", "acl"] {
+        tree.program(name);
+    }
+    let is_set = set_xattr(&tree.path("note"), "user.note", &[b'n'; 2000])
+        && set_xattr(&tree.path("capability"), "security.capability", &CAPABILITY)
+        && set_xattr(&tree.path("acl"), "system.posix_acl_access", &tree::acl());
+    if !is_set {
+        skip("the file system of the temporary directory has not all extended attributes");
+    }
+    tree.age();
+    let before = tree.listing();
+    tree.run("patch --in-place root").expect(0);
+    let changed = changed(&before, &tree.listing());
+    let patched = changed.iter().filter(|line| line.ends_with(": mtime sha256")).count();
+    assert_eq!((patched, changed.len()), (7, 7 + 4), "{changed:?}");
+    tree.run("verify root").expect(0);
+    tree.run("revert --in-place root").expect(0);
+    assert_same(&before, &tree.listing(), "revert");
+}
+
+#[test]
+fn holes_stay_holes() {
+    let tree = Tree::new();
+    tree.program("sparse");
+    File::options().write(true).open(tree.path("sparse")).unwrap().set_len(8 << 20).unwrap();
+    let blocks = || fs::metadata(tree.path("sparse")).unwrap().blocks();
+    let before = blocks();
+    if before > 1000 {
+        return skip("the file system of the temporary directory has no holes");
+    }
+    let before_all = tree.listing();
+    tree.run("patch --in-place root").expect(0);
+    assert!(blocks() <= before, "{} blocks, {before} before", blocks());
+    tree.run("patch root -o copy").expect(0);
+    assert!(fs::metadata(tree.outside().join("copy/sparse")).unwrap().blocks() <= before);
+    tree.run("revert --in-place root").expect(0);
+    assert!(blocks() <= before);
+    assert_same(&before_all, &tree.listing(), "revert");
+}
+
+#[test]
+fn a_group_of_hard_links_ends_as_links_to_one_new_file() {
+    let tree = Tree::new();
+    tree.program("bin/one");
+    for name in ["bin/two", "lib/deep/three", "usr/four"] {
+        tree.link("bin/one", name);
+    }
+    tree.age();
+    let before = tree.listing();
+    let inode = |name: &str| fs::metadata(tree.path(name)).unwrap().ino();
+    let old = inode("bin/one");
+    let ran = tree.run("patch --in-place root").expect(0);
+    assert!(
+        ran.stdout.contains("root/bin/one = root/bin/two = root/lib/deep/three = root/usr/four"),
+        "{ran}"
+    );
+    let new: BTreeSet<u64> = ["bin/one", "bin/two", "lib/deep/three", "usr/four"].map(inode).into();
+    assert!(new.len() == 1 && !new.contains(&old), "{old} {new:?}");
+    assert_eq!(fs::metadata(tree.path("usr/four")).unwrap().nlink(), 4);
+    assert!(changed(&before, &tree.listing()).iter().all(|line| !line.contains("links")));
+    tree.run("verify root").expect(0);
+    tree.run("revert --in-place root").expect(0);
+    assert_same(&before, &tree.listing(), "revert");
+}
+
+#[test]
+fn a_file_with_names_elsewhere_is_refused_and_the_others_are_patched() {
+    for exclude in [false, true] {
+        let tree = Tree::with_programs();
+        let (other, words) = if exclude { ("root/opt/name", " --exclude opt") } else { ("name", "") };
+        let other = tree.outside().join(other);
+        fs::create_dir_all(other.parent().unwrap()).unwrap();
+        fs::hard_link(tree.path("bin/first"), &other).unwrap();
+        tree.age();
+        let before = tree.listing();
+        let line = format!("patch --in-place root{words}");
+        let ran = tree.run(&line).expect(2);
+        assert!(ran.stderr.contains("root/bin/first: has 2 hard links"), "{ran}");
+        assert!(ran.stderr.contains("--break-links"), "{ran}");
+        assert_eq!(ran.stderr.lines().count(), 1, "{ran}");
+        tree.is_original("bin/first", "bin/first");
+        tree.is_patched("lib/second", "lib/second");
+        tree.run("revert --in-place root").expect(0);
+        assert_same(&before, &tree.listing(), "revert");
+
+        tree.run(&format!("{line} --break-links")).expect(0);
+        tree.is_patched("bin/first", "bin/first");
+        assert!(fs::read(&other).unwrap() == program("bin/first"));
+        assert_eq!(fs::metadata(&other).unwrap().nlink(), 1);
+        tree.run(&format!("verify root{words}")).expect(0);
+        tree.run("revert --in-place root").expect(0);
+        tree.is_original("bin/first", "bin/first");
+    }
+}
+
+/// Takes the flag from a file again, so that it can be removed.
+struct Immutable(File);
+
+impl Immutable {
+    fn new(path: &Path) -> Option<Self> {
+        let file = File::open(path).unwrap();
+        rustix::fs::ioctl_setflags(&file, IFlags::IMMUTABLE).ok().map(|()| Self(file))
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = rustix::fs::ioctl_setflags(&self.0, IFlags::empty());
+    }
+}
+
+#[test]
+fn an_immutable_file_is_named_and_the_others_are_patched() {
+    if !need_root() {
+        return;
+    }
+    let tree = Tree::with_programs();
+    tree.program("bin/third");
+    tree.link("bin/third", "bin/zeroth");
+    tree.age();
+    let before = tree.listing();
+    let Some(immutable) = Immutable::new(&tree.path("bin/third")) else {
+        return skip("files cannot be made immutable here");
+    };
+    let first = Immutable::new(&tree.path("bin/first"));
+    let ran = tree.run("patch --in-place root").expect(2);
+    for name in ["first", "third"] {
+        assert!(ran.stderr.contains(&format!("vsyspatch: root/bin/{name}: ")), "{ran}");
+        tree.is_original(&format!("bin/{name}"), &format!("bin/{name}"));
+    }
+    assert_eq!(ran.stderr.matches("chattr -i").count(), 2, "{ran}");
+    tree.is_patched("lib/second", "lib/second");
+    assert_eq!(leftovers(&tree.root()), [] as [&Path; 0]);
+    assert_eq!(tree.record().get("unfinished"), None);
+    drop((immutable, first));
+    tree.run("patch --in-place root").expect(0);
+    tree.run("verify root").expect(0);
+    tree.run("revert --in-place root").expect(0);
+    assert_same(&before, &tree.listing(), "revert");
+}
+
+#[test]
+fn a_program_that_is_running_is_replaced_and_goes_on() {
+    let tree = Tree::new();
+    let mut code = files::program();
+    code[files::CODE..].copy_from_slice(&[
+        0x31, 0xff, // xor %edi,%edi
+        0xb8, 0x22, 0x00, 0x00, 0x00, // mov $34,%eax
+        0x0f, 0x05, // syscall: pause
+        0x48, 0xc7, 0xc0, 0x00, 0x04, 0x60, 0xff, // mov $0xffffffffff600400,%rax
+        0xff, 0xd0, // call *%rax
+        0x0f, 0x0b, // ud2
+    ]);
+    tree.write("program", &code, 0o755);
+    let mut running = loop {
+        match Command::new(tree.path("program")).spawn() {
+            // Another test forked while the program was being written.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            started => break started.unwrap(),
+        }
+    };
+    tree.run("patch --in-place root").expect(0);
+    tree.run("verify root").expect(0);
+    tree.run("revert --in-place root").expect(0);
+    assert!(fs::read(tree.path("program")).unwrap() == code);
+    assert!(running.try_wait().unwrap().is_none(), "the program ended");
+    running.kill().unwrap();
+    running.wait().unwrap();
 }
 
 // --- hostile trees ---
 
-#[test]
-fn nothing_in_a_tree_leads_out_of_it() {
-    let dir = temp_dir();
-    let outside = dir.path().join("outside");
-    put(&outside.join("program"), PROGRAM, 0o755);
-    put(&outside.join("lib/vsyspatch/record.json"), b"{}", 0o644);
-    let before = listing(&outside);
-    let tree = tree(dir.path());
-    symlink(&outside, tree.join("usr")).expect("a link");
-    symlink("../../outside", tree.join("bin/up")).expect("a link");
-    symlink(outside.join("program"), tree.join("bin/absolute")).expect("a link");
-    symlink("loop", tree.join("loop")).expect("a link");
-    // Where the record belongs: as the tree's own processes would see it, that is a directory below the root.
-    symlink(&outside, tree.join("var")).expect("a link");
-    let failed = command(&["patch", "-i"], &tree);
-    assert!(failed.status == 2 || failed.status == 0, "{failed}");
-    assert_eq!(differences(&before, &listing(&outside)), Vec::<String>::new());
-
-    fs::remove_file(tree.join("var")).expect("removed");
-    fs::create_dir_all(tree.join("var/lib/vsyspatch")).expect("made");
-    symlink(outside.join("program"), tree.join("var/lib/vsyspatch/record.json")).expect("a link");
-    command(&["patch", "-i"], &tree).expect(2);
-    command(&["revert", "-i"], &tree).expect(2);
-    assert_eq!(differences(&before, &listing(&outside)), Vec::<String>::new());
-    assert!(!is_patched(&tree.join("bin/su")), "no record, no patch");
+/// A tree, and beside it a directory `victim` with a program that no run in the tree may touch.
+fn tree_with_victim() -> (Tree, Listing) {
+    let tree = Tree::with_programs();
+    let victim = tree.outside().join("victim");
+    fs::create_dir_all(victim.join("lib/vsyspatch")).unwrap();
+    fs::write(victim.join("first"), program("bin/first")).unwrap();
+    fs::write(victim.join("patched"), patched("bin/first")).unwrap();
+    fs::write(victim.join("record.json"), b"precious").unwrap();
+    tree::age(&victim);
+    let before = listing(&victim);
+    (tree, before)
 }
 
-#[test]
-fn a_record_of_somebody_else_touches_nothing_outside() {
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    let outside = dir.path().join("outside");
-    put(&outside.join("program"), PROGRAM, 0o755);
-    put(&outside.join(".vsyspatch-0"), b"not ours", 0o644);
-    command(&["patch", "-i"], &tree).expect(0);
-    let record = tree.join("var/lib/vsyspatch/record.json");
-    let sound = fs::read_to_string(&record).expect("a record");
-    let before = listing(&outside);
-    for path in ["../outside/program", "/bin/su", "bin/../../outside/program", ""] {
-        fs::write(&record, sound.replace("\"bin/su\"", &format!("{path:?}"))).expect("written");
-        let reverted = command(&["revert", "-i"], &tree).expect(2);
-        assert!(reverted.stderr.contains("record"), "{reverted}");
-    }
-    // A directory that became a link to elsewhere since.
-    fs::write(&record, &sound).expect("written");
-    fs::rename(tree.join("lib"), tree.join("lib.old")).expect("renamed");
-    fs::copy(tree.join("lib.old/library.so"), outside.join("library.so")).expect("a copy");
-    symlink("../outside", tree.join("lib")).expect("a link");
-    let now = listing(&outside);
-    command(&["revert", "-i"], &tree).expect(2);
-    assert_eq!(differences(&now, &listing(&outside)), Vec::<String>::new());
-    assert_eq!(before.len() + 1, now.len());
-    // The name that a killed run left behind.
-    let unfinished = r#""unfinished": {"direction": "patch", "temporary": "../../outside/.vsyspatch-0", "directories": []},"#;
-    fs::write(&record, sound.replacen("\"files\"", &format!("{unfinished} \"files\""), 1)).expect("written");
-    command(&["patch", "-i"], &tree);
-    assert!(outside.join(".vsyspatch-0").exists());
-}
-
-#[test]
-fn odd_files_and_names_are_passed_over() {
-    use std::os::unix::ffi::OsStrExt as _;
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    let odd = std::ffi::OsStr::from_bytes(b"odd-\xff\n\x1b[31m");
-    put(&tree.join(odd).join(odd), LIBRARY, 0o755);
-    Ran::of(Command::new("mkfifo").arg(tree.join("fifo"))).expect(0);
-    let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).expect("a socket");
-    put(&tree.join("proc/1/exe"), PROGRAM, 0o755);
-    put(&tree.join("dev/program"), PROGRAM, 0o755);
-    let patched = command(&["patch", "-i"], &tree).expect(0);
-    assert!(patched.stdout.contains("not entered: dev, proc"), "{patched}");
-    assert!(!patched.stdout.contains('\x1b'), "names are escaped");
-    assert!(is_patched(&tree.join(odd).join(odd)) && !is_patched(&tree.join("proc/1/exe")));
-    let record = fs::read_to_string(tree.join("var/lib/vsyspatch/record.json")).expect("a record");
-    assert!(record.contains(&hex::encode(Path::new(odd).join(odd).as_os_str().as_bytes())), "{record}");
-    command(&["verify"], &tree).expect(0);
-    command(&["revert", "-i"], &tree).expect(0);
-    assert!(!is_patched(&tree.join(odd).join(odd)));
-}
-
-#[test]
-fn deep_and_wide_trees_need_few_descriptors() {
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    // Deeper than a path can be named, two directories on every level, the program at the bottom.
-    let make = "import os, sys\nos.chdir(sys.argv[1])\nfor i in range(3000):\n os.mkdir('side'); os.mkdir('d'); os.chdir('d')\nopen('program', 'wb').write(open(sys.argv[2], 'rb').read())\nfor i in range(3000): os.chdir('..')\nos.mkdir('wide')\nfor i in range(20000): open('wide/%d' % i, 'wb').close()";
-    if !need("python3") {
-        return;
-    }
-    let program = harness::root().join("corpus/prebuilt/forms");
-    Ran::of(Command::new("python3").args(["-c", make]).arg(&tree).arg(program)).expect(0);
-    let limited = |words: &str| {
-        let script = format!("ulimit -n 200; exec \"$0\" {words} \"$1\"");
-        Ran::of(Command::new("sh").arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_vsyspatch")).arg(&tree))
-    };
-    let json = limited("patch -i --json").expect(0).report();
-    assert_eq!(json["summary"]["patched"], 4);
-    assert!(json["summary"]["files"].as_u64() > Some(20_000));
-    limited("verify").expect(0);
-    limited("revert -i").expect(0);
-    Ran::of(Command::new("rm").arg("-rf").arg(&tree)).expect(0);
-}
-
-#[test]
-fn a_file_that_cannot_be_read_is_named_and_the_others_are_patched() {
-    if !is_root() {
-        return skip("needs root to become somebody else");
-    }
-    if !need("setpriv") {
-        return;
-    }
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("its mode");
-    Ran::of(Command::new("chown").args(["-R", "65534:65534"]).arg(&tree)).expect(0);
-    put(&tree.join("etc/secret"), PROGRAM, 0o600);
-    let tool = dir.path().join("vsyspatch");
-    fs::copy(env!("CARGO_BIN_EXE_vsyspatch"), &tool).expect("a copy");
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(tool)
-        .args(["patch", "-i"])
-        .arg(&tree);
-    let ran = Ran::of(&mut command).expect(2);
-    assert!(ran.stderr.contains("etc/secret: cannot open: Permission denied"), "{ran}");
-    assert!(is_patched(&tree.join("lib/library.so")));
-}
-
-// --- killed, or failing, at each step ---
-
-/// The calls that write to files, as strace names them.
-const WRITES: &str =
-    "pwrite64,renameat,linkat,unlinkat,mkdirat,fsync,fchmod,fchown,fsetxattr,utimensat,ftruncate";
-
-/// Runs the command on `tree`, with the fault that `inject` says at one of the calls that write.
-fn traced(words: &[&str], tree: &Path, inject: Option<&str>, log: &Path) -> Ran {
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o"]).arg(log).arg("-e").arg(format!("trace={WRITES}"));
-    if let Some(inject) = inject {
-        command.arg("-e").arg(format!("inject={inject}"));
-    }
-    Ran::of(command.arg(env!("CARGO_BIN_EXE_vsyspatch")).args(words).arg(tree))
-}
-
-/// The calls that write in their order: which one, and the how manieth of its kind.
-fn calls(log: &Path) -> Vec<(String, usize)> {
-    let text = fs::read_to_string(log).expect("what strace saw");
-    let mut counts = std::collections::BTreeMap::new();
-    let name = |line: &str| Some(line.split_once(' ')?.1.trim().split_once('(')?.0.to_owned());
-    let counted = |name: String| {
-        let count = counts.entry(name.clone()).or_insert(0);
-        *count += 1;
-        (name, *count)
-    };
-    text.lines()
-        .filter_map(name)
-        .filter(|name| WRITES.split(',').any(|known| known == name))
-        .map(counted)
-        .collect()
-}
-
-fn copied(from: &Path, to: &Path) {
-    Ran::of(Command::new("cp").arg("-a").args([from, to])).expect(0);
-}
-
-/// Without what the record needs, and without times of directories.
-fn files_only(listing: &Listing) -> Listing {
-    listing
-        .iter()
-        .filter(|(path, line)| {
-            !path.starts_with("var")
-                && !path.to_string_lossy().contains(".vsyspatch-")
-                && !line.starts_with('4')
-        })
-        .map(|(a, b)| (a.clone(), b.clone()))
-        .collect()
-}
-
-/// Whatever happened to `tree`: every file is whole, the work can be finished, and it can be undone.
 #[track_caller]
-fn can_be_finished_and_undone(tree: &Path, original: &Listing, is_timeless: bool, what: &str) {
-    for name in ["bin/program", "bin/same", "sbin/again", "bin/su", "lib/library.so"] {
-        let at = tree.join(name);
-        let bytes = harness::read(&at);
-        let sound = [PROGRAM, OTHER, LIBRARY].contains(&bytes.as_slice())
-            || Ran::of(vsyspatch().arg("scan").arg(&at)).status == 0;
-        assert!(sound, "{what}: {name} is neither the old nor the new file");
-    }
-    assert_eq!(fs::metadata(tree.join("bin/su")).expect("there").mode() & 0o7777, 0o4711, "{what}");
-    let other = harness::with_suffix(tree, ".undo");
-    copied(tree, &other);
-
-    command(&["patch", "-i"], tree).expect(0);
-    command(&["verify"], tree).expect(0);
-    let left = listing(tree);
-    assert!(
-        !left.keys().any(|path| path.to_string_lossy().contains(".vsyspatch-")),
-        "{what}: {:?}",
-        left.keys()
-    );
-    let inode = |name: &str| fs::metadata(tree.join(name)).expect("there").ino();
-    assert!(inode("bin/program") == inode("bin/same") && inode("bin/same") == inode("sbin/again"), "{what}");
-    command(&["revert", "-i"], tree).expect(0);
-    assert_eq!(
-        differences(&files_only(original), &files_only(&listing(tree))),
-        Vec::<String>::new(),
-        "{what}"
-    );
-
-    let has_record = other.join("var/lib/vsyspatch/record.json").exists();
-    if has_record {
-        command(&["revert", "-i"], &other).expect(0);
-    }
-    let now = listing(&other);
-    // Without a record nothing is patched; the next run removes what was made for one.
-    let lists = if has_record && !is_timeless {
-        [original.clone(), now]
-    } else {
-        [files_only(original), files_only(&now)]
-    };
-    assert_eq!(differences(&lists[0], &lists[1]), Vec::<String>::new(), "{what}, undone");
-    Ran::of(Command::new("rm").arg("-rf").args([tree, &other])).expect(0);
+fn victim_is_untouched(tree: &Tree, before: &Listing, what: &str) {
+    assert_same(before, &listing(&tree.outside().join("victim")), what);
+    let beside = files::names(tree.outside());
+    assert_eq!(beside, ["root", "victim"], "{what}");
 }
 
-/// Every call of `words` on copies of `begin` in turn: killed there, or failing with each error.
-fn at_each_step(words: &[&str], begin: &Path, original: &Listing) {
-    if !need("strace") {
+#[test]
+fn nothing_that_links_out_of_the_tree_is_followed() {
+    let (tree, victim) = tree_with_victim();
+    let outside = tree.outside().join("victim");
+    symlink(&outside, tree.path("absolute")).unwrap();
+    symlink("../victim", tree.path("relative")).unwrap();
+    symlink(outside.join("first"), tree.path("bin/absolute")).unwrap();
+    symlink("../../victim/first", tree.path("bin/relative")).unwrap();
+    symlink("loop", tree.path("loop")).unwrap();
+    symlink(".", tree.path("lib/self")).unwrap();
+    symlink("..", tree.path("lib/up")).unwrap();
+    symlink("nowhere", tree.path("dangling")).unwrap();
+    rustix::fs::mkfifoat(CWD, tree.path("bin/fifo"), Mode::from_raw_mode(0o666)).unwrap();
+    let _socket = UnixListener::bind(tree.path("bin/socket")).unwrap();
+    if need_root() {
+        for (name, minor) in [("null", 3), ("zero", 5)] {
+            let device = rustix::fs::makedev(1, minor);
+            rustix::fs::mknodat(CWD, tree.path(name), FileType::CharacterDevice, Mode::RUSR, device).unwrap();
+        }
+    }
+    let name = OsStr::from_bytes(b"bin/\xff\xfe\n\x1b[31m");
+    tree.write(Path::new(name), &program("not UTF-8"), 0o755);
+    tree.age();
+    let before = tree.listing();
+    let scanned = tree.run("scan root").expect(1);
+    assert!(scanned.stdout.contains("3 with sites") && scanned.stdout.contains("\\xff\\xfe"), "{scanned}");
+    assert!(!scanned.stdout.contains('\x1b'), "{scanned}");
+    tree.run("patch --in-place root").expect(0);
+    assert!(fs::read(tree.path(Path::new(name))).unwrap() == patched("not UTF-8"));
+    assert_eq!(tree.record()["files"][1]["paths"], json!([{"hex": hex::encode(name.as_bytes())}]));
+    tree.run("verify root").expect(0);
+    tree.run("scan root --json").expect(0);
+    tree.run("revert --in-place root").expect(0);
+    assert_same(&before, &tree.listing(), "revert");
+    victim_is_untouched(&tree, &victim, "a tree with links");
+}
+
+#[test]
+fn a_record_directory_that_links_out_of_the_tree_is_refused() {
+    let make: [(&str, Change<'_>); 6] = [
+        ("var, absolute", &|tree| symlink(tree.outside().join("victim"), tree.path("var")).unwrap()),
+        ("var, relative", &|tree| symlink("../victim", tree.path("var")).unwrap()),
+        ("var/lib", &|tree| {
+            fs::create_dir(tree.path("var")).unwrap();
+            symlink("../../victim/lib", tree.path("var/lib")).unwrap();
+        }),
+        ("var/lib/vsyspatch", &|tree| {
+            fs::create_dir_all(tree.path("var/lib")).unwrap();
+            symlink("../../../victim", tree.path("var/lib/vsyspatch")).unwrap();
+        }),
+        ("the record", &|tree| {
+            fs::create_dir_all(tree.path("var/lib/vsyspatch")).unwrap();
+            symlink("../../../../victim/record.json", tree.path(RECORD)).unwrap();
+        }),
+        ("a loop", &|tree| symlink("var", tree.path("var")).unwrap()),
+    ];
+    for (what, make) in make {
+        let (tree, victim) = tree_with_victim();
+        make(&tree);
+        tree.age();
+        let before = tree.listing();
+        for command in ["patch --in-place root", "revert --in-place root", "verify root"] {
+            let ran = tree.run(command).expect(2);
+            assert!(ran.stderr.starts_with("vsyspatch: root: "), "{what}: {ran}");
+            assert_same(&before, &tree.listing(), what);
+        }
+        tree.run("scan root").expect(1);
+        victim_is_untouched(&tree, &victim, what);
+    }
+}
+
+#[test]
+fn a_record_directory_that_is_reached_by_links_in_the_tree_is_used() {
+    for absolute in [false, true] {
+        let tree = Tree::with_programs();
+        fs::create_dir_all(tree.path("data/state")).unwrap();
+        let target = if absolute { "/data/state" } else { "data/state" };
+        symlink(target, tree.path("var")).unwrap();
+        tree.age();
+        let before = tree.listing();
+        tree.run("patch --in-place root").expect(0);
+        assert!(tree.path("data/state/lib/vsyspatch/record.json").is_file());
+        tree.run("verify root").expect(0);
+        tree.run("revert --in-place root").expect(0);
+        assert_same(&before, &tree.listing(), target);
+    }
+}
+
+/// Directories to a depth of `depth`, each with `beside` further names; a program in the last.
+fn deep(tree: &Tree, depth: usize, beside: impl Fn(&std::os::fd::OwnedFd)) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let mut directory = rustix::fs::open(tree.root(), flags, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        beside(&directory);
+        rustix::fs::mkdirat(&directory, "d", Mode::from_raw_mode(0o755)).unwrap();
+        directory = rustix::fs::openat(&directory, "d", flags, Mode::empty()).unwrap();
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE;
+    let file = rustix::fs::openat(&directory, "program", flags, Mode::from_raw_mode(0o755)).unwrap();
+    rustix::io::write(&file, &program("deep")).unwrap();
+}
+
+/// Runs the command with at most 256 open descriptors.
+fn with_few_descriptors(tree: &Tree, line: &str) -> Ran {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 256; exec \"$0\" $1", env!("CARGO_BIN_EXE_vsyspatch"), line]);
+    Ran::of(command.current_dir(tree.outside()))
+}
+
+fn can_be_copied_with_few_descriptors(tree: &Tree) {
+    let output = with_few_descriptors(tree, "patch root -o new").expect(0);
+    assert!(output.stdout.contains("1 patched"), "{}", output.stderr);
+    with_few_descriptors(tree, "verify new").expect(0);
+    let removed = Command::new("rm").arg("-rf").arg(tree.outside().join("new")).status().unwrap();
+    assert!(removed.success());
+}
+
+fn can_be_worked_on_with_few_descriptors(tree: &Tree) {
+    let begun = with_few_descriptors(tree, "scan root").expect(1);
+    assert_eq!(begun.stderr, "");
+    with_few_descriptors(tree, "patch --in-place root").expect(0);
+    with_few_descriptors(tree, "verify root").expect(0);
+    with_few_descriptors(tree, "scan root").expect(0);
+    with_few_descriptors(tree, "revert --in-place root").expect(0);
+    with_few_descriptors(tree, "scan root").expect(1);
+    assert!(!tree.path("var").exists());
+}
+
+#[test]
+fn a_chain_of_5000_directories_is_worked_on() {
+    let tree = Tree::in_memory();
+    deep(&tree, 5000, |_| {});
+    can_be_copied_with_few_descriptors(&tree);
+    can_be_worked_on_with_few_descriptors(&tree);
+}
+
+#[test]
+fn a_comb_of_5000_directories_with_further_ones_is_worked_on() {
+    let tree = Tree::in_memory();
+    deep(&tree, 5000, |directory| {
+        for name in ["a", "z"] {
+            rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)).unwrap();
+        }
+    });
+    can_be_worked_on_with_few_descriptors(&tree);
+}
+
+fn many_files(directory: &std::os::fd::OwnedFd, count: usize) {
+    for number in 0..count {
+        let flags = OFlags::WRONLY | OFlags::CREATE;
+        rustix::fs::openat(directory, number.to_string(), flags, Mode::from_raw_mode(0o644)).unwrap();
+    }
+}
+
+#[test]
+fn many_directories_with_many_files_take_few_descriptors() {
+    let tree = Tree::in_memory();
+    deep(&tree, 400, |directory| many_files(directory, 300));
+    let scanned = with_few_descriptors(&tree, "scan root").expect(1);
+    assert_eq!(scanned.stderr, "");
+    assert!(scanned.stdout.contains("120001 files"), "{}", scanned.stdout);
+}
+
+#[test]
+fn a_tree_of_200_000_files_is_worked_on() {
+    let tree = Tree::in_memory();
+    for name in ["a", "b", "c", "d"] {
+        fs::create_dir(tree.path(name)).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        many_files(&rustix::fs::open(tree.path(name), flags, Mode::empty()).unwrap(), 50_000);
+    }
+    tree.program("c/program");
+    let patched = tree.run("patch --in-place --json root").expect(0).report();
+    assert_eq!(patched["targets"][0]["summary"]["files"], 200_001);
+    assert_eq!(patched["targets"][0]["summary"]["patched"], 1);
+    tree.run("revert --in-place root").expect(0);
+    tree.is_original("c/program", "c/program");
+}
+
+#[test]
+fn files_that_may_not_be_read_are_named_and_the_others_are_told() {
+    if !need_root() {
         return;
     }
-    let dir = temp_dir();
-    let (tree, log) = (dir.path().join("tree"), dir.path().join("log"));
-    copied(begin, &tree);
-    traced(words, &tree, None, &log).expect(0);
-    let calls = calls(&log);
-    assert!(calls.len() > 30, "only {calls:?} were seen");
-    Ran::of(Command::new("rm").arg("-rf").arg(&tree)).expect(0);
-    for (name, number) in calls {
-        for fault in ["signal=KILL", "error=ENOSPC", "error=EIO"] {
-            copied(begin, &tree);
-            let what = format!("{} {fault} at {name} number {number}", words[0]);
-            let ran = traced(words, &tree, Some(&format!("{name}:{fault}:when={number}")), &log);
-            if fault == "signal=KILL" {
-                assert_eq!(ran.status, 128 + 9, "{what}: {ran}");
-            } else {
-                // What cannot be flushed or timed is no failure; everything else is said.
-                assert!(ran.status == 0 || (ran.status == 2 && !ran.stderr.is_empty()), "{what}: {ran}");
+    let tree = Tree::with_programs();
+    tree.program("bin/secret");
+    tree.program("closed/program");
+    fs::set_permissions(tree.path("bin/secret"), Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(tree.path("closed"), Permissions::from_mode(0o700)).unwrap();
+    let before = tree.listing();
+    let as_nobody = |line: &str| Ran::of(&mut tree.as_nobody(line)).expect(2);
+    let scanned = as_nobody("scan root");
+    assert!(
+        scanned.stdout.contains("root/bin/first") && scanned.stdout.contains("root/lib/second"),
+        "{scanned}"
+    );
+    for name in ["root/bin/secret", "root/closed"] {
+        assert!(scanned.stderr.contains(&format!("vsyspatch: {name}: ")), "{scanned}");
+    }
+    assert_eq!(scanned.stderr.matches("Permission denied").count(), 2, "{scanned}");
+    let patched = as_nobody("patch --in-place root");
+    assert!(patched.stderr.contains("Permission denied"), "{patched}");
+    assert_same(&before, &tree.listing(), "a user without permission");
+}
+
+/// Runs `meanwhile` over and over in another thread until `work` is done.
+fn while_changing(meanwhile: impl Fn() + Sync, work: impl FnOnce()) {
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                meanwhile();
             }
-            // Where the times of a directory cannot be set, they are not.
-            let is_timeless = name == "utimensat" && fault != "signal=KILL";
-            can_be_finished_and_undone(&tree, original, is_timeless, &what);
+        });
+        let _stop = Stop(&is_done);
+        work();
+    });
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_looked_at_ends_no_run() {
+    let tree = Tree::with_programs();
+    let path = tree.path("bin/changing");
+    tree.program("bin/changing");
+    let long = [program("bin/changing"), vec![0; 100_000]].concat();
+    let change = || {
+        fs::write(&path, &long).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(90_000).unwrap();
+    };
+    while_changing(change, || {
+        for number in 0..60 {
+            let ran = tree.run(["scan root", "scan --all root", "patch --dry-run root"][number % 3]);
+            assert!(ran.status <= 2, "{ran}");
+            assert!(ran.stdout.contains("root/lib/second"), "{ran}");
+        }
+    });
+    while_changing(change, || {
+        for _ in 0..10 {
+            for command in ["patch --in-place root", "verify root", "revert --in-place root"] {
+                let ran = tree.run(command);
+                assert!(ran.status <= 2, "{ran}");
+            }
+        }
+    });
+}
+
+/// A large file is mapped while it is looked at: what is gone under the map must not end the process.
+#[test]
+fn a_large_file_that_is_made_shorter_while_it_is_looked_at_ends_no_run() {
+    const SIZE: u64 = 32 << 20;
+    let tree = Tree::with_programs();
+    tree.program("bin/changing");
+    let path = tree.path("bin/changing");
+    let file = File::options().write(true).open(&path).unwrap();
+    let change = || {
+        for size in [SIZE, 100, SIZE, SIZE / 2] {
+            file.set_len(size).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(7));
+        }
+    };
+    let mut changed = 0;
+    while_changing(change, || {
+        for number in 0..60 {
+            let line =
+                ["scan --all root", "scan --all root/bin/changing", "patch --dry-run root"][number % 3];
+            let ran = tree.run(line);
+            assert!(ran.status <= 2, "{ran}");
+            changed += u32::from(ran.stderr.contains("root/bin/changing: changed while it was read"));
+        }
+    });
+    assert!(changed > 0, "it was never made shorter at the right time");
+}
+
+#[test]
+fn a_name_that_is_swapped_for_a_link_never_leads_out_of_the_tree() {
+    for what in ["bin/first", "bin", "lib/second", "lib"] {
+        let (tree, _) = tree_with_victim();
+        let victim = tree.outside().join("victim");
+        fs::write(victim.join("second"), program("lib/second")).unwrap();
+        let before = listing(&victim);
+        let link = tree.outside().join("root/link");
+        let target = match what {
+            "bin" | "lib" => victim,
+            file => victim.join(Path::new(file).file_name().unwrap()),
+        };
+        symlink(target, &link).unwrap();
+        let swapped = tree.path(what);
+        let swap = || {
+            rustix::fs::renameat_with(CWD, &link, CWD, &swapped, RenameFlags::EXCHANGE).unwrap();
+        };
+        while_changing(swap, || {
+            for _ in 0..15 {
+                for command in ["patch --in-place root", "verify root", "revert --in-place root"] {
+                    let ran = tree.run(command);
+                    assert!(ran.status <= 2, "{ran}");
+                }
+            }
+        });
+        victim_is_untouched(&tree, &before, what);
+        if fs::symlink_metadata(&link).unwrap().is_symlink() {
+            fs::remove_file(&link).unwrap();
+        } else {
+            swap();
+            fs::remove_file(&link).unwrap();
+        }
+        tree.run("patch --in-place root").expect(0);
+        tree.run("verify root").expect(0);
+        tree.run("revert --in-place root").expect(0);
+        for name in ["bin/first", "lib/second"] {
+            let bytes = fs::read(tree.path(name)).unwrap();
+            // It may have been patched under the name that it had for a moment.
+            assert!(bytes == program(name) || bytes == patched(name), "{name}");
+        }
+        assert_eq!(leftovers(&tree.root()), [] as [&Path; 0]);
+    }
+}
+
+/// The same at every call that writes, one after the other.
+#[test]
+fn a_name_that_becomes_a_link_before_any_call_that_writes_never_leads_out_of_the_tree() {
+    let Some(injector) = Injector::new() else { return };
+    let scripts = [
+        "mv root/lib root/moved && ln -s ../victim root/lib",
+        "mv root/lib root/bin/moved && ln -s \"$PWD/victim\" root/lib",
+        "mv root/lib/second root/lib/moved && ln -s ../../victim/second root/lib/second",
+        "mv root/bin root/moved && ln -s victim root/bin && mv root moved && mkdir root && cp -a victim root/bin",
+        "rm -rf root/var root/.vsyspatch-record && ln -s ../victim root/var && ln -s ../victim root/.vsyspatch-record",
+    ];
+    for command in ["patch --in-place root", "revert --in-place root"] {
+        let (start, _) = tree_with_victim();
+        let victim = start.outside().join("victim");
+        for name in ["first", "second"] {
+            let names = [format!("bin/{name}"), format!("lib/{name}")];
+            let name = names.iter().find(|name| start.path(name).exists()).unwrap();
+            fs::copy(start.path(name), victim.join(Path::new(name).file_name().unwrap())).unwrap();
+        }
+        tree::age(&victim);
+        let before = listing(&victim);
+        if command.starts_with("revert") {
+            start.run("patch --in-place root").expect(0);
+        }
+        let calls = injector.run(&start.copy(), command, 0, Fault::Kill).calls;
+        for script in scripts {
+            let failed = for_each_number(calls.len(), |number| {
+                let tree = start.copy();
+                let copied = Command::new("cp").arg("-a").arg(&victim).arg(tree.outside()).status();
+                assert!(copied.unwrap().success());
+                let ran = injector.run(&tree, command, number, Fault::Meanwhile(script)).ran;
+                let what = format!("{script} at call {number}, {}", calls[number - 1]);
+                assert!(ran.status <= 2, "{what}: {ran}");
+                assert_same(&before, &listing(&tree.outside().join("victim")), &what);
+                let beside = files::names(tree.outside());
+                assert!(
+                    beside.iter().all(|name| ["moved", "root", "victim"].contains(&name.as_str())),
+                    "{beside:?}"
+                );
+            });
+            none_failed(&failed, calls.len());
         }
     }
 }
 
 #[test]
-fn a_patch_that_is_killed_or_fails_at_any_call_can_be_finished_and_undone() {
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    let original = listing(&tree);
-    at_each_step(&["patch", "-i"], &tree, &original);
+fn a_hostile_record_harms_nothing() {
+    let of_first: [(&str, Value); 10] = [
+        ("paths", json!(["../victim/first"])),
+        ("paths", json!(["bin/../../victim/patched"])),
+        ("paths", json!(["/etc/passwd"])),
+        ("paths", json!([""])),
+        ("paths", json!(["."])),
+        ("paths", json!([])),
+        ("paths", json!(["bin/first", "bin/first"])),
+        ("paths", json!(["bin/first", "lib/second"])),
+        ("paths", json!(["bin/\u{0}first"])),
+        ("paths", json!([{"hex": "2e2e2f76696374696d2f7061746368656400"}])),
+    ];
+    let of_all: [(&str, Value); 7] = [
+        ("created", json!(["bin"])),
+        ("created", json!(["var/../victim"])),
+        (
+            "unfinished",
+            json!({"direction": "patch", "temporary": "../../victim/first", "directories": [["bin", [0, 0]]]}),
+        ),
+        (
+            "unfinished",
+            json!({"direction": "patch", "temporary": ".vsyspatch-/../first", "directories": [["bin", [0, 0]]]}),
+        ),
+        ("unfinished", json!({"direction": "patch", "temporary": "first", "directories": [["bin", [0, 0]]]})),
+        ("schema", json!("vsyspatch.tree-record/9")),
+        ("files", json!("many")),
+    ];
+    let of_first = of_first.into_iter().map(|(key, value)| (true, key, value));
+    let of_all = of_all.into_iter().map(|(key, value)| (false, key, value));
+    let (start, victim) = tree_with_victim();
+    start.run("patch --in-place root").expect(0);
+    for (is_of_first, key, value) in of_first.chain(of_all) {
+        let what = format!("{key}: {value}");
+        start.change_record(|record| {
+            let place = if is_of_first { &mut record["files"][0] } else { record };
+            let before = place[key].take();
+            place[key] = value;
+            fs::write(start.outside().join("before"), serde_json::to_vec(&before).unwrap()).unwrap();
+        });
+        fs::remove_file(start.outside().join("before")).unwrap();
+        let changed = start.listing();
+        for command in ["verify root", "patch --in-place root", "revert --in-place root"] {
+            let ran = start.run(command).expect(2);
+            assert!(ran.stderr.starts_with("vsyspatch: root: record root/var/lib"), "{what}: {ran}");
+            assert_same(&changed, &start.listing(), &what);
+            victim_is_untouched(&start, &victim, &what);
+        }
+        fs::remove_dir_all(start.path("var")).unwrap();
+        for name in ["bin/first", "lib/second"] {
+            fs::write(start.path(name), program(name)).unwrap();
+        }
+        start.run("patch --in-place root").expect(0);
+    }
 }
 
 #[test]
-fn a_revert_that_is_killed_or_fails_at_any_call_can_be_finished_and_undone() {
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    let original = listing(&tree);
-    command(&["patch", "-i"], &tree).expect(0);
-    at_each_step(&["revert", "-i"], &tree, &original);
+fn a_record_of_links_and_of_others_leads_nowhere() {
+    let (start, victim) = tree_with_victim();
+    start.run("patch --in-place root").expect(0);
+    symlink("../victim", start.path("out")).unwrap();
+    symlink("../../victim/patched", start.path("bin/link")).unwrap();
+    rustix::fs::mkfifoat(CWD, start.path("fifo"), Mode::from_raw_mode(0o666)).unwrap();
+    for path in ["out/patched", "bin/link", "out", "fifo", "bin", "bin/first/x", "bin/missing", "missing/x"] {
+        let tree = start.copy();
+        let outside = tree.outside().join("victim");
+        assert!(
+            Command::new("cp")
+                .arg("-a")
+                .arg(start.outside().join("victim"))
+                .arg(&outside)
+                .status()
+                .unwrap()
+                .success()
+        );
+        tree.change_record(|record| record["files"][0]["paths"] = json!([path]));
+        let verified = tree.run("verify root");
+        assert!(matches!(verified.status, 1 | 2), "{path}: {verified}");
+        let reverted = tree.run("revert --in-place root").expect(2);
+        assert!(reverted.stderr.contains(&format!("root/{path}: ")), "{path}: {reverted}");
+        tree.is_original("lib/second", "lib/second");
+        tree.is_patched("bin/first", "bin/first");
+        let again = tree.run("patch --in-place root");
+        assert!(matches!(again.status, 0 | 2), "{path}: {again}");
+        tree.is_patched("lib/second", "lib/second");
+        victim_is_untouched(&tree, &victim, path);
+    }
 }
 
 #[test]
-fn what_a_killed_run_left_is_told() {
-    if !need("strace") {
+fn a_record_with_other_checksums_changes_nothing() {
+    let other = "0".repeat(64);
+    for (key, value) in [
+        ("/files/0/record/patched_sha256", json!(other)),
+        ("/files/0/record/original_sha256", json!(other)),
+        ("/files/0/record/edits/0/before", json!("48c7c0000860ff")),
+        ("/files/0/record/edits", json!([])),
+    ] {
+        let tree = Tree::with_programs();
+        tree.run("patch --in-place root").expect(0);
+        tree.change_record(|record| *record.pointer_mut(key).unwrap() = value);
+        tree.run("verify root").expect(1);
+        let reverted = tree.run("revert --in-place root").expect(2);
+        assert!(reverted.stderr.contains("root/bin/first: "), "{key}: {reverted}");
+        tree.is_patched("bin/first", "bin/first");
+        tree.is_original("lib/second", "lib/second");
+        assert_eq!(leftovers(&tree.root()), [] as [&Path; 0]);
+    }
+}
+
+#[test]
+fn a_record_of_thousands_of_files_that_are_not_there_is_read() {
+    let tree = Tree::with_programs();
+    tree.run("patch --in-place root").expect(0);
+    tree.change_record(|record| {
+        let files = record["files"].as_array_mut().unwrap();
+        let entry = files[0].clone();
+        files.extend((0..20_000).map(|number| {
+            let mut entry = entry.clone();
+            entry["paths"] = json!([format!("missing/{number}"), format!("bin/missing {number}")]);
+            entry
+        }));
+    });
+    let verified = tree.run("verify --json root").expect(1).report();
+    assert_eq!(verified["targets"][0]["tree"]["findings"].as_array().unwrap().len(), 20_000);
+    tree.run("patch --in-place root").expect(0);
+    assert_eq!(tree.record()["files"].as_array().unwrap().len(), 2);
+    tree.run("revert --in-place root").expect(0);
+}
+
+// --- killed, and calls that fail ---
+
+/// Four files: a group of three names in two directories, two others, one of them set-user-ID.
+fn small_tree() -> Tree {
+    let tree = Tree::in_memory();
+    tree.program("bin/one");
+    tree.link("bin/one", "bin/two");
+    tree.link("bin/one", "lib/three");
+    tree.program("bin/set-user-id");
+    tree.program("lib/other");
+    fs::set_permissions(tree.path("bin/set-user-id"), std::os::unix::fs::PermissionsExt::from_mode(0o4755))
+        .unwrap();
+    tree::set_xattr(&tree.path("lib/other"), "user.note", b"kept");
+    tree.age();
+    tree
+}
+
+/// The names in [`small_tree`], each with that of its content.
+const FILES: [(&str, &str); 5] = [
+    ("bin/one", "bin/one"),
+    ("bin/two", "bin/one"),
+    ("lib/three", "bin/one"),
+    ("bin/set-user-id", "bin/set-user-id"),
+    ("lib/other", "lib/other"),
+];
+
+/// Every file is the original or the patched one, with all that it had.
+#[track_caller]
+fn is_whole(tree: &Tree, original: &Listing, what: &str) {
+    let now = tree.listing();
+    for (path, name) in FILES {
+        let bytes = fs::read(tree.path(path)).unwrap();
+        assert!(bytes == program(name) || bytes == patched(name), "{what}: {path} is neither");
+        for fact in ["mode", "owner", "xattrs", "size"] {
+            let path = std::path::Path::new(path);
+            assert_eq!(now[path][fact], original[path][fact], "{what}: {}: {fact}", path.display());
+        }
+    }
+}
+
+/// The tree is patched: nothing but the content and the times of the files differs, and the record is there.
+#[track_caller]
+fn is_patched(tree: &Tree, original: &Listing, what: &str) {
+    let expected = [
+        "bin/one: mtime sha256",
+        "bin/set-user-id: mtime sha256",
+        "bin/two: mtime sha256",
+        "lib/other: mtime sha256",
+        "lib/three: mtime sha256",
+        "var: new",
+        "var/lib: new",
+        "var/lib/vsyspatch: new",
+        "var/lib/vsyspatch/record.json: new",
+    ];
+    let found = changed(original, &tree.listing());
+    assert_eq!(found, expected, "{what}");
+    for (path, name) in FILES {
+        tree.is_patched(path, name);
+    }
+    assert_eq!(tree.record().get("unfinished"), None, "{what}");
+}
+
+/// Whatever a run left in `tree` is completed by the next run of patch, and undone by one of revert.
+fn can_be_finished_and_undone(tree: &Tree, original: &Listing, what: &str) {
+    is_whole(tree, original, what);
+    let second = tree.copy();
+
+    let ran = tree.run("patch --in-place root");
+    assert_eq!(ran.status, 0, "{what}: patch again: {ran}");
+    let ran = tree.run("verify root");
+    assert_eq!(ran.status, 0, "{what}: verify: {ran}");
+    is_patched(tree, original, &format!("{what}: patch again"));
+
+    let has_record = second.path(tree::RECORD).exists();
+    let ran = second.run("revert --in-place root");
+    if ran.status == 2 && !has_record && ran.stderr.contains("there is no record") {
+        for (path, name) in FILES {
+            second.is_original(path, name);
+        }
+    } else {
+        assert_eq!(ran.status, 0, "{what}: revert: {ran}");
+    }
+    assert_same(original, &second.listing(), &format!("{what}: revert"));
+
+    let ran = tree.run("revert --in-place root");
+    assert_eq!(ran.status, 0, "{what}: patch again, and revert: {ran}");
+    assert_same(original, &tree.listing(), &format!("{what}: patch again, and revert"));
+}
+
+/// Before the first record is there, and after the last one is gone, nothing can tell the next run when the root
+/// was changed before something was made or removed in it. This is set right here; everywhere else it is the tool
+/// that has to.
+fn forget_what_nothing_tells(tree: &Tree, calls: &[String], number: usize) {
+    let is_first = calls[..number] == ["openat", "pwrite64"];
+    let is_last = calls[number - 1..] == ["fsync", "utimensat"] || number == calls.len();
+    if is_first || is_last {
+        tree::age_only(&tree.root());
+    }
+}
+
+#[track_caller]
+fn none_failed(failed: &[String], of: usize) {
+    assert!(failed.is_empty(), "{} of {of} failed:\n{}", failed.len(), failed.join("\n\n"));
+}
+
+#[test]
+fn a_patch_that_is_killed_at_any_call_that_writes_can_be_finished_and_undone() {
+    let Some(injector) = Injector::new() else { return };
+    let line = "patch --in-place root";
+    let calls = injector.run(&small_tree(), line, 0, Fault::Kill).calls;
+    assert!(calls.len() > 40, "{calls:?}");
+    let failed = for_each_number(calls.len(), |number| {
+        let tree = small_tree();
+        let original = tree.listing();
+        let hindered = injector.run(&tree, line, number, Fault::Kill);
+        let what = format!("killed at call {number}, {}", calls[number - 1]);
+        assert_eq!(hindered.ran.status, 137, "{what}: {}", hindered.ran);
+        forget_what_nothing_tells(&tree, &calls, number);
+        can_be_finished_and_undone(&tree, &original, &what);
+    });
+    none_failed(&failed, calls.len());
+}
+
+#[test]
+fn a_revert_that_is_killed_at_any_call_that_writes_can_be_finished_and_undone() {
+    let Some(injector) = Injector::new() else { return };
+    let line = "revert --in-place root";
+    let start = small_tree();
+    let original = start.listing();
+    start.run("patch --in-place root").expect(0);
+    let calls = injector.run(&start.copy(), line, 0, Fault::Kill).calls;
+    assert!(calls.len() > 40, "{calls:?}");
+    let failed = for_each_number(calls.len(), |number| {
+        let tree = start.copy();
+        let hindered = injector.run(&tree, line, number, Fault::Kill);
+        let what = format!("killed at call {number}, {}", calls[number - 1]);
+        assert_eq!(hindered.ran.status, 137, "{what}: {}", hindered.ran);
+        forget_what_nothing_tells(&tree, &calls, number);
+        can_be_finished_and_undone(&tree, &original, &what);
+    });
+    none_failed(&failed, calls.len());
+}
+
+#[test]
+fn a_second_patch_that_is_killed_at_any_call_that_writes_loses_nothing_of_the_first() {
+    let Some(injector) = Injector::new() else { return };
+    let start = small_tree();
+    start.program("bin/added");
+    start.link("bin/added", "opt/added");
+    start.age();
+    let original = start.listing();
+    start.run("patch --in-place --exclude added root").expect(0);
+    let line = "patch --in-place root";
+    let calls = injector.run(&start.copy(), line, 0, Fault::Kill).calls;
+    let failed = for_each_number(calls.len(), |number| {
+        let tree = start.copy();
+        injector.run(&tree, line, number, Fault::Kill).ran.expect(137);
+        let what = format!("killed at call {number}, {}", calls[number - 1]);
+        is_whole(&tree, &original, &what);
+        let second = tree.copy();
+        for command in ["patch --in-place root", "verify root", "revert --in-place root"] {
+            let ran = tree.run(command);
+            assert_eq!(ran.status, 0, "{what}: {ran}");
+        }
+        assert_same(&original, &tree.listing(), &format!("{what}: patch again, and revert"));
+        let ran = second.run("revert --in-place root");
+        assert_eq!(ran.status, 0, "{what}: {ran}");
+        assert_same(&original, &second.listing(), &format!("{what}: revert"));
+    });
+    none_failed(&failed, calls.len());
+}
+
+fn every_call_fails_once(command: &str, start: &Tree, original: &Listing) {
+    let Some(injector) = Injector::new() else { return };
+    let line = format!("{command} --in-place root");
+    let calls = injector.run(&start.copy(), &line, 0, Fault::Kill).calls;
+    let failed = for_each_number(2 * calls.len(), |number| {
+        let fault = if number % 2 == 0 { Fault::NoSpace } else { Fault::Io };
+        let number = number.div_ceil(2);
+        let tree = start.copy();
+        let hindered = injector.run(&tree, &line, number, fault);
+        let what = format!("{fault:?} at call {number}, {}", calls[number - 1]);
+        assert_eq!(hindered.ran.status, 2, "{what}: {}", hindered.ran);
+        assert!(hindered.ran.stderr.starts_with("vsyspatch: "), "{what}: {}", hindered.ran);
+        if number == calls.len() {
+            forget_what_nothing_tells(&tree, &calls, number);
+        }
+        can_be_finished_and_undone(&tree, original, &what);
+    });
+    none_failed(&failed, 2 * calls.len());
+}
+
+#[test]
+fn a_patch_with_any_failing_call_says_so_and_can_be_finished_and_undone() {
+    let tree = small_tree();
+    every_call_fails_once("patch", &tree, &tree.listing());
+}
+
+#[test]
+fn a_revert_with_any_failing_call_says_so_and_can_be_finished_and_undone() {
+    let tree = small_tree();
+    let original = tree.listing();
+    tree.run("patch --in-place root").expect(0);
+    every_call_fails_once("revert", &tree, &original);
+}
+
+#[test]
+fn a_copy_that_fails_at_any_call_leaves_nothing() {
+    let Some(injector) = Injector::new() else { return };
+    let start = small_tree();
+    symlink("one", start.path("bin/link")).unwrap();
+    start.age();
+    let line = "patch root -o new";
+    let calls = injector.run(&start.copy(), line, 0, Fault::Kill).calls;
+    let original = start.listing();
+    let failed = for_each_number(calls.len(), |number| {
+        let tree = start.copy();
+        let ran = injector.run(&tree, line, number, Fault::NoSpace).ran;
+        let what = format!("no space at call {number}, {}: {ran}", calls[number - 1]);
+        assert_same(&original, &tree.listing(), &what);
+        let names = files::names(tree.outside());
+        if ran.status == 0 {
+            assert_eq!(names, ["new", "root"], "{what}");
+            let copy = listing(&tree.outside().join("new"));
+            let differences = changed(&original, &copy);
+            assert!(
+                differences.iter().all(|line| line.ends_with("mtime sha256") || line.ends_with(": new")),
+                "{what} {differences:?}"
+            );
+        } else {
+            assert_eq!(ran.status, 2, "{what}");
+            assert!(
+                names == ["root"] || names == ["new", "root"] && ran.stdout.contains("patched"),
+                "{names:?} {what}"
+            );
+        }
+    });
+    none_failed(&failed, calls.len());
+}
+
+#[test]
+fn a_copy_of_a_killed_run_is_told_by_the_next() {
+    let Some(injector) = Injector::new() else { return };
+    let tree = small_tree();
+    let line = "patch root -o new";
+    let calls = injector.run(&tree.copy(), line, 0, Fault::Kill).calls;
+    let renamed = calls.iter().position(|call| call == "renameat2").unwrap() + 1;
+    injector.run(&tree, line, renamed, Fault::Kill).ran.expect(137);
+    let left = files::names(tree.outside()).into_iter().find(|name| name.starts_with(".vsyspatch-")).unwrap();
+    // One that a run is at work on, and what only looks like one.
+    let at_work = tree.outside().join(".vsyspatch-0123456789abcdef");
+    fs::create_dir(&at_work).unwrap();
+    fs::create_dir(tree.outside().join(".vsyspatch-mine")).unwrap();
+    let held = File::open(&at_work).unwrap();
+    rustix::fs::flock(&held, FlockOperation::LockExclusive).unwrap();
+    let ran = tree.run(line).expect(0);
+    assert_eq!(ran.stderr.matches("remove it").count(), 1, "{ran}");
+    assert!(ran.stderr.contains(&format!("{left} is the copy of a run that was killed: remove it")), "{ran}");
+    tree.run("verify new").expect(0);
+}
+
+#[test]
+fn a_copy_of_a_deep_tree_that_fails_leaves_nothing() {
+    let tree = Tree::in_memory();
+    deep(&tree, 3000, |directory| many_files(directory, 1));
+    tree.write(RECORD, b"{}", 0o644);
+    let failed = with_few_descriptors(&tree, "patch root -o new").expect(2);
+    assert!(failed.stderr.contains("record new/var/lib"), "{failed}");
+    assert_eq!(files::names(tree.outside()), ["root"]);
+}
+
+// --- copies ---
+
+#[test]
+fn a_patched_copy_has_everything_and_shares_nothing() {
+    let tree = motley_tree();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(tree.path("lib/second"), Some(1234), Some(2345)).unwrap();
+        std::os::unix::fs::lchown(tree.path("bin/link"), Some(1234), Some(2345)).unwrap();
+        let device = rustix::fs::makedev(1, 3);
+        rustix::fs::mknodat(CWD, tree.path("null"), FileType::CharacterDevice, Mode::RUSR, device).unwrap();
+    }
+    set_xattr(&tree.path("bin/clean"), "user.note", b"kept");
+    set_xattr(&tree.path("empty"), "user.note", b"kept");
+    tree.age();
+    let before = tree.listing();
+    let ran = tree.run("patch root -o new").expect(0);
+    assert!(ran.stdout.contains("new/bin/first = new/usr/bin/second name: "), "{ran}");
+    assert!(ran.stdout.contains("record: new/var/lib/vsyspatch/record.json"), "{ran}");
+    assert_same(&before, &tree.listing(), "the source");
+    let new = tree.outside().join("new");
+    let copied = listing(&new);
+    let differing = changed(&before, &copied);
+    assert_eq!(differing.iter().filter(|line| line.ends_with(": mtime sha256")).count(), 4, "{differing:?}");
+    assert_eq!(differing.iter().filter(|line| line.ends_with(": new")).count(), 4, "{differing:?}");
+    assert_eq!(differing.len(), 8, "{differing:?}");
+    let inodes = |root: &Path, listing: &Listing| -> BTreeSet<(u64, u64)> {
+        let of = |path: &Path| fs::symlink_metadata(root.join(path)).unwrap();
+        listing.keys().map(|path| (of(path).dev(), of(path).ino())).collect()
+    };
+    assert!(inodes(&tree.root(), &before).is_disjoint(&inodes(&new, &copied)));
+    tree.run("verify new").expect(0);
+
+    tree.run("revert new -o newer").expect(0);
+    assert_same(&before, &listing(&tree.outside().join("newer")), "a reverted copy");
+    assert_same(&copied, &listing(&new), "the source of the reverted copy");
+    tree.run("revert --in-place new").expect(0);
+    assert_same(&before, &listing(&new), "the copy, reverted");
+    assert_eq!(files::names(tree.outside()), ["new", "newer", "root"]);
+}
+
+#[test]
+fn a_copy_goes_nowhere_where_something_is_and_not_into_itself() {
+    let tree = Tree::with_programs();
+    fs::create_dir(tree.outside().join("directory")).unwrap();
+    fs::write(tree.outside().join("file"), "precious").unwrap();
+    symlink("nowhere", tree.outside().join("dangling")).unwrap();
+    symlink("root", tree.outside().join("link")).unwrap();
+    let before = listing(tree.outside());
+    for (output, said) in [
+        ("directory", "is there already"),
+        ("file", "is there already"),
+        ("dangling", "is there already"),
+        ("root", "is there already"),
+        ("root/new", "in the tree itself"),
+        ("root/bin/new", "in the tree itself"),
+        ("link/bin/new", "in the tree itself"),
+        ("directory/../root/new", "in the tree itself"),
+        ("missing/new", "No such file"),
+    ] {
+        for command in ["patch", "revert"] {
+            let ran = tree.run(&format!("{command} root -o {output}")).expect(2);
+            assert!(ran.stderr.contains(said), "{output}: {ran}");
+            assert_same(&before, &listing(tree.outside()), output);
+        }
+    }
+}
+
+#[test]
+fn the_files_of_the_kernel_are_never_looked_at() {
+    let tree = Tree::with_programs();
+    for name in ["proc", "sys", "dev", "usr/dev"] {
+        tree.program(&format!("{name}/program"));
+    }
+    let ran = tree.run("patch --in-place root").expect(0);
+    assert!(ran.stdout.contains("not entered: dev, proc, sys\n"), "{ran}");
+    for name in ["proc/program", "sys/program", "dev/program"] {
+        tree.is_original(name, name);
+    }
+    tree.is_patched("usr/dev/program", "usr/dev/program");
+    tree.run("verify root").expect(0);
+}
+
+#[test]
+fn other_file_systems_are_entered_unless_they_are_not_wanted() {
+    if !need_root() {
         return;
     }
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    let log = dir.path().join("log");
-    put(&tree.join("init"), OTHER, 0o755);
-    // The third file that gets its name is the second of the tree: the record was the first.
-    traced(&["patch", "-i"], &tree, Some("renameat:signal=KILL:when=3"), &log).expect(128 + 9);
-    let told = "found a run of patch that was killed";
-    assert!(command(&["scan"], &tree).expect(1).stdout.contains(told));
-    let verified = command(&["verify"], &tree).expect(1);
-    assert!(verified.stdout.contains("unfinished"), "{verified}");
-    assert!(command(&["patch", "-i"], &tree).expect(0).stdout.contains(told));
-    assert!(!command(&["verify"], &tree).expect(0).stdout.contains(told));
-}
-
-#[test]
-fn a_recorded_file_that_was_replaced_is_patched_anew() {
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    command(&["patch", "-i"], &tree).expect(0);
-    fs::write(tree.join("bin/su"), LIBRARY).expect("written");
-    fs::remove_file(tree.join("lib/library.so")).expect("removed");
-    let verified = command(&["verify"], &tree).expect(1);
-    for slug in ["file-missing", "size-changed"] {
-        assert!(verified.stdout.contains(slug), "{slug}: {verified}");
+    let tree = Tree::with_programs();
+    fs::create_dir(tree.path("mnt")).unwrap();
+    fs::create_dir(tree.path("kernel")).unwrap();
+    fs::write(tree.outside().join("mounted"), program("mounted")).unwrap();
+    let in_namespace = |line: &str| {
+        let mounts = "mount -t tmpfs none root/mnt && cp mounted root/mnt && mount -t proc none root/kernel || exit 77; ";
+        let script = format!("{mounts} exec \"$0\" {line}");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_vsyspatch")]);
+        Ran::of(command.current_dir(tree.outside()))
+    };
+    let all = in_namespace("scan root");
+    if all.status == 77 || all.stderr.contains("unshare") {
+        return skip("nothing can be mounted here");
     }
-    let patched = command(&["patch", "-i"], &tree).expect(0);
-    assert!(patched.stderr.contains("its record is dropped"), "{patched}");
-    command(&["verify"], &tree).expect(0);
-    command(&["revert", "-i"], &tree).expect(0);
-    assert!(harness::read(&tree.join("bin/su")) == LIBRARY);
+    assert!(all.stdout.contains("root/mnt/mounted"), "{all}");
+    assert!(all.stdout.contains("not entered: kernel\n"), "{all}");
+    let one = in_namespace("scan --one-file-system root").expect(1);
+    assert!(!one.stdout.contains("root/mnt/mounted"), "{one}");
+    assert!(one.stdout.contains("not entered: kernel, mnt\n"), "{one}");
+    in_namespace("patch root -o new --one-file-system").expect(0);
+    assert_eq!(files::names(&tree.outside().join("new/mnt")), [] as [&str; 0]);
+    in_namespace("patch root -o newer").expect(0);
+    assert_eq!(files::names(&tree.outside().join("newer/mnt")), ["mounted"]);
+    assert_eq!(files::names(&tree.outside().join("newer/kernel")), [] as [&str; 0]);
+}
+
+// --- again, and what changed since ---
+
+#[test]
+fn a_second_patch_changes_nothing() {
+    let tree = motley_tree();
+    tree.run("patch --in-place root").expect(0);
+    let mut before = tree.listing();
+    let again = tree.run("patch --in-place root").expect(0);
+    assert_eq!(again.stdout.matches("patched already: nothing changed").count(), 3, "{again}");
+    before.remove(Path::new(RECORD));
+    let mut after = tree.listing();
+    after.remove(Path::new(RECORD));
+    assert_same(&before, &after, "patch again");
 }
 
 #[test]
-fn two_runs_at_once_do_not_meet() {
-    let dir = temp_dir();
-    let tree = tree(dir.path());
-    let held = fs::File::open(&tree).expect("opened");
-    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).expect("locked");
-    let refused = command(&["patch", "-i"], &tree).expect(2);
-    assert!(refused.stderr.contains("another run is at work"), "{refused}");
-    drop(held);
-    command(&["patch", "-i"], &tree).expect(0);
+fn a_file_that_was_replaced_since_is_patched_anew() {
+    let tree = Tree::with_programs();
+    tree.run("patch --in-place root").expect(0);
+    fs::write(tree.path("bin/first"), program("a newer version")).unwrap();
+    tree.program("bin/new");
+    let ran = tree.run("patch --in-place root").expect(0);
+    assert!(
+        ran.stderr.contains("root/bin/first: was replaced since it was patched; its record is dropped"),
+        "{ran}"
+    );
+    assert!(ran.stdout.contains("2 patched") && ran.stdout.contains("patched already"), "{ran}");
+    tree.is_patched("bin/first", "a newer version");
+    tree.is_patched("bin/new", "bin/new");
+    tree.run("verify root").expect(0);
+    tree.run("revert --in-place root").expect(0);
+    tree.is_original("bin/first", "a newer version");
+    tree.is_original("lib/second", "lib/second");
+    assert!(!tree.path("var").exists());
+}
+
+#[test]
+fn a_file_that_was_removed_or_is_a_link_now_is_dropped_from_the_record() {
+    let tree = Tree::with_programs();
+    tree.program("bin/third");
+    tree.run("patch --in-place root").expect(0);
+    fs::remove_file(tree.path("bin/first")).unwrap();
+    fs::remove_file(tree.path("bin/third")).unwrap();
+    symlink("../lib/second", tree.path("bin/third")).unwrap();
+    let reverted = tree.copy();
+    let ran = tree.run("patch --in-place root").expect(0);
+    for name in ["first", "third"] {
+        assert!(ran.stderr.contains(&format!("warning: root/bin/{name}: ")), "{ran}");
+    }
+    assert_eq!(tree.record()["files"].as_array().unwrap().len(), 1);
+    tree.run("verify root").expect(0);
+
+    let ran = reverted.run("revert --in-place root").expect(2);
+    for name in ["first", "third"] {
+        assert!(ran.stderr.contains(&format!("vsyspatch: root/bin/{name}: ")), "{ran}");
+    }
+    reverted.is_original("lib/second", "lib/second");
+}
+
+/// One name of a group was replaced, as an upgrade of one of several packages does: the others can go back.
+#[test]
+fn names_of_a_group_that_stayed_keep_their_way_back() {
+    let tree = Tree::new();
+    tree.program("bin/one");
+    tree.link("bin/one", "bin/two");
+    tree.link("bin/one", "lib/three");
+    tree.run("patch --in-place root").expect(0);
+    fs::remove_file(tree.path("bin/one")).unwrap();
+    fs::write(tree.path("bin/one"), program("a newer version")).unwrap();
+    let ran = tree.run("patch --in-place root").expect(0);
+    assert!(ran.stderr.contains("root/bin/one: was replaced since"), "{ran}");
+    tree.is_patched("bin/one", "a newer version");
+    tree.run("verify root").expect(0);
+    tree.run("revert --in-place root").expect(0);
+    tree.is_original("bin/one", "a newer version");
+    tree.is_original("bin/two", "bin/one");
+    tree.is_original("lib/three", "bin/one");
+    assert_eq!(fs::metadata(tree.path("lib/three")).unwrap().nlink(), 2);
+}
+
+/// The slugs of all findings of a tree, and of its files.
+fn slugs(document: &Value) -> Vec<String> {
+    let target = &document["targets"][0];
+    let of_files = target["files"].as_array().unwrap().iter().map(|file| &file["findings"]);
+    let lists =
+        std::iter::once(&target["tree"]["findings"]).chain(of_files).filter_map(Value::as_array).flatten();
+    lists.map(|finding| finding["slug"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn verify_finds_what_changed_since() {
+    let start = Tree::new();
+    start.program("bin/one");
+    start.link("bin/one", "lib/two");
+    start.program("lib/other");
+    start.run("patch --in-place root").expect(0);
+    let break_link = |tree: &Tree| {
+        let bytes = fs::read(tree.path("lib/two")).unwrap();
+        fs::remove_file(tree.path("lib/two")).unwrap();
+        tree.write("lib/two", &bytes, 0o755);
+    };
+    let changes: [(&[&str], Change<'_>); 11] = [
+        (&[], &|_| {}),
+        (&["mode-changed"], &|tree| {
+            fs::set_permissions(tree.path("lib/other"), Permissions::from_mode(0o700)).unwrap();
+        }),
+        (&["xattrs-changed"], &|tree| assert!(set_xattr(&tree.path("lib/other"), "user.note", b"new"))),
+        (&["link-group-broken"], &break_link),
+        (&["name-missing"], &|tree| fs::remove_file(tree.path("lib/two")).unwrap()),
+        (&["file-missing"], &|tree| fs::remove_file(tree.path("lib/other")).unwrap()),
+        (&["file-missing"], &|tree| {
+            fs::remove_file(tree.path("lib/other")).unwrap();
+            symlink("two", tree.path("lib/other")).unwrap();
+        }),
+        (&["not-patched"], &|tree| tree.program("lib/other")),
+        (&["size-changed"], &|tree| tree.write("lib/other", &files::clean_program(), 0o755)),
+        (&["checksum-patched", "unplanned-change"], &|tree| {
+            let mut bytes = fs::read(tree.path("lib/other")).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::write(tree.path("lib/other"), bytes).unwrap();
+        }),
+        (&["unfinished"], &|tree| {
+            tree.change_record(|record| {
+            let run = json!({"direction": "patch", "temporary": ".vsyspatch-0123456789abcdef", "directories": []});
+            record["unfinished"] = run;
+        })
+        }),
+    ];
+    for (expected, change) in changes {
+        let tree = start.copy();
+        change(&tree);
+        let status = i32::from(!expected.is_empty());
+        let document = tree.run("verify --json root").expect(status).report();
+        assert_eq!(slugs(&document), expected);
+        let text = tree.run("verify root").expect(status).stdout;
+        assert!(expected.iter().all(|slug| text.contains(slug)), "{expected:?}: {text}");
+    }
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(start.path("lib/other"), Some(1234), None).unwrap();
+        assert_eq!(slugs(&start.run("verify --json root").expect(1).report()), ["owner-changed"]);
+    }
+}
+
+#[test]
+fn a_recorded_file_that_cannot_be_read_is_a_failure_and_no_finding() {
+    if !need_root() {
+        return;
+    }
+    let tree = Tree::with_programs();
+    tree.run("patch --in-place root").expect(0);
+    let mut command = tree.as_nobody("verify root");
+    fs::set_permissions(tree.path("bin/first"), Permissions::from_mode(0o700)).unwrap();
+    let verified = Ran::of(&mut command).expect(2);
+    assert!(verified.stderr.contains("root/bin/first: cannot open: Permission denied"), "{verified}");
+    assert!(!verified.stdout.contains("file-missing"), "{verified}");
+    assert!(verified.stdout.contains("root/lib/second"), "{verified}");
+}
+
+#[test]
+fn a_killed_run_is_told_by_scan_and_verify_and_finished_by_the_next() {
+    let Some(injector) = Injector::new() else { return };
+    for command in ["patch", "revert"] {
+        let tree = small_tree();
+        if command == "revert" {
+            tree.run("patch --in-place root").expect(0);
+        }
+        let line = format!("{command} --in-place root");
+        let calls = injector.run(&tree.copy(), &line, 0, Fault::Kill).calls;
+        let linked = calls.iter().position(|call| call == "linkat").unwrap() + 1;
+        injector.run(&tree, &line, linked + 3, Fault::Kill).ran.expect(137);
+        let scanned = tree.run("scan root").expect(1);
+        let said = format!("found a run of {command} that was killed");
+        assert!(scanned.stdout.contains(&said), "{scanned}");
+        let document = tree.run("scan --json root").expect(1).report();
+        assert_eq!(document["targets"][0]["tree"]["unfinished"], command);
+        let verified = tree.run("verify --json root").expect(1).report();
+        let slugs = slugs(&verified);
+        assert!(
+            slugs.contains(&"unfinished".to_owned()) && slugs.contains(&"link-group-broken".to_owned()),
+            "{slugs:?}"
+        );
+        let before = tree.listing();
+        let planned = tree.run("patch --dry-run root").expect(0);
+        assert!(planned.stdout.contains(&said), "{planned}");
+        assert_same(&before, &tree.listing(), "patch --dry-run");
+        let finished = tree.run("patch --in-place --json root").expect(0).report();
+        assert_eq!(finished["targets"][0]["tree"]["unfinished"], command);
+        tree.run("verify root").expect(0);
+    }
+}
+
+// --- what is said ---
+
+/// `text` with the time that the run took left open.
+fn without_seconds(text: &str) -> String {
+    let is_time = |part: &str| part.strip_suffix(" s").is_some_and(|number| number.parse::<f64>().is_ok());
+    let line = |line: &str| {
+        let parts: Vec<&str> =
+            line.split("; ").map(|part| if is_time(part) { "N s" } else { part }).collect();
+        parts.join("; ") + "\n"
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn the_documents_of_a_tree_follow_the_schema() {
+    let tree = motley_tree();
+    tree.program("bin/other name elsewhere");
+    fs::hard_link(tree.path("bin/other name elsewhere"), tree.outside().join("elsewhere")).unwrap();
+    tree.write("bin/cut", &program("cut")[..80], 0o755);
+    tree.write(Path::new(OsStr::from_bytes(b"bin/\xff")), &program("not UTF-8"), 0o755);
+    let commands = [
+        ("scan root", 2),
+        ("scan --all root", 2),
+        ("scan --exclude bin/cut root", 1),
+        ("patch --dry-run root", 2),
+        ("patch root -o new", 2),
+        ("patch --in-place root", 2),
+        ("patch --in-place --exclude bin/cut root --break-links", 0),
+        ("patch --in-place --exclude bin/cut root", 0),
+        ("verify root", 2),
+        ("verify --exclude bin/cut root", 0),
+        ("revert --dry-run root", 0),
+        ("revert --in-place root", 0),
+        ("revert --in-place root", 2),
+        ("verify root", 2),
+    ];
+    for (line, status) in commands {
+        let document = tree.run(&format!("{line} --json")).expect(status).report();
+        assert_eq!(document["status"], status, "{line}");
+    }
+}
+
+#[test]
+fn what_is_said_of_a_tree() {
+    let tree = Tree::new();
+    tree.program("bin/first");
+    tree.link("bin/first", "usr/bin/second");
+    tree.program("lib/third");
+    tree.write("bin/clean", &files::clean_program(), 0o755);
+    tree.write("etc/passwd", b"no program", 0o644);
+    fs::create_dir(tree.path("proc")).unwrap();
+    let mut all = String::new();
+    let mut say = |line: &str, status: i32| {
+        let ran = tree.run(line).expect(status);
+        all +=
+            &format!("$ vsyspatch {line}\n{}{}status {status}\n\n", without_seconds(&ran.stdout), ran.stderr);
+    };
+    say("scan root", 1);
+    say("patch --in-place root", 0);
+    say("patch --in-place root", 0);
+    say("verify root", 0);
+    fs::set_permissions(tree.path("lib/third"), Permissions::from_mode(0o4755)).unwrap();
+    fs::remove_file(tree.path("usr/bin/second")).unwrap();
+    say("verify root", 1);
+    fs::write(tree.path("lib/third"), program("newer")).unwrap();
+    say("revert --dry-run root", 2);
+    say("patch --in-place root", 0);
+    say("revert --in-place root", 0);
+    say("verify root", 2);
+    insta::assert_snapshot!(all);
 }

@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use harness::{Ran, cache, need, real_corpus, rootfs, skip, temp_dir};
+use harness::image::image;
+use harness::{Ran, cache, is_root, need, real_corpus, rootfs, skip, temp_dir};
 
 /// Longer than a boot takes on a slow host (about 4 s here), shorter than anyone waits.
 const BOOT_LIMIT_SECONDS: &str = "180";
@@ -42,15 +43,30 @@ fn kernel() -> Option<PathBuf> {
     Some(image().expect("the package holds /boot/vmlinuz-*"))
 }
 
+/// The kernel, where the tree of glibc 2.13, an emulated machine and `more` programs are there; skips aloud if not.
+fn ready(more: &[&str]) -> Option<PathBuf> {
+    if real_corpus().is_none() {
+        skip("no VSYSPATCH_CORPUS");
+        return None;
+    }
+    let programs = ["qemu-system-x86_64", "busybox", "cpio", "apt-get", "dpkg-deb"];
+    if !programs.iter().chain(more).all(|program| need(program)) {
+        return None;
+    }
+    kernel()
+}
+
 /// What a boot told.
 #[derive(Debug)]
 struct Boot {
     statuses: Vec<(i32, String)>,
     /// What the compiled forms came to, by number.
     forms: Vec<String>,
-    demo: Vec<String>,
+    /// What the command said, with the number of its run before each line.
+    said: Vec<String>,
     log: Vec<String>,
     mapped: bool,
+    vdso: bool,
 }
 
 /// Packs `tree` with the test's /init, boots it with `arguments` for the kernel, and reads what it printed.
@@ -88,20 +104,25 @@ fn boot(kernel: &Path, tree: &Path, arguments: &str) -> Boot {
     let boot = Boot {
         statuses: told.iter().filter_map(status).collect(),
         forms: with("FORM "),
-        demo: with("DEMO "),
+        said: with("SAID "),
         log: with("LOG "),
         mapped: told.contains(&"MAPPED"),
+        vdso: told.contains(&"VDSO"),
     };
     eprintln!("{}: {boot:?}", tree.display());
     boot
+}
+
+fn count(boot: &Boot, outcome: &str) -> usize {
+    boot.forms.iter().filter(|form| form.ends_with(outcome)).count()
 }
 
 fn statuses(both: i32) -> Vec<(i32, String)> {
     vec![(both, "e2fsck -V".to_owned()), (both, "mdadm --version".to_owned())]
 }
 
-/// Compiles the C corpus as a static program, for each tree as it is or patched.
-fn add_forms(dir: &Path, old: &Path, new: &Path) {
+/// Compiles the C corpus as a static program, for a tree as it is, and for one patched `via`.
+fn add_forms(dir: &Path, old: &Path, new: &Path, via: &str) {
     let sources = ["forms.c", "run.c"].map(|name| harness::root().join("corpus/compiled").join(name));
     let program = dir.join("forms");
     let mut compile = Command::new("gcc");
@@ -109,7 +130,8 @@ fn add_forms(dir: &Path, old: &Path, new: &Path) {
     Ran::of(compile.args(sources)).expect(0);
     let patched = dir.join("forms.patched");
     // What needs a page of stubs, for an index that is known at run time only, may find no room for one.
-    let status = harness::tool([Path::new("patch"), &program, &patched]).status;
+    let status =
+        harness::tool([Path::new("patch"), Path::new("--via"), Path::new(via), &program, &patched]).status;
     assert!(status < 2, "the patch of the compiled forms");
     for (tree, program) in [(old, program), (new, patched)] {
         fs::create_dir_all(tree.join(".test")).expect("a directory");
@@ -129,6 +151,59 @@ fn add_command(tree: &Path) {
         fs::create_dir_all(copy.parent().expect("a directory")).expect("made");
         fs::copy(Path::new("/").join(library), copy).expect("a copy");
     }
+    fs::copy(harness::root().join("corpus/prebuilt/demo"), own.join("sample")).expect("a copy");
+    fs::set_permissions(own.join("sample"), fs::Permissions::from_mode(0o755)).expect("its mode");
+}
+
+/// What the command is run for in the machine without vsyscalls: its words, the status, and something that it says.
+const COMMANDS: [(&str, i32, &str); 6] = [
+    ("demo", 0, "SIGSEGV"),
+    ("doctor", 1, "vsyscalls do not work here"),
+    ("doctor -- /sample", SEGMENTATION_FAULT, "SIGSEGV, and this host has no vsyscalls"),
+    ("exec -- /sample", SEGMENTATION_FAULT, "killed by SIGSEGV, and this kernel has no vsyscalls"),
+    ("trace -- /sample", 2, "there is nothing to trace here"),
+    ("doctor --log /log", 1, "died calling time in the vsyscall page"),
+];
+
+#[track_caller]
+fn assert_commands(boot: &Boot, statuses: &[(i32, String)]) {
+    assert_eq!(statuses.len(), COMMANDS.len(), "{boot:#?}");
+    for (number, ((words, status, said), (ended, line))) in (1..).zip(COMMANDS.iter().zip(statuses)) {
+        assert!(line.ends_with(&format!("/vsyspatch {words}")), "{line}");
+        assert_eq!(ended, status, "{line}: {:#?}", boot.said);
+        let number = format!("{number} ");
+        let mut lines = boot.said.iter().filter_map(|line| line.strip_prefix(&number));
+        assert!(lines.any(|line| line.contains(said)), "{words} says {said}: {:#?}", boot.said);
+    }
+}
+
+/// The tree as an image of one layer, patched from the outside, and unpacked again.
+fn exported(dir: &Path, tree: &Path) -> PathBuf {
+    let tar = dir.join("layer.tar");
+    Ran::of(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(tree).arg(".")).expect(0);
+    let [from, to] = [image(dir, &[harness::read(&tar)]), format!("oci:{}:v1", dir.join("cured").display())];
+    harness::tool(["patch", "-q", &from, &to]).expect(0);
+    let bundle = dir.join("bundle");
+    let name = to.strip_prefix("oci:").expect("a layout");
+    Ran::of(Command::new("umoci").args(["unpack", "--image", name]).arg(&bundle)).expect(0);
+    bundle.join("rootfs")
+}
+
+#[test]
+fn an_exported_image_runs_where_the_kernel_has_no_vsyscalls() {
+    if !is_root() {
+        return skip("umoci needs root");
+    }
+    let Some(kernel) = ready(&["umoci"]) else { return };
+    let dir = temp_dir();
+    let old = rootfs::unpack(dir.path(), "old");
+    let new = exported(dir.path(), &old);
+    for (tree, both) in [(&old, SEGMENTATION_FAULT), (&new, 0)] {
+        let boot = boot(&kernel, tree, "");
+        assert!(!boot.mapped, "this kernel has no vsyscall page");
+        assert_eq!(boot.statuses, statuses(both));
+        assert_eq!(boot.log.is_empty(), both == 0, "{boot:?}");
+    }
 }
 
 /// Leaves of the tree what came out of the archive.
@@ -139,18 +214,11 @@ fn remove_additions(tree: &Path) {
 
 #[test]
 fn programs_of_the_glibc_2_13_tree_run_where_the_kernel_has_no_vsyscalls() {
-    if real_corpus().is_none() {
-        return skip("no VSYSPATCH_CORPUS");
-    }
-    if !["qemu-system-x86_64", "gcc", "busybox", "cpio", "apt-get", "dpkg-deb"].into_iter().all(need) {
-        return;
-    }
-    let Some(kernel) = kernel() else { return };
+    let Some(kernel) = ready(&["gcc"]) else { return };
     let dir = temp_dir();
     let (old, new) = (rootfs::unpack(dir.path(), "old"), rootfs::unpack(dir.path(), "new"));
     assert_eq!(rootfs::patch_tree(&new), 3, "libc, libpthread and mdadm");
-    add_forms(dir.path(), &old, &new);
-    let count = |boot: &Boot, outcome: &str| boot.forms.iter().filter(|form| form.ends_with(outcome)).count();
+    add_forms(dir.path(), &old, &new, "syscall");
 
     let before = boot(&kernel, &old, "");
     assert!(!before.mapped, "this kernel has no vsyscall page");
@@ -170,18 +238,41 @@ fn programs_of_the_glibc_2_13_tree_run_where_the_kernel_has_no_vsyscalls() {
     add_command(&new);
     let after = boot(&kernel, &new, "");
     assert!(!after.mapped, "this kernel has no vsyscall page");
-    let (demo, programs) = after.statuses.split_last().expect("three programs");
+    let (programs, commands) = after.statuses.split_at(emulating.statuses.len());
     assert_eq!(programs, emulating.statuses);
+    assert_commands(&after, commands);
     assert_eq!(after.forms.len(), emulating.forms.len());
     assert_eq!(count(&after, " wrong"), 0, "{after:?}");
     assert!(count(&after, " killed") <= 3, "{after:?}");
-    assert_eq!(demo.0, 0, "{:#?}", after.demo);
-    assert!(after.demo.iter().any(|line| line.contains("SIGSEGV")), "{:#?}", after.demo);
-    // The demo's sample as delivered, and forms that were refused.
-    let is_expected = |line: &String| line.contains("] sample[") || line.contains("] forms[");
+    // The sample as delivered, forms that were refused, and the call that doctor tries: its program lies in memory,
+    // and is named as the descriptor is.
+    let is_expected = |line: &String| {
+        let (_, told) = line.split_once("] ").expect("a time");
+        let (program, _) = told.split_once('[').expect("a process");
+        ["sample", "forms"].contains(&program) || program.bytes().all(|byte| byte.is_ascii_digit())
+    };
     assert!(after.log.iter().all(is_expected), "{after:?}");
 
     [&old, &new].into_iter().for_each(|tree| remove_additions(tree));
     Ran::of(harness::vsyspatch().args(["revert", "--in-place"]).arg(&new)).expect(0);
     rootfs::assert_same(&old, &new);
+}
+
+/// With the vDSO and, by the kernel's parameter, without one.
+#[test]
+fn patched_programs_do_with_a_vdso_and_without() {
+    let Some(kernel) = ready(&["gcc"]) else { return };
+    let dir = temp_dir();
+    let (old, new) = (rootfs::unpack(dir.path(), "old"), rootfs::unpack(dir.path(), "new"));
+    harness::tool([Path::new("patch"), Path::new("--in-place"), Path::new("--via=vdso"), &new]).expect(0);
+    add_forms(dir.path(), &old, &new, "vdso");
+    for (parameter, has_vdso) in [("", true), ("vdso=0", false)] {
+        let boot = boot(&kernel, &new, parameter);
+        assert!(!boot.mapped, "this kernel has no vsyscall page");
+        assert_eq!(boot.vdso, has_vdso, "{boot:?}");
+        assert_eq!(boot.statuses, statuses(0), "{boot:?}");
+        assert_eq!((count(&boot, " wrong"), count(&boot, " killed")), (0, 0), "{boot:?}");
+        assert!(count(&boot, " ok") > 25, "{boot:?}");
+        assert_eq!(boot.log, [""; 0], "{boot:?}");
+    }
 }

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use crate::image::Cache;
+use crate::image::Platform;
 use crate::image::reference::Access;
+use crate::plan;
 use crate::session;
 
 const AFTER_HELP: &str = "\
@@ -16,7 +19,7 @@ Exit status, the same for all commands:
   1  scan: something to patch; patch, verify, revert: something refused, or a finding;
      all: a file that cannot be looked into (packed with UPX, for example)
   2  an error: unreadable, malformed, no record, wrong usage
-  3  a network or a registry failed; trying again may help
+  3  a network or a registry failed; trying again may help (fleet: as may a full disk or a file system that is away)
 Of several targets the worst status wins.
 
 A program that needs this dies with status 139 (SIGSEGV), and the kernel logs
@@ -25,7 +28,7 @@ A program that needs this dies with status 139 (SIGSEGV), and the kernel logs
 /// Frees old x86-64 programs from the vsyscall page: finds their calls into it and replaces them by
 /// system calls, in the file, with a record that undoes it byte for byte.
 #[derive(Debug, Parser)]
-#[command(name = "vsyspatch", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "vsyspatch", version = env!("VSYSPATCH_VERSION"), after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Args {
     /// What holds for every command.
     #[command(flatten)]
@@ -41,7 +44,7 @@ pub struct Common {
     /// Write one JSON document (vsyspatch.report/1) to stdout
     #[arg(long, global = true)]
     pub json: bool,
-    /// Print nothing on success (a JSON document is still written)
+    /// Print nothing on success (but a JSON document, and the reference of an image that was sent to a registry)
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Print more: harmless look-alikes, and every edit before and after
@@ -50,6 +53,29 @@ pub struct Common {
     /// When to use colours; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
     pub color: Color,
+}
+
+/// In which form a command tells what came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One document vsyspatch.report/1.
+    Json,
+    /// One SARIF 2.1.0 log, for code scanning.
+    Sarif,
+}
+
+/// The form of the report.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Form {
+    /// Form of the report; --json is short for --format json
+    #[arg(long, value_name = "FORM", value_enum, conflicts_with = "json")]
+    pub format: Option<Format>,
+    /// Write a page for a person to this file, too: what was found, before and after, checksums
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// When to use colours.
@@ -78,9 +104,14 @@ pub enum Command {
     Revert(Revert),
     /// Show the whole story on an embedded sample, on any machine
     Demo,
-    /// Run a program with vsyscalls denied: one that makes such a call is killed
-    #[command(hide = true)]
+    /// Tell what this host does with vsyscalls, what a kernel's log tells of them, or why a command died
+    Doctor(Doctor),
+    /// Run a command with vsyscalls denied: what makes one is killed, as on a host without them
     Exec(Exec),
+    /// Run a command and tell which code of which file makes vsyscalls, and whether scan lists it
+    Trace(Trace),
+    /// Do the same to thousands of images, trees and files, on any number of machines
+    Fleet(super::fleet::Fleet),
 }
 
 /// `scan TARGET...`
@@ -93,12 +124,24 @@ pub struct Scan {
     /// List files without a site too, and in JSON the harmless sites
     #[arg(long)]
     pub all: bool,
+    /// What calls become, when they are patched.
+    #[command(flatten)]
+    pub way: Way,
     /// What is looked at in directories.
     #[command(flatten)]
     pub walk: Walk,
+    /// What is remembered of images.
+    #[command(flatten)]
+    pub memory: Memory,
+    /// Which image is meant.
+    #[command(flatten)]
+    pub image: Image,
     /// How to get at registries.
     #[command(flatten)]
     pub registry: Registry,
+    /// The form of the report.
+    #[command(flatten)]
+    pub form: Form,
     /// How far doubt counts.
     #[command(flatten)]
     pub strict: Strict,
@@ -113,6 +156,9 @@ pub struct Explain {
     /// Only the site at this address or file offset (0x1ecf0, or decimal)
     #[arg(long, value_name = "ADDR", value_parser = number)]
     pub site: Option<u64>,
+    /// What calls become, when they are patched.
+    #[command(flatten)]
+    pub way: Way,
 }
 
 /// A number as assembly has it: hexadecimal behind `0x`, else decimal.
@@ -132,6 +178,9 @@ pub struct Patch {
     /// Where the result goes.
     #[command(flatten)]
     pub destination: Destination,
+    /// What calls become.
+    #[command(flatten)]
+    pub way: Way,
     /// The record to write [default: OUT.vsyspatch.json, or TARGET.vsyspatch.json with --in-place;
     /// of a directory var/lib/vsyspatch/record.json in it]
     #[arg(long, value_name = "PATH")]
@@ -139,15 +188,27 @@ pub struct Patch {
     /// Write an image, too, in which there is nothing to patch
     #[arg(long)]
     pub always: bool,
+    /// Write the digest of the new image, too
+    #[arg(long, value_name = "FILE")]
+    pub digestfile: Option<PathBuf>,
     /// What becomes of attributes and names.
     #[command(flatten)]
     pub keep: Keep,
     /// What is looked at in directories.
     #[command(flatten)]
     pub walk: Walk,
+    /// What is remembered of images.
+    #[command(flatten)]
+    pub memory: Memory,
+    /// Which image is meant.
+    #[command(flatten)]
+    pub image: Image,
     /// How to get at registries.
     #[command(flatten)]
     pub registry: Registry,
+    /// The form of the report.
+    #[command(flatten)]
+    pub form: Form,
     /// How far doubt counts.
     #[command(flatten)]
     pub strict: Strict,
@@ -169,9 +230,15 @@ pub struct Verify {
     /// What is looked at in directories.
     #[command(flatten)]
     pub walk: Walk,
+    /// Which image is meant.
+    #[command(flatten)]
+    pub image: Image,
     /// How to get at registries.
     #[command(flatten)]
     pub registry: Registry,
+    /// The form of the report.
+    #[command(flatten)]
+    pub form: Form,
     /// How far doubt counts.
     #[command(flatten)]
     pub strict: Strict,
@@ -190,9 +257,15 @@ pub struct Revert {
     /// of a directory var/lib/vsyspatch/record.json in it]
     #[arg(long, value_name = "PATH")]
     pub record: Option<PathBuf>,
+    /// Write the digest of the new image, too
+    #[arg(long, value_name = "FILE")]
+    pub digestfile: Option<PathBuf>,
     /// What becomes of attributes and names.
     #[command(flatten)]
     pub keep: Keep,
+    /// What is remembered of images.
+    #[command(flatten)]
+    pub memory: Memory,
     /// How to get at registries.
     #[command(flatten)]
     pub registry: Registry,
@@ -216,6 +289,15 @@ pub struct Walk {
     pub jobs: Option<NonZeroUsize>,
 }
 
+/// Which image of several is meant.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Images")]
+pub struct Image {
+    /// The one of an index that is for this platform: linux/amd64 [default: all for x86-64]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
+}
+
 /// How to get at registries.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Registries")]
@@ -234,6 +316,28 @@ pub struct Registry {
     pub authfile: Option<PathBuf>,
 }
 
+/// What is remembered of images.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Images")]
+pub struct Memory {
+    /// Directory with what is known of layers that were looked at before; it may be removed at any time
+    /// [default: vsyspatch in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
+    pub cache_dir: Option<PathBuf>,
+    /// Look at every layer anew, and remember nothing (verify always does)
+    #[arg(long)]
+    pub no_cache: bool,
+}
+
+impl Memory {
+    /// What the words mean.
+    #[must_use]
+    pub fn cache(&self) -> Option<Cache> {
+        let of_user = || Cache::of_user().filter(|_| !self.no_cache);
+        self.cache_dir.clone().map(Cache::new).or_else(of_user)
+    }
+}
+
 impl Registry {
     /// What the words mean.
     #[must_use]
@@ -245,6 +349,28 @@ impl Registry {
             credentials_file: self.authfile.clone(),
         }
     }
+}
+
+/// What calls become.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct Way {
+    /// What calls become: system calls, the smallest change; or calls of the kernel's vDSO, a hundred times faster than
+    /// emulated ones, for which the file grows by a page (for programs that ask the time all the time; sandboxes do
+    /// not see the calls); auto: the vDSO where the file can take the page
+    #[arg(long, value_name = "WAY", value_enum, default_value_t)]
+    pub via: Via,
+}
+
+/// The values of `--via`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Via {
+    /// System calls.
+    #[default]
+    Syscall,
+    /// The vDSO, or refused.
+    Vdso,
+    /// The vDSO, or else system calls.
+    Auto,
 }
 
 /// What becomes of attributes and names of a file that is replaced.
@@ -283,9 +409,57 @@ pub struct Strict {
     pub strict: bool,
 }
 
+const AFTER_DOCTOR: &str = "\
+Exit status: without --log and CMD 0 where calls work on this host, 1 where they do not; with --log 1 where the log tells of
+programs that died of a vsyscall; with CMD its status.";
+
+/// `doctor [--log FILE | -- CMD...]`
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_DOCTOR)]
+pub struct Doctor {
+    /// Read dmesg, journalctl, syslog or the log of a node from this file (-: stdin)
+    #[arg(long, value_name = "FILE", conflicts_with = "command")]
+    pub log: Option<PathBuf>,
+    /// Run this program with its arguments, and explain its end
+    #[arg(value_name = "CMD", last = true)]
+    pub command: Vec<OsString>,
+}
+
+const AFTER_EXEC: &str = "\
+The command, and everything that it starts, runs under a seccomp filter; no privilege is needed. A process that makes a
+vsyscall is killed by SIGSYS (status 159), and its program is named on stderr; one that catches, ignores or blocks
+SIGSYS, or is the first process of a container, is killed by SIGKILL (137). A kernel without vsyscalls kills it
+itself, by SIGSEGV (139).
+
+The exit status is that of the command, 128 and the signal's number where a signal ended it; 2 where it cannot be run.
+vsyspatch ends with the last process that the command started. Programs that gain privileges (setuid) do not gain them.
+
+  docker run --rm -v $PWD/vsyspatch:/vsyspatch --entrypoint /vsyspatch IMAGE exec -- /bin/bash -c true";
+
+const AFTER_TRACE: &str = "\
+Calls pass, and are told of at the end on stderr: per caller the file, its build-id, the offset that the call returned to,
+the function, the entry and how often; threads and children included; with --json as a document. A call that scan does not list is a mistake of
+scan; what is needed to report it is told.
+
+The exit status is that of the command; 1 where that is 0 and scan missed a call; 2 where it cannot be traced. The host
+must emulate vsyscalls (vsyscall=xonly or emulate), Linux 5.5 or later. A call takes about 0.1 ms more.";
+
 /// `exec -- CMD...`
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_EXEC)]
 pub struct Exec {
+    /// Program and arguments
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+/// `trace -- CMD...`
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_TRACE)]
+pub struct Trace {
+    /// Write the report to this file instead of stderr
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Program and arguments
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,
@@ -312,6 +486,12 @@ impl Args {
             Command::Verify(Verify { targets, record: Some(_), .. }) if targets.len() > 1 => {
                 Err("--record names the record of one target, but there are several")
             }
+            Command::Exec(_) if self.common.json => {
+                Err("--json: exec has no report, its output is that of the command (trace has one)")
+            }
+            Command::Doctor(Doctor { command, .. }) if self.common.json && !command.is_empty() => {
+                Err("--json: the end of a command is explained as text only (trace has a report)")
+            }
             _ => Ok(()),
         }
     }
@@ -329,6 +509,18 @@ impl Destination {
             _ if self.dry_run => session::Destination::DryRun,
             Some(out) => session::Destination::To(out),
             None => session::Destination::InPlace,
+        }
+    }
+}
+
+impl Way {
+    /// What the word means to the engine.
+    #[must_use]
+    pub fn resolve(self) -> plan::Via {
+        match self.via {
+            Via::Syscall => plan::Via::Syscall,
+            Via::Vdso => plan::Via::Vdso,
+            Via::Auto => plan::Via::Auto,
         }
     }
 }

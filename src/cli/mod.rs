@@ -1,7 +1,9 @@
 //! The command: argv -> options -> run -> exit status.
 
 mod args;
+mod fleet;
 mod output;
+mod program;
 mod progress;
 mod run;
 
@@ -9,20 +11,29 @@ use std::io;
 use std::process::ExitCode;
 
 use args::Args;
+use clap::CommandFactory as _;
 use output::Output;
 
 use crate::outcome::Status;
 
+/// How the command line is spelt, for man pages and completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Args::command()
+}
+
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Where the allocator cannot, it takes more memory.
+    let _ = crate::store::mapped::give_back_large_blocks();
     let args = match Args::parse_from_os(std::env::args_os()) {
         Ok(args) => args,
         Err(error) => return explain(&error),
     };
     let output = Output::new(args.common.color, args.common.quiet);
     match run::run(args, &output) {
-        Ok(status) => ExitCode::from(status.code()),
+        Ok(status) => ExitCode::from(status),
         Err(error) => stdout_failed(&error, &output),
     }
 }

@@ -47,6 +47,18 @@ impl Output {
         stdout.flush()
     }
 
+    /// stdout, for a result that is written piece by piece.
+    #[must_use]
+    pub fn stdout(&self) -> AutoStream<io::StdoutLock<'static>> {
+        AutoStream::new(io::stdout().lock(), self.choice)
+    }
+
+    /// Lines of a report that goes where messages go, because stdout is another program's.
+    pub fn note(&self, text: &str) {
+        let mut stderr = AutoStream::new(io::stderr().lock(), self.choice);
+        let _ = stderr.write_all(text.as_bytes());
+    }
+
     /// One line for people. There is nobody left to tell where stderr fails, so that is ignored.
     pub fn message(&self, line: &str) {
         let mut stderr = AutoStream::new(io::stderr().lock(), self.choice);

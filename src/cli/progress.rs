@@ -5,13 +5,49 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::output::Output;
+use crate::image::Watch;
+use crate::image::document::Digest;
 use crate::tree::Progress;
 
 /// How often it is told.
 const TICK: Duration = Duration::from_millis(100);
+
+/// A line for each blob that is on its way, where stderr is a terminal.
+#[must_use]
+pub fn of_blobs(output: &Output) -> Option<Arc<dyn Watch>> {
+    let is_shown = std::io::stderr().is_terminal() && !output.is_quiet();
+    is_shown.then(|| Arc::new(Blobs::default()) as Arc<dyn Watch>)
+}
+
+#[derive(Debug, Default)]
+struct Blobs(MultiProgress);
+
+impl Watch for Blobs {
+    fn begin(&self, digest: &Digest, size: u64) -> Box<dyn FnMut(u64)> {
+        const DIGITS: usize = 12;
+        let bar = self.0.add(ProgressBar::new(size));
+        let style = "{prefix} {wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(digest.hex()[..DIGITS].to_owned());
+        bar.tick();
+        let bar = Vanishing(bar);
+        Box::new(move |count| bar.0.inc(count))
+    }
+}
+
+/// A line that is gone when it is dropped.
+struct Vanishing(ProgressBar);
+
+impl Drop for Vanishing {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
 
 /// Runs `work`; where stderr is a terminal, its progress is shown there until it ends.
 pub fn shown<T>(output: &Output, work: impl FnOnce(&Progress) -> T) -> T {

@@ -1,76 +1,99 @@
 //! options -> outcomes -> reports.
 
-use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::args::{Args, Command, Common, Keep, Walk};
+use super::args::{Args, Command, Common, Form, Format, Keep, Memory, Walk};
 use super::output::Output;
-use super::progress;
+use super::{program, progress};
+use crate::demo;
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::epoch::{self, Epoch};
 use crate::image::reference::Access;
-use crate::image::{self, Reference};
+use crate::image::{self, Context, Reference};
 use crate::outcome::{File, Found, Status, Target, Tree};
+use crate::plan::Via;
+use crate::report::html;
 use crate::report::json::{self, Document};
+use crate::report::sarif;
 use crate::report::summary::Summary;
 use crate::report::text::{self, Detail};
 use crate::session::{self, Depth, Destination};
-use crate::store::OtherNames;
+use crate::store::{self, OtherNames};
 use crate::tree::filter::Filter;
 use crate::tree::{self, Progress};
-use crate::{demo, deny};
 
-/// Runs the command.
+/// Runs the command, and returns the exit status.
 ///
 /// # Errors
 /// Those of stdout.
-pub fn run(args: Args, output: &Output) -> io::Result<Status> {
+pub fn run(args: Args, output: &Output) -> io::Result<u8> {
     let Args { common, command } = args;
-    match command {
+    let status = match command {
         Command::Scan(scan) => {
-            let common_json = common.json;
             let report = Report::new(common, output, "scan").all(scan.all).strict(scan.strict.strict);
-            let depth = match (scan.all, common_json) {
+            let report = report.form(scan.form);
+            let depth = match (scan.all, report.is_kept()) {
                 (true, _) => Depth::Everything,
                 (false, true) => Depth::Checksums,
                 (false, false) => Depth::Sites,
             };
             report.targets(scan.targets, |target| {
                 if let Some(reference) = Reference::parse(target.as_os_str(), &scan.registry.access())? {
-                    return image::scan(&reference, target).map(tree_found);
+                    let platform = scan.image.platform.clone();
+                    let via = scan.way.resolve();
+                    let context = Context { platform, via, ..image_context(&scan.memory, output) };
+                    return image::scan(&reference, target, &context).map(tree_found);
                 }
                 if !target.is_dir() {
-                    return session::scan(target, depth).map(file);
+                    return session::scan(target, scan.way.resolve(), depth).map(file);
                 }
                 let options = tree_options(target, &scan.walk, None, &Keep::default())?;
+                let options = tree::Options { via: scan.way.resolve(), ..options };
                 progress::shown(output, |progress| tree::scan(target, &options, depth, progress))
                     .map(tree_found)
             })
         }
         Command::Explain(explain) => {
             let report = Report::new(common, output, "explain").all(true);
-            report.targets([explain.target], |target| session::explain(target, explain.site).map(file))
+            let via = explain.way.resolve();
+            report.targets([explain.target], |target| session::explain(target, via, explain.site).map(file))
         }
         Command::Patch(patch) => {
-            let report = Report::new(common, output, "patch").strict(patch.strict.strict);
             let (destination, record) = (patch.destination.resolve(), patch.record);
+            let via = patch.way.resolve();
+            let report = Report::new(common, output, "patch").strict(patch.strict.strict).form(patch.form);
+            let report = report.reference_only(is_registry(&destination));
             report.targets([patch.target], |target| {
                 if let Some(reference) = Reference::parse(target.as_os_str(), &patch.registry.access())? {
-                    let output = image_output(&reference, &destination, &patch.registry.access())?;
-                    return image::patch(&reference, target, output.as_ref(), patch.always).map(tree_found);
+                    let to = image_output(&reference, &destination, &patch.registry.access())?;
+                    let context = Context {
+                        platform: patch.image.platform.clone(),
+                        epoch: std::env::var_os(epoch::VARIABLE)
+                            .map(|value| Epoch::parse(&value))
+                            .transpose()?,
+                        via,
+                        ..image_context(&patch.memory, output)
+                    };
+                    let tree = image::patch(&reference, target, to.as_ref(), patch.always, &context)?;
+                    return with_digest(tree, patch.digestfile.as_deref());
                 }
+                only_of_images(patch.digestfile.as_deref())?;
                 if !target.is_dir() {
                     let keep = keep(&patch.keep);
-                    return session::patch(target, &destination, record.as_deref(), keep).map(file);
+                    return session::patch(target, via, &destination, record.as_deref(), keep).map(file);
                 }
                 let options = tree_options(target, &patch.walk, record.as_deref(), &patch.keep)?;
+                let options = tree::Options { via, ..options };
                 let patch = |progress: &Progress| tree::patch(target, &destination, &options, progress);
                 progress::shown(output, patch).map(tree_found)
             })
         }
         Command::Verify(verify) => {
-            let report = Report::new(common, output, "verify").strict(verify.strict.strict);
+            let report = Report::new(common, output, "verify").strict(verify.strict.strict).form(verify.form);
             report.targets(verify.targets, |target| {
                 let record = verify.record.as_deref();
                 if let Some(reference) = Reference::parse(target.as_os_str(), &verify.registry.access())? {
@@ -80,7 +103,11 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
                             || Error::new(ErrorKind::Usage, format!("{}: no image", word.display()));
                         Reference::parse(word.as_os_str(), &access)?.ok_or_else(unknown)
                     });
-                    return image::verify(&reference, target, against.transpose()?.as_ref()).map(tree_found);
+                    let against = against.transpose()?;
+                    let platform = verify.image.platform.clone();
+                    let context =
+                        Context { platform, watch: progress::of_blobs(output), ..Context::default() };
+                    return image::verify(&reference, target, against.as_ref(), &context).map(tree_found);
                 }
                 if !target.is_dir() {
                     return session::verify(target, record).map(file);
@@ -90,13 +117,20 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
             })
         }
         Command::Revert(revert) => {
-            let report = Report::new(common, output, "revert");
             let (destination, record) = (revert.destination.resolve(), revert.record.as_deref());
+            let report = Report::new(common, output, "revert").reference_only(is_registry(&destination));
             report.targets([revert.target], |target| {
                 if let Some(reference) = Reference::parse(target.as_os_str(), &revert.registry.access())? {
-                    let output = image_output(&reference, &destination, &revert.registry.access())?;
-                    return image::revert(&reference, target, output.as_ref()).map(tree_found);
+                    let to = image_output(&reference, &destination, &revert.registry.access())?;
+                    let tree = image::revert(
+                        &reference,
+                        target,
+                        to.as_ref(),
+                        &image_context(&revert.memory, output),
+                    )?;
+                    return with_digest(tree, revert.digestfile.as_deref());
                 }
+                only_of_images(revert.digestfile.as_deref())?;
                 if !target.is_dir() {
                     return session::revert(target, &destination, record, keep(&revert.keep)).map(file);
                 }
@@ -105,8 +139,12 @@ pub fn run(args: Args, output: &Output) -> io::Result<Status> {
             })
         }
         Command::Demo => demo(&common, output),
-        Command::Exec(exec) => Ok(become_program(exec.command, output)),
-    }
+        Command::Doctor(doctor) => return program::doctor(doctor, &common, output),
+        Command::Exec(exec) => return Ok(program::exec(exec, &common, output)),
+        Command::Trace(trace) => return Ok(program::trace(trace, &common, output)),
+        Command::Fleet(fleet) => super::fleet::fleet(fleet, &common, output),
+    };
+    status.map(Status::code)
 }
 
 fn file(file: File) -> Found {
@@ -131,13 +169,33 @@ fn image_output(
             return Err(Error::new(ErrorKind::Usage, message).remedy("name a place for the new image"));
         }
     };
-    let named = match (Reference::parse(output.as_os_str(), access)?, reference) {
-        (Some(named), _) => named,
-        (None, Reference::Layout { .. }) => Reference::Layout { path: output.clone(), tag: None },
-        (None, Reference::Directory(_)) => Reference::Directory(output.clone()),
-        (None, _) => Reference::Archive { path: output.clone(), tag: None },
-    };
-    Ok(Some(named))
+    reference.output(output.as_os_str(), access).map(Some)
+}
+
+/// What the command has besides an image.
+fn image_context(memory: &Memory, output: &Output) -> Context {
+    Context { cache: memory.cache(), watch: progress::of_blobs(output), ..Context::default() }
+}
+
+/// Whether the result goes to a registry.
+fn is_registry(destination: &Destination) -> bool {
+    matches!(destination, Destination::To(output) if output.as_os_str().as_bytes().starts_with(b"docker://"))
+}
+
+/// The image, whose new digest is in the file that the user named, where one was written.
+fn with_digest(tree: Tree, file: Option<&Path>) -> Result<Found> {
+    let written = tree.image.as_ref().and_then(|facts| facts.output.as_ref());
+    if let (Some(file), Some((_, digest))) = (file, written) {
+        store::write_file(file, &mut digest.as_bytes())?;
+    }
+    Ok(tree_found(tree))
+}
+
+fn only_of_images(digestfile: Option<&Path>) -> Result<()> {
+    match digestfile {
+        Some(_) => Err(Error::new(ErrorKind::Usage, "--digestfile is for images")),
+        None => Ok(()),
+    }
 }
 
 fn keep(words: &Keep) -> session::Keep {
@@ -146,7 +204,12 @@ fn keep(words: &Keep) -> session::Keep {
 }
 
 /// What the words mean for the tree `target`.
-fn tree_options(target: &Path, walk: &Walk, record: Option<&Path>, words: &Keep) -> Result<tree::Options> {
+pub(super) fn tree_options(
+    target: &Path,
+    walk: &Walk,
+    record: Option<&Path>,
+    words: &Keep,
+) -> Result<tree::Options> {
     let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let walk = tree::walk::Options {
         filter: Filter::new(&walk.include, &walk.exclude)?,
@@ -154,19 +217,42 @@ fn tree_options(target: &Path, walk: &Walk, record: Option<&Path>, words: &Keep)
             || target.canonicalize().is_ok_and(|path| path == Path::new("/")),
         threads: walk.jobs.map_or_else(processors, NonZeroUsize::get),
     };
-    Ok(tree::Options { walk, record: record.map(Path::to_owned), keep: keep(words) })
+    Ok(tree::Options { walk, record: record.map(Path::to_owned), keep: keep(words), via: Via::default() })
 }
 
 /// Reports target by target as text, or all in one JSON document at the end.
 struct Report<'a> {
     output: &'a Output,
     common: Common,
+    format: Format,
+    /// Where a page goes, too.
+    html: Option<PathBuf>,
     options: json::Options,
+    /// stdout is for the reference of the new image alone.
+    is_reference_only: bool,
 }
 
 impl<'a> Report<'a> {
     fn new(common: Common, output: &'a Output, command: &'static str) -> Self {
-        Self { output, common, options: json::Options { command, all: false, strict: false } }
+        let format = if common.json { Format::Json } else { Format::Text };
+        let options = json::Options { command, all: false, strict: false };
+        Self { output, common, format, html: None, options, is_reference_only: false }
+    }
+
+    fn reference_only(mut self, is_reference_only: bool) -> Self {
+        self.is_reference_only = is_reference_only;
+        self
+    }
+
+    fn form(mut self, form: Form) -> Self {
+        self.format = form.format.unwrap_or(self.format);
+        self.html = form.html;
+        self
+    }
+
+    /// Whether all targets are told of at the end, in full.
+    fn is_kept(&self) -> bool {
+        self.format != Format::Text || self.html.is_some()
     }
 
     fn all(mut self, all: bool) -> Self {
@@ -197,14 +283,24 @@ impl<'a> Report<'a> {
             summary.add(Summary::of(&target));
             is_only_a_tree = count == 1 && target.tree().is_some();
             self.tell(&target)?;
-            if self.common.json {
+            if self.is_kept() {
                 done.push(target);
             }
         }
-        if self.common.json {
+        if self.format == Format::Json {
             self.output.result(&Document::new(self.options, &done).to_text())?;
+        } else if self.format == Format::Sarif {
+            self.output.result(&sarif::log(self.options, &done))?;
         } else if self.options.command == "scan" && !self.common.quiet && !is_only_a_tree {
             self.output.result(&format!("{summary}\n"))?;
+        }
+        if let Some(path) = &self.html {
+            let written = fs::write(path, html::page(self.options, &done));
+            if let Err(error) = written {
+                let error = Error::io(format!("cannot write {}", path.display()), error);
+                self.output.message(&text::message(&error.to_string()));
+                worst = worst.max(Status::of(&error));
+            }
         }
         Ok(worst)
     }
@@ -215,12 +311,18 @@ impl<'a> Report<'a> {
         if !self.common.quiet {
             text::warning_lines(target).iter().for_each(|line| self.output.message(line));
         }
-        let is_silent = self.common.quiet && target.status(self.options.strict) == Status::Clean;
-        if self.common.json || is_silent {
+        if self.format != Format::Text {
             return Ok(());
         }
+        let is_silent = self.common.quiet && target.status(self.options.strict) == Status::Clean;
         let detail = Detail { verbose: self.common.verbose, all: self.options.all };
-        self.output.result(&text::target(target, detail))
+        let text = if is_silent { String::new() } else { text::target(target, detail) };
+        if !self.is_reference_only {
+            return self.output.result(&text);
+        }
+        text.lines().for_each(|line| self.output.message(line));
+        let reference = target.tree().and_then(|tree| tree.image.as_ref()?.reference.as_ref());
+        reference.map_or(Ok(()), |reference| self.output.result(&format!("{reference}\n")))
     }
 }
 
@@ -237,14 +339,4 @@ fn demo(common: &Common, output: &Output) -> io::Result<Status> {
         output.result(&Document::of_demo(story, status).to_text())?;
     }
     Ok(status)
-}
-
-/// Becomes the program; returns only where that failed.
-fn become_program(command: Vec<OsString>, output: &Output) -> Status {
-    let mut words = command.into_iter();
-    let program = words.next().unwrap_or_default();
-    let mut command = std::process::Command::new(program);
-    command.args(words);
-    output.message(&text::message(&deny::exec(command).to_string()));
-    Status::Failed
 }

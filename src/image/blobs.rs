@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::Context;
 use super::document::{self, Descriptor, Digest, Document, media_type};
 use super::engine;
 use super::layer::Layer;
@@ -16,6 +17,7 @@ use super::legacy::{self, OldBlob, OldLayer};
 use super::reference::Reference;
 use super::registry::Repository;
 use super::tar::{Archive, Kind};
+use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::store::Source;
@@ -29,6 +31,8 @@ pub struct Blobs {
     place: Place,
     /// Documents that were made of those of an old image.
     made: HashMap<Digest, Vec<u8>>,
+    /// What is known of layers, and who watches.
+    pub(super) context: Context,
 }
 
 /// Where blobs are.
@@ -37,7 +41,7 @@ enum Place {
     /// A directory with a file for each, by the digits of its digest: in a layout, or skopeo's own.
     Directory(PathBuf),
     /// A repository in a registry.
-    Registry(Repository),
+    Registry(Box<Repository>),
     /// The members of an archive.
     Members {
         /// The archive.
@@ -58,6 +62,10 @@ pub struct Opened {
     pub root: Document,
     /// Its name, where it says.
     pub name: Option<String>,
+    /// What else the layout or archive lists.
+    pub(super) others: Vec<Descriptor>,
+    /// The index that the image was chosen of by its platform.
+    pub(super) index: Option<Digest>,
 }
 
 /// A part of a file.
@@ -78,7 +86,7 @@ impl Read for Part<'_> {
 
 impl Blobs {
     fn at(place: Place) -> Self {
-        Self { place, made: HashMap::new() }
+        Self { place, made: HashMap::new(), context: Context::default() }
     }
 
     /// The repository that they are in, where they are in a registry.
@@ -88,6 +96,24 @@ impl Blobs {
             Place::Registry(repository) => Some(repository),
             Place::Directory(_) | Place::Members { .. } => None,
         }
+    }
+
+    /// Whether the blob `digest` is there, as far as that is known without asking a registry.
+    #[must_use]
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.made.contains_key(digest)
+            || match &self.place {
+                Place::Registry(_) => true,
+                Place::Directory(path) => {
+                    let own = format!("{}.manifest.json", digest.hex());
+                    path.join(digest.hex()).exists() || path.join(own).exists()
+                }
+                Place::Members { members, paths, .. } => {
+                    paths.contains_key(digest)
+                        || members
+                            .contains_key([b"blobs/sha256/", digest.hex().as_bytes()].concat().as_slice())
+                }
+            }
     }
 
     /// Reads the blob `digest`; whoever reads it all checks what it was.
@@ -121,6 +147,35 @@ impl Blobs {
         }
     }
 
+    /// Reads the blob that `of` describes; whoever reads it all checks what it was. It is no more than it
+    /// should be.
+    ///
+    /// # Errors
+    /// Those of [`Blobs::open`].
+    pub fn described(&self, of: &Descriptor) -> Result<Box<dyn Read + '_>> {
+        let blob = Box::new(Bounded { reader: self.open(&of.digest)?, left: of.size });
+        Ok(match &self.context.watch {
+            Some(watch) => Box::new(Watched { reader: blob, tell: watch.begin(&of.digest, of.size) }),
+            None => blob,
+        })
+    }
+
+    /// Checks that the layer is still there and what its digest says, without looking into it. What a registry
+    /// gives for a digest is checked by everybody who gets it.
+    ///
+    /// # Errors
+    /// `Mismatch` where it is something else; those of [`Blobs::open`].
+    pub(super) fn check(&self, layer: &Descriptor) -> Result<()> {
+        if self.repository().is_some() {
+            return Ok(());
+        }
+        match sum(self.described(layer)?)? {
+            found if found == layer.digest => Ok(()),
+            found => Err(Error::new(ErrorKind::Mismatch, format!("the layer's digest is {found}"))
+                .remedy("the image is damaged: get it again")),
+        }
+    }
+
     /// The manifest or index `digest`.
     ///
     /// # Errors
@@ -132,11 +187,7 @@ impl Blobs {
             Place::Directory(path) => {
                 // skopeo has the manifests of an index under names of their own.
                 let own = path.join(format!("{}.manifest.json", digest.hex()));
-                if own.is_file() {
-                    Document::parse(Source::open(&own)?.read()?)
-                } else {
-                    self.document(digest)
-                }
+                if own.is_file() { document_at(&own)?.checked(digest) } else { self.document(digest) }
             }
             Place::Members { .. } => self.document(digest),
         }
@@ -147,13 +198,17 @@ impl Blobs {
     /// # Errors
     /// Those of [`Blobs::open`]; `Mismatch` where it is something else.
     pub fn document(&self, digest: &Digest) -> Result<Document> {
-        let document = Document::parse(read_document(self.open(digest)?)?)?;
-        if document.digest() != *digest {
-            let message = format!("the blob {digest} is something else: {}", document.digest());
-            return Err(Error::new(ErrorKind::Mismatch, message).remedy("the image is damaged: get it again"));
-        }
-        Ok(document)
+        let in_blob = |error: Error| error.within(format_args!("blob {digest}"));
+        let bytes = read_document(self.open(digest)?).map_err(in_blob)?;
+        Document::parse(bytes).map_err(in_blob)?.checked(digest)
     }
+}
+
+/// The document in the file at `path`.
+pub(super) fn document_at(path: &Path) -> Result<Document> {
+    let source = Source::open(path)?;
+    let read = read_document(source.file()).and_then(Document::parse);
+    read.map_err(|error| error.within(path.file_name().unwrap_or_default().display()))
 }
 
 /// All of a document; none is large.
@@ -165,7 +220,7 @@ fn read_document(reader: impl Read) -> Result<Vec<u8>> {
         .map_err(|error| Error::io("cannot read", error))?;
     if bytes.len() as u64 > limits::DOCUMENT_BYTES {
         let message = format!("a document of more than {} bytes", limits::DOCUMENT_BYTES);
-        return Err(Error::new(ErrorKind::Malformed, message));
+        return Err(Error::new(ErrorKind::Malformed, message).remedy("no engine takes it"));
     }
     Ok(bytes)
 }
@@ -176,20 +231,19 @@ impl Opened {
     /// # Errors
     /// `Usage` where it is not clear which image is meant; `Malformed` for what is no image; those of reading.
     pub fn open(reference: &Reference) -> Result<Self> {
-        let document = |path: PathBuf| Document::parse(Source::open(&path)?.read()?);
         match reference {
             Reference::Layout { path, tag } => {
                 let blobs = Blobs::at(Place::Directory(path.join("blobs/sha256")));
-                Self::of_layout(blobs, document(path.join("index.json"))?, tag.as_deref())
+                Self::of_layout(blobs, document_at(&path.join("index.json"))?, tag.as_deref())
             }
             Reference::Directory(path) => {
-                let root = document(path.join("manifest.json"))?;
+                let root = document_at(&path.join("manifest.json"))?;
                 Self::of_today(Blobs::at(Place::Directory(path.clone())), root, None)
             }
             Reference::Registry { name, access } => {
                 let repository = Repository::open(name, access)?;
                 let (root, name) = (repository.manifest(None)?, repository.name());
-                Self::of_today(Blobs::at(Place::Registry(repository)), root, Some(name))
+                Self::of_today(Blobs::at(Place::Registry(Box::new(repository))), root, Some(name))
             }
             Reference::Engine(name) => engine::export(name),
             Reference::Archive { path, tag } => Self::of_archive(path, tag.as_deref()),
@@ -200,14 +254,16 @@ impl Opened {
     fn of_today(mut blobs: Blobs, root: Document, name: Option<String>) -> Result<Self> {
         let root =
             if root.value().get("fsLayers").is_some() { blobs.converted_schema1(&root)? } else { root };
-        Ok(Self { blobs, root, name })
+        Ok(Self { blobs, root, name, others: vec![], index: None })
     }
 
     fn of_layout(blobs: Blobs, index: Document, tag: Option<&str>) -> Result<Self> {
         let manifests = index.manifests()?.unwrap_or_default();
         let chosen = chosen(&manifests, |descriptor| descriptor.name.as_deref().into_iter().collect(), tag)?;
         let root = blobs.manifest(&chosen.digest)?;
-        Ok(Self { blobs, root, name: chosen.name.clone() })
+        let name = chosen.name.clone();
+        let others = manifests.into_iter().filter(|other| other.digest != root.digest()).collect();
+        Ok(Self { blobs, root, name, others, index: None })
     }
 
     pub(super) fn of_archive(path: &Path, tag: Option<&str>) -> Result<Self> {
@@ -217,7 +273,8 @@ impl Opened {
         let members = members(&mut Archive::of_file(file(&source)?))?;
         let mut blobs = Blobs::at(Place::Members { file: file(&source)?, members, paths: HashMap::new() });
         if let Some(index) = blobs.member(b"index.json")? {
-            return Self::of_layout(blobs, Document::parse(index)?, tag);
+            let index = Document::parse(index).map_err(|error| error.within("index.json"))?;
+            return Self::of_layout(blobs, index, tag);
         }
         if let Some(names) = blobs.member(b"repositories")?
             && blobs.member(b"manifest.json")?.is_none()
@@ -240,11 +297,88 @@ impl Opened {
         let (tags, image) = chosen(&owned, |(names, _)| names.iter().map(String::as_str).collect(), tag)?;
         let root = blobs.manifest_of(image)?;
         let name = tag.map(str::to_owned).or_else(|| tags.first().cloned());
-        Ok(Self { blobs, root, name })
+        Ok(Self { blobs, root, name, others: vec![], index: None })
     }
 }
 
 impl Opened {
+    /// The same, looked at in this `context`; of an index the image for the platform that is asked for.
+    ///
+    /// # Errors
+    /// `Usage` where there is none for the platform.
+    pub fn within(mut self, context: &Context) -> Result<Self> {
+        self.blobs.context = context.clone();
+        let Some(wanted) = &context.platform else { return Ok(self) };
+        let there = match self.root.manifests()? {
+            Some(manifests) => {
+                let is_meant = |one: &&Descriptor| one.platform.as_ref().is_some_and(|it| wanted.means(it));
+                if let Some(image) = manifests.iter().find(is_meant) {
+                    let index = self.root.digest();
+                    self.root = self.blobs.manifest(&image.digest)?;
+                    return Ok(Self { index: Some(index), ..self });
+                }
+                manifests.into_iter().filter_map(|one| one.platform).collect()
+            }
+            None => vec![self.blobs.document(&self.root.config()?.digest)?.platform()],
+        };
+        if there.iter().any(|platform| wanted.means(platform)) {
+            return Ok(self);
+        }
+        // What is of no platform is no image: BuildKit's attestations.
+        let known = there.iter().filter(|platform| platform.os != "unknown");
+        let there: Vec<String> = known.map(ToString::to_string).collect();
+        Err(Error::new(ErrorKind::Usage, format!("there is no image for {wanted} in it"))
+            .remedy(format!("choose one of these: {}", there.join(", "))))
+    }
+
+    /// Signatures, attestations and the like that describe an image of `replaced`, as far as the index, layout,
+    /// directory or registry has them: each with the digest of what it describes. A registry that does not tell of
+    /// them is one more line, and no reason to stop.
+    ///
+    /// # Errors
+    /// Those of reading documents.
+    pub fn describing(&self, replaced: &[Digest]) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        let line = |what: &str, name: &dyn std::fmt::Display, of: &Digest| {
+            format!("{what} {name}, which is of {of}")
+        };
+        for entry in self.root.manifests()?.unwrap_or_default() {
+            if let Some(of) = entry.describes.as_ref().filter(|of| replaced.contains(of)) {
+                found.push(line("attestation", &entry.digest, of));
+            }
+        }
+        for other in &self.others {
+            let tag = other.name.as_deref().unwrap_or_default();
+            let by_tag = replaced.iter().find(|of| tag.contains(&of.as_tag()));
+            if let Some(of) = by_tag {
+                let kind = document::DESCRIBING_TAGS.iter().find(|(end, _)| tag.ends_with(end));
+                found.push(line(kind.map_or("list of referrers", |(_, kind)| kind), &tag, of));
+            } else if self.blobs.has(&other.digest)
+                && other.is_manifest()
+                && let Some(of) = self.blobs.manifest(&other.digest)?.subject()
+                && replaced.contains(&of)
+            {
+                found.push(line("referrer", &other.digest, &of));
+            }
+        }
+        if let Place::Directory(path) = &self.blobs.place
+            && path.join("signature-1").is_file()
+        {
+            found.push(line("signature", &path.join("signature-1").display(), &self.root.digest()));
+        }
+        let Some(repository) = self.blobs.repository() else { return Ok(found) };
+        for of in replaced {
+            match repository.describing(of) {
+                Ok(all) => found.extend(all.iter().map(|(what, name)| line(what, name, of))),
+                Err(error) => {
+                    found.push(format!("what else describes {of}, if anything: {error}"));
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// An archive of Docker before 1.10: `repositories` says which layer is the top of each image.
     fn of_repositories(mut blobs: Blobs, names: &[u8], tag: Option<&str>) -> Result<Self> {
         let names: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(names)
@@ -255,7 +389,7 @@ impl Opened {
             .collect();
         let (name, top) = chosen(&images, |(name, _)| vec![name.as_str()], tag)?;
         let root = blobs.converted_chain(top)?;
-        Ok(Self { root, name: Some(name.clone()), blobs })
+        Ok(Self { root, name: Some(name.clone()), blobs, others: vec![], index: None })
     }
 }
 
@@ -284,14 +418,24 @@ fn chosen<'a, T>(images: &'a [T], names: impl Fn(&T) -> Vec<&str>, tag: Option<&
     }
 }
 
+/// Members that say what is in an archive.
+const DOCUMENTS: [&str; 3] = ["index.json", "manifest.json", "repositories"];
+
 /// Offset and size of each member of an archive; links are followed.
 fn members(archive: &mut Archive<File>) -> Result<HashMap<Vec<u8>, (u64, u64)>> {
     let mut members = HashMap::new();
     let mut links = Vec::new();
     while let Some(entry) = archive.next_entry()? {
         match entry.kind {
-            Kind::File => {
-                members.insert(entry.path, (archive.content_begins_at(), entry.size));
+            Kind::File if entry.sparse.is_none() => {
+                let at = archive.content_begins_at();
+                // Blobs have checksums; of these it would be anybody's guess which one an engine reads.
+                let is_document = DOCUMENTS.iter().any(|name| name.as_bytes() == entry.path);
+                let name = String::from_utf8_lossy(&entry.path).into_owned();
+                if members.insert(entry.path, (at, entry.size)).is_some() && is_document {
+                    let message = format!("the archive has two members {name}");
+                    return Err(Error::malformed(at, message).remedy("have an engine save the image again"));
+                }
             }
             // Old Docker: `<id>/layer.tar` as a link to that of another image.
             Kind::SymbolicLink | Kind::HardLink => {
@@ -300,7 +444,7 @@ fn members(archive: &mut Archive<File>) -> Result<HashMap<Vec<u8>, (u64, u64)>> 
                 let base = if is_hard { &[][..] } else { &entry.path[..parent] };
                 links.push((entry.path.clone(), resolved(base, &entry.target)));
             }
-            Kind::Directory | Kind::Other => {}
+            Kind::File | Kind::Directory | Kind::Other => {}
         }
     }
     for (path, target) in links {
@@ -331,7 +475,8 @@ impl Blobs {
     fn member(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
         let Place::Members { file, members, .. } = &self.place else { return Ok(None) };
         let Some(&(at, size)) = members.get(name) else { return Ok(None) };
-        read_document(Part { file, at, end: at + size }).map(Some)
+        let read = read_document(Part { file, at, end: at + size });
+        read.map(Some).map_err(|error| error.within(String::from_utf8_lossy(name)).at(at))
     }
 
     /// The manifest of an `image` of `manifest.json`, which says where its configuration and layers are.
@@ -455,6 +600,37 @@ fn v1_config(json: &[u8]) -> Result<serde_json::Map<String, Value>> {
         .map_err(|error| Error::new(ErrorKind::Malformed, format!("the configuration of a layer: {error}")))
 }
 
+/// Bytes that somebody watches.
+struct Watched<R> {
+    reader: R,
+    tell: Box<dyn FnMut(u64)>,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        (self.tell)(count as u64);
+        Ok(count)
+    }
+}
+
+/// Bytes that are an error where there are more than there should be.
+struct Bounded<R> {
+    reader: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
+            let error = Error::new(ErrorKind::Mismatch, "there are more bytes than the manifest says");
+            std::io::Error::other(error.remedy("the image or the way to it is damaged: get it again"))
+        })?;
+        Ok(count)
+    }
+}
+
 /// Counts what somebody else reads.
 struct Counted<'a, R> {
     reader: R,
@@ -469,28 +645,27 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
-fn sum(mut reader: impl Read) -> Result<Digest> {
-    use sha2::Digest as _;
-    let mut hasher = sha2::Sha256::new();
-    let mut block = vec![0; BUFFER];
-    loop {
-        match reader.read(&mut block).map_err(|error| Error::io("cannot read", error))? {
-            0 => return Ok(Digest::of_sum(hasher.finalize().into())),
-            count => hasher.update(&block[..count]),
-        }
-    }
+/// The checksum of all that `reader` gives.
+pub(super) fn sum(reader: impl Read) -> Result<Digest> {
+    Sha256::read(reader).map(Digest::of_sum).map_err(|error| Error::io("cannot read", error))
 }
 
-/// All blobs that `root` needs, each once: its documents and layers.
+/// All blobs that `root` needs, each once: its documents and layers. Engines save an index as it is with the images
+/// of their own platform alone: what of the others is not there is passed over.
 ///
 /// # Errors
 /// Those of reading documents.
-pub fn needed(root: &Document, document: &dyn Fn(&Digest) -> Result<Document>) -> Result<Vec<Descriptor>> {
+pub fn needed(
+    root: &Document,
+    document: &dyn Fn(&Digest) -> Result<Document>,
+    has: &dyn Fn(&Digest) -> bool,
+) -> Result<Vec<Descriptor>> {
     let mut all: Vec<Descriptor> = Vec::new();
     let mut open = vec![root.clone()];
     while let Some(next) = open.pop() {
         let descriptors = match next.manifests()? {
-            Some(manifests) => {
+            Some(mut manifests) => {
+                manifests.retain(|manifest| manifest.is_for_x86_64() || has(&manifest.digest));
                 for manifest in &manifests {
                     open.push(document(&manifest.digest)?);
                 }

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use serde_json::{Map, Value, json};
-use sha2::Digest as _;
 
+use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
 
 /// Media types of the two families.
 pub mod media_type {
@@ -35,13 +36,13 @@ impl Digest {
     /// That of `bytes`.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        Self::of_sum(sha2::Sha256::digest(bytes).into())
+        Self::of_sum(Sha256::of(bytes))
     }
 
     /// That of bytes with this SHA-256 checksum.
     #[must_use]
-    pub fn of_sum(sum: [u8; 32]) -> Self {
-        Self(format!("sha256:{}", hex::encode(sum)))
+    pub fn of_sum(sum: Sha256) -> Self {
+        Self(format!("sha256:{sum}"))
     }
 
     /// Reads one.
@@ -61,6 +62,12 @@ impl Digest {
     #[must_use]
     pub fn hex(&self) -> &str {
         &self.0["sha256:".len()..]
+    }
+
+    /// The tag that lists what describes the image; with one of [`DESCRIBING_TAGS`] behind it, that is there itself.
+    #[must_use]
+    pub fn as_tag(&self) -> String {
+        format!("sha256-{}", self.hex())
     }
 }
 
@@ -85,28 +92,83 @@ pub struct Descriptor {
     pub size: u64,
     /// It is to be fetched from elsewhere, and in no image.
     pub is_foreign: bool,
-    /// `os/architecture`, in an index.
-    pub platform: Option<(String, String)>,
+    /// What the image is for, in an index.
+    pub platform: Option<Platform>,
     /// The name of the image, in the index of a layout.
     pub name: Option<String>,
+    /// The image that it describes, in an index: that of a build's attestation.
+    pub describes: Option<Digest>,
+}
+
+/// What an image is for: `OS/ARCH[/VARIANT]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// `linux`, where it is known.
+    pub os: String,
+    /// As Go names it: `amd64`, `arm`.
+    pub architecture: String,
+    /// Which kind of that: `v7`.
+    pub variant: Option<String>,
+}
+
+impl Platform {
+    /// That of a descriptor in an index, or of a configuration.
+    fn of(value: &Value) -> Self {
+        let part = |key: &str| value.get(key).and_then(Value::as_str).filter(|part| !part.is_empty());
+        let known = |key: &str| part(key).unwrap_or("unknown").to_owned();
+        let variant = part("variant").map(str::to_owned);
+        Self { os: known("os"), architecture: known("architecture"), variant }
+    }
+
+    /// Whether an image for `other` is meant: one of any variant where none is asked for.
+    #[must_use]
+    pub fn means(&self, other: &Self) -> bool {
+        let is_same = self.os == other.os && self.architecture == other.architecture;
+        is_same && (self.variant.is_none() || self.variant == other.variant)
+    }
+}
+
+impl std::str::FromStr for Platform {
+    type Err = String;
+
+    fn from_str(word: &str) -> std::result::Result<Self, String> {
+        let parts: Vec<&str> = word.split('/').collect();
+        let (os, architecture, variant) = match *parts {
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant.to_owned())),
+            _ => return Err("not of the form OS/ARCH[/VARIANT]: linux/amd64".into()),
+        };
+        if parts.contains(&"") {
+            return Err("a part of OS/ARCH[/VARIANT] is empty".into());
+        }
+        Ok(Self { os: os.into(), architecture: architecture.into(), variant })
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        self.variant.as_ref().map_or(Ok(()), |variant| write!(f, "/{variant}"))
+    }
 }
 
 impl Descriptor {
     fn of(value: &Value) -> Result<Self> {
         let text = |key: &str| value.get(key).and_then(Value::as_str);
         let digest = text("digest").ok_or_else(|| malformed("a descriptor has no digest"))?;
-        let platform = value.get("platform").map(|platform| {
-            let part = |key: &str| platform.get(key).and_then(Value::as_str).unwrap_or("unknown").to_owned();
-            (part("os"), part("architecture"))
-        });
-        let name = value.pointer("/annotations/org.opencontainers.image.ref.name").and_then(Value::as_str);
+        let annotation = |key| value.get("annotations")?.get(key)?.as_str();
+        // Of the whole name and its tag the name, where both are there.
+        let (tag, name) = (annotation(REF_NAME), annotation(CONTAINERD_NAME));
+        let is_of = |name: &&str| tag.is_none_or(|tag| name.ends_with(&format!(":{tag}")));
+        let name = name.filter(is_of).or(tag);
         Ok(Self {
             media_type: text("mediaType").unwrap_or_default().to_owned(),
             digest: Digest::parse(digest)?,
             size: value.get("size").and_then(Value::as_u64).unwrap_or(0),
             is_foreign: value.get("urls").and_then(Value::as_array).is_some_and(|urls| !urls.is_empty()),
-            platform,
+            platform: value.get("platform").map(Platform::of),
             name: name.map(str::to_owned),
+            describes: annotation(DESCRIBED).and_then(|digest| Digest::parse(digest).ok()),
         })
     }
 
@@ -115,6 +177,12 @@ impl Descriptor {
     pub fn is_manifest(&self) -> bool {
         use media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
         [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST].contains(&self.media_type.as_str())
+    }
+
+    /// Whether an image of an index is for Linux on x86-64; one that does not say may be.
+    #[must_use]
+    pub fn is_for_x86_64(&self) -> bool {
+        self.platform.as_ref().is_none_or(|own| own.os == "linux" && own.architecture == "amd64")
     }
 
     /// Why the blob cannot be looked into, where that is so.
@@ -129,6 +197,16 @@ impl Descriptor {
         }
     }
 }
+
+/// Annotation of a layout's image: what `oci:DIR:NAME` means, which is the tag for many.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Of an attestation that BuildKit puts beside an image: the digest of the image.
+const DESCRIBED: &str = "vnd.docker.reference.digest";
+/// Ends of the tags that cosign gives to what describes an image, and what that is.
+pub const DESCRIBING_TAGS: [(&str, &str); 3] =
+    [(".sig", "signature"), (".att", "attestation"), (".sbom", "bill of materials")];
+/// The whole name, as containerd writes it.
+pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// A JSON document with its exact bytes.
 #[derive(Clone, Debug)]
@@ -158,6 +236,19 @@ impl Document {
         Self { bytes: serde_json::to_vec(&value).unwrap_or_default(), value }
     }
 
+    /// The same, where it has the digest `wanted`.
+    ///
+    /// # Errors
+    /// `Mismatch` where it has another one.
+    pub fn checked(self, wanted: &Digest) -> Result<Self> {
+        let found = self.digest();
+        if found == *wanted {
+            return Ok(self);
+        }
+        let message = format!("the blob {wanted} is something else: {found}");
+        Err(Error::new(ErrorKind::Mismatch, message).remedy("the image is damaged: get it again"))
+    }
+
     /// Its digest.
     #[must_use]
     pub fn digest(&self) -> Digest {
@@ -179,6 +270,24 @@ impl Document {
             media_type::OCI_MANIFEST
         };
         self.value.get("mediaType").and_then(Value::as_str).unwrap_or(by_content)
+    }
+
+    /// When the image of a configuration was made, as it says.
+    #[must_use]
+    pub fn created(&self) -> Option<String> {
+        self.value.get("created")?.as_str().map(str::to_owned)
+    }
+
+    /// What a configuration is for.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        Platform::of(&self.value)
+    }
+
+    /// What a signature, an attestation or the like describes: the manifest that it refers to.
+    #[must_use]
+    pub fn subject(&self) -> Option<Digest> {
+        Digest::parse(self.value.pointer("/subject/digest")?.as_str()?).ok()
     }
 
     /// Whether the manifest has an annotation of the name `key`; Docker's have none at all.
@@ -213,7 +322,15 @@ impl Document {
     /// `Malformed` where there are none.
     pub fn layers(&self) -> Result<Vec<Descriptor>> {
         let list = self.value.get("layers").and_then(Value::as_array);
-        list.ok_or_else(|| malformed("the manifest has no layers"))?.iter().map(Descriptor::of).collect()
+        let list = list.ok_or_else(|| malformed("the manifest has no layers"))?;
+        if list.len() > limits::IMAGE_LAYERS {
+            return Err(malformed(format!(
+                "{} layers, and engines take {}",
+                list.len(),
+                limits::IMAGE_LAYERS
+            )));
+        }
+        list.iter().map(Descriptor::of).collect()
     }
 
     /// The checksums of the uncompressed layers, in a configuration.
@@ -224,16 +341,6 @@ impl Document {
         let list = self.value.pointer("/rootfs/diff_ids").and_then(Value::as_array);
         let list = list.ok_or_else(|| malformed("the configuration has no diff_ids"))?;
         list.iter().map(|id| Digest::parse(id.as_str().unwrap_or_default())).collect()
-    }
-
-    /// Whether a configuration is for programs of x86-64; one that does not say is.
-    #[must_use]
-    pub fn is_for_x86_64(&self) -> bool {
-        let part = |key: &str, usual: &str| {
-            let text = self.value.get(key).and_then(Value::as_str).unwrap_or(usual);
-            text.is_empty() || text == usual
-        };
-        part("architecture", "amd64") && part("os", "linux")
     }
 }
 
@@ -262,6 +369,8 @@ pub struct NewLayer {
     pub digest: Digest,
     /// Bytes of the blob.
     pub size: u64,
+    /// When the new image was made, where that is to be said; else it is as old as the old one.
+    pub created: Option<String>,
     /// Key and value of what the configuration is to be labelled with, and the manifest annotated.
     pub labels: Vec<(String, String)>,
 }
@@ -273,6 +382,9 @@ pub fn config_with(config: &Document, layer: &NewLayer) -> Document {
     let layers = config.diff_ids().map_or(0, |ids| ids.len());
     if let Some(ids) = value.pointer_mut("/rootfs/diff_ids").and_then(Value::as_array_mut) {
         ids.push(json!(layer.diff_id.to_string()));
+    }
+    if let (Some(created), Some(object)) = (&layer.created, value.as_object_mut()) {
+        object.insert("created".into(), json!(created));
     }
     let created = value.get("created").cloned();
     if let Some(history) = value.get_mut("history").and_then(Value::as_array_mut) {
@@ -376,6 +488,7 @@ mod tests {
             diff_id: digest("b"),
             digest: digest("c"),
             size: 7,
+            created: None,
             labels: vec![("key".into(), "value".into())],
         };
         let patched = config_with(&Document::of(config), &layer);

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use sha2::{Digest as _, Sha256 as Hasher};
 
 use super::document::Digest;
+use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
 
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
@@ -18,13 +20,23 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// `50 2a 4d 18` up to `5f ...`: a frame that holds no data.
 const ZSTD_SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
 
-/// A checksum that grows while somebody else reads.
+/// A checksum that grows while somebody else reads, and of how many bytes it is.
 #[derive(Clone, Debug, Default)]
-struct Sum(Rc<RefCell<Hasher>>);
+struct Sum(Rc<RefCell<(Hasher, u64)>>);
 
 impl Sum {
+    fn add(&self, bytes: &[u8]) {
+        let (hasher, count) = &mut *self.0.borrow_mut();
+        hasher.update(bytes);
+        *count += bytes.len() as u64;
+    }
+
     fn digest(&self) -> Digest {
-        Digest::of_sum(self.0.borrow().clone().finalize().into())
+        Digest::of_sum(Sha256::finished(self.0.borrow().0.clone()))
+    }
+
+    fn count(&self) -> u64 {
+        self.0.borrow().1
     }
 }
 
@@ -36,15 +48,17 @@ struct Summed<R> {
 impl<R: Read> Read for Summed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
-        self.sum.0.borrow_mut().update(&buffer[..count]);
+        self.sum.add(&buffer[..count]);
         Ok(count)
     }
 }
 
 /// The uncompressed bytes of a layer.
 pub struct Layer<'a> {
-    reader: Summed<Box<dyn Read + 'a>>,
-    compressed: Sum,
+    reader: Box<dyn Read + 'a>,
+    blob: Sum,
+    /// The same one where the blob is not compressed.
+    content: Sum,
 }
 
 impl<'a> Layer<'a> {
@@ -53,18 +67,20 @@ impl<'a> Layer<'a> {
     /// # Errors
     /// `Io` where reading fails.
     pub fn new(blob: impl Read + 'a) -> Result<Self> {
-        let compressed = Sum::default();
-        let mut blob = BufReader::with_capacity(BUFFER, Summed { reader: blob, sum: compressed.clone() });
+        let sum = Sum::default();
+        let mut blob = BufReader::with_capacity(BUFFER, Summed { reader: blob, sum: sum.clone() });
         let cannot = |error| Error::io("cannot read", error);
         let head = blob.fill_buf().map_err(cannot)?;
-        let reader: Box<dyn Read> = if head.starts_with(GZIP) {
+        let decoder: Box<dyn Read> = if head.starts_with(GZIP) {
             Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(blob)))
         } else if head.starts_with(ZSTD) || head.get(1..4) == Some(ZSTD_SKIPPABLE) {
             Box::new(zstd::stream::read::Decoder::with_buffer(blob).map_err(cannot)?)
         } else {
-            Box::new(blob)
+            return Ok(Self { reader: Box::new(blob), blob: sum.clone(), content: sum });
         };
-        Ok(Self { reader: Summed { reader, sum: Sum::default() }, compressed })
+        let content = Sum::default();
+        let reader = Box::new(Summed { reader: decoder, sum: content.clone() });
+        Ok(Self { reader, blob: sum, content })
     }
 
     /// Reads to the end; the checksums of the blob and of what it holds.
@@ -72,8 +88,8 @@ impl<'a> Layer<'a> {
     /// # Errors
     /// `Io` where reading fails.
     pub fn sums(mut self) -> Result<(Digest, Digest)> {
-        io::copy(&mut self.reader, &mut io::sink()).map_err(|error| Error::io("cannot read", error))?;
-        Ok((self.compressed.digest(), self.reader.sum.digest()))
+        io::copy(&mut self, &mut io::sink()).map_err(|error| Error::io("cannot read", error))?;
+        Ok((self.blob.digest(), self.content.digest()))
     }
 
     /// Reads to the end, and checks what was read against the digests that the image says.
@@ -98,7 +114,13 @@ impl<'a> Layer<'a> {
 
 impl Read for Layer<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.reader.read(buffer)
+        let count = self.reader.read(buffer)?;
+        let most = limits::expanded_bytes(self.blob.count());
+        if self.content.count() > most {
+            let message = format!("{} compressed bytes become more than {most}", self.blob.count());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        Ok(count)
     }
 }
 

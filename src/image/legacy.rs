@@ -1,6 +1,8 @@
 //! Images of before 2016 as manifests of today: archives of Docker before 1.10, and registry manifests of schema 1.
 //! Both have a configuration for every layer ("v1 compatibility"); the topmost one is the image's.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
 use super::document::{self, Digest, Document, media_type};
@@ -47,6 +49,19 @@ pub fn converted(layers: &[OldLayer]) -> (Document, Document) {
     let layers: Vec<_> = blobs().map(|blob| (kind(blob), &blob.digest, blob.size)).collect();
     let manifest = document::manifest_of(&config, &layers);
     (manifest, config)
+}
+
+/// What was signed of a manifest of schema 1, which its digest is of: the bytes before the signatures, and the end
+/// that the signatures hold. Nothing for what has no signatures.
+#[must_use]
+pub fn signed_payload(manifest: &Document) -> Option<Vec<u8>> {
+    let part = |text: &Value| URL_SAFE_NO_PAD.decode(text.as_str()?.trim_end_matches('=')).ok();
+    let header = part(manifest.value().pointer("/signatures/0/protected")?)?;
+    let header: Value = serde_json::from_slice(&header).ok()?;
+    let length = usize::try_from(header.get("formatLength")?.as_u64()?).ok()?;
+    let mut payload = manifest.bytes.get(..length)?.to_vec();
+    payload.extend(part(header.get("formatTail")?)?);
+    Some(payload)
 }
 
 fn history(layer: &OldLayer) -> Value {

@@ -8,14 +8,17 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::record::{self, Entry, ImageRecord};
 use super::tar::{self, Archive, Attributes, Kind};
 use crate::digest::Sha256;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::examine::examine;
-use crate::glance::{self, MAGIC};
+use crate::glance::{self, MAGIC, Passing};
 use crate::limits;
 use crate::outcome::{self, Action, File};
+use crate::plan::{Plan, Via};
 use crate::record::Record;
 use crate::session::proven;
 use crate::tree::record::TreePath;
@@ -24,6 +27,8 @@ use crate::verify::{self, Finding};
 /// Prefix of a name that hides a file of a lower layer, and the name that hides all of a directory.
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Prefix of names at the root that aufs keeps for itself. `.wh..wh.plnk` has files that others are linked to.
+const OF_AUFS: &[u8] = b".wh..wh.";
 
 /// A path in an image, from its root.
 pub type ImagePath = Vec<u8>;
@@ -67,6 +72,8 @@ pub struct Merged {
     pub directories: BTreeMap<ImagePath, Vec<u8>>,
     /// The record of a patch, where the image has one.
     pub record: Option<Vec<u8>>,
+    /// What is no directory where one above the record belongs.
+    pub in_place_of_record: Option<ImagePath>,
     /// Regular files, programs among them, and bytes of these.
     pub seen: outcome::Seen,
 }
@@ -105,10 +112,147 @@ pub fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// What one layer says of a path.
 struct Said {
     kind: Kind,
+    /// Those of directories and of names of programs; a layer can have millions of other files.
     headers: Vec<u8>,
     target: ImagePath,
-    /// Number of what was found in it.
+    /// Number of the program that is behind the name.
     program: Option<usize>,
+}
+
+/// What one layer says, by path: all below a directory stands together.
+type Layer = BTreeMap<ImagePath, Said>;
+
+/// What the layer that is being added has said.
+#[derive(Default)]
+struct Below {
+    said: Layer,
+    found: Vec<Option<Program>>,
+    hidden: Above,
+    /// Visible names of what cannot be looked into, and why.
+    elsewhere: Vec<(ImagePath, &'static str)>,
+}
+
+/// An entry of a layer, with all that the final tree of an image may need of it: it depends on the layer alone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Noted {
+    #[serde(with = "hex::serde")]
+    path: ImagePath,
+    kind: Kind,
+    #[serde(with = "hex::serde", default, skip_serializing_if = "Vec::is_empty")]
+    target: ImagePath,
+    /// Of what may be written again.
+    #[serde(with = "hex::serde", default, skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<u8>,
+    size: u64,
+    content: Content,
+}
+
+/// The content of an entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Content {
+    /// Of no regular file, or not that of a program.
+    Nothing,
+    /// A program that there is nothing to say of.
+    Clean,
+    /// A program that there may be something to say of: what that is, is found out each time.
+    Program {
+        #[serde(with = "hex::serde")]
+        bytes: Vec<u8>,
+        attributes: Attributes,
+        is_plain: bool,
+    },
+    /// A program that is not looked at.
+    TooLarge(Attributes),
+    /// The record of a patch.
+    Record(Vec<u8>),
+}
+
+impl Noted {
+    /// Reads what `entry` has.
+    fn of<R: Read>(
+        entry: tar::Entry,
+        archive: &mut Archive<R>,
+        is_recorded: bool,
+        holding: bool,
+    ) -> Result<Option<Self>> {
+        let Some(content) = Content::of(&entry, archive, is_recorded, holding)? else { return Ok(None) };
+        let is_needed = matches!(entry.kind, Kind::Directory | Kind::HardLink)
+            || matches!(content, Content::Program { .. } | Content::TooLarge(_));
+        let tar::Entry { path, kind, target, size, headers, .. } = entry;
+        let headers = if is_needed { headers } else { vec![] };
+        Ok(Some(Self { path, kind, target, headers, size, content }))
+    }
+
+    /// Bytes that it takes.
+    fn kept(&self) -> u64 {
+        const OTHERS: usize = 64;
+        let content = match &self.content {
+            Content::Program { bytes, .. } | Content::Record(bytes) => bytes.len(),
+            Content::Nothing | Content::Clean | Content::TooLarge(_) => 0,
+        };
+        (self.path.len() + self.target.len() + self.headers.len() + content + OTHERS) as u64
+    }
+
+    /// Whether a layer that has these may be remembered: not one with a record, which says what else to look at,
+    /// nor with a program that is not looked at, nor what takes more room than it is worth.
+    #[must_use]
+    pub fn are_memorable(all: &[Self]) -> bool {
+        let is_odd = |one: &Self| matches!(one.content, Content::TooLarge(_) | Content::Record(_));
+        !all.iter().any(is_odd) && all.iter().map(Self::kept).sum::<u64>() <= limits::REMEMBERED_BYTES
+    }
+}
+
+impl Content {
+    fn of<R: Read>(
+        entry: &tar::Entry,
+        archive: &mut Archive<R>,
+        is_recorded: bool,
+        holding: bool,
+    ) -> Result<Option<Self>> {
+        if entry.kind != Kind::File {
+            return Ok(Some(Self::Nothing));
+        }
+        if entry.path == record::PATH.as_bytes() {
+            if entry.size > limits::RECORD_BYTES {
+                let message =
+                    format!("/{} is larger than any record ({} bytes)", record::PATH, limits::RECORD_BYTES);
+                return Err(Error::new(ErrorKind::Record, message));
+            }
+            return content(entry, &[], archive).map(Self::Record).map(Some);
+        }
+        let mut head = [0; MAGIC];
+        let size = archive.read_content(&mut head)?;
+        if !glance::is_candidate(&head[..size]) {
+            return Ok(Some(Self::Nothing));
+        }
+        let attributes = entry.attributes.clone();
+        if entry.size > limits::IMAGE_PROGRAM_BYTES {
+            return Ok(Some(Self::TooLarge(attributes)));
+        }
+        let is_plain = entry.sparse.is_none();
+        if entry.size > limits::IMAGE_HELD_BYTES && is_plain && !is_recorded && !holding {
+            let is_clean = passes(&head[..size], entry.size, archive)?;
+            return Ok(is_clean.then_some(Self::Clean));
+        }
+        let bytes = content(entry, &head[..size], archive)?;
+        let is_clean = !is_recorded && is_clean(&bytes);
+        Ok(Some(if is_clean { Self::Clean } else { Self::Program { bytes, attributes, is_plain } }))
+    }
+}
+
+/// Whether there is nothing to say of a program of `size` bytes that begins with `magic`, of which the rest
+/// streams by.
+fn passes<R: Read>(magic: &[u8], size: u64, archive: &mut Archive<R>) -> Result<bool> {
+    let mut head = [0; glance::HEAD];
+    head[..magic.len()].copy_from_slice(magic);
+    archive.read_content(&mut head[magic.len()..])?;
+    let mut passing = Passing::new(&head, size);
+    loop {
+        match archive.read_content(passing.room())? {
+            0 => return Ok(passing.is_clean()),
+            count => passing.pass(count),
+        }
+    }
 }
 
 /// Collects the final tree, layer by layer from the top.
@@ -118,62 +262,154 @@ pub struct Collector {
     above: Above,
     /// The files that the image's record knows.
     recorded: HashMap<ImagePath, Record>,
+    via: Via,
 }
 
 impl Collector {
-    /// Adds the layer number `layer`, which lies below all that were added before.
+    /// One without a layer yet, for an image whose calls are to become what `via` says.
+    #[must_use]
+    pub fn new(via: Via) -> Self {
+        Self { via, ..Self::default() }
+    }
+
+    /// What the layer in `archive` has. Nothing where a large program has to be held to be looked into, and the
+    /// layer is to be read anew `holding` all.
     ///
     /// # Errors
     /// Those of reading the archive. What is wrong with a file is told with the file.
-    pub fn add<R: Read>(&mut self, layer: usize, archive: &mut Archive<R>) -> Result<()> {
-        let mut said: HashMap<ImagePath, Said> = HashMap::new();
-        let mut found: Vec<Option<Program>> = Vec::new();
-        let mut hidden = Above::default();
+    pub fn note<R: Read>(&self, archive: &mut Archive<R>, holding: bool) -> Result<Option<Vec<Noted>>> {
+        let (mut all, mut kept) = (Vec::new(), 0);
+        // Files that the layer's own record knows; it comes first.
+        let mut recorded = HashSet::new();
         while let Some(entry) = archive.next_entry()? {
-            if note_whiteout(&entry.path, &mut hidden) {
-                continue;
+            let is_recorded = self.recorded.contains_key(&entry.path) || recorded.contains(&entry.path);
+            let Some(noted) = Noted::of(entry, archive, is_recorded, holding)? else { return Ok(None) };
+            if let Content::Record(json) = &noted.content {
+                recorded.extend(recorded_in(json).into_keys());
             }
-            let mut program = None;
-            if entry.kind == Kind::File {
-                let is_visible = !self.above.hides(&entry.path, entry.kind);
-                self.merged.seen.files += usize::from(is_visible);
-                if entry.path == record::PATH.as_bytes() && self.merged.record.is_none() && is_visible {
-                    self.read_record(content(&entry, &[], archive)?);
-                } else if let Some(looked) = self.look(layer, &entry, archive)? {
-                    program = Some(found.len());
-                    found.push(Some(looked));
-                }
+            kept += noted.kept();
+            if kept > limits::IMAGE_KEPT_BYTES {
+                let most = limits::IMAGE_KEPT_BYTES;
+                let message =
+                    format!("its entries, and programs to patch or damaged, take more than {most} bytes");
+                return Err(Error::new(ErrorKind::Malformed, message));
             }
-            // Of several entries for a path the last one counts; a directory keeps what is in it.
-            let tar::Entry { path, kind, headers, target, .. } = entry;
-            said.insert(path, Said { kind, headers, target, program });
+            all.push(noted);
         }
-        self.settle(&said, &mut found);
-        self.cover(said, hidden);
-        Ok(())
+        Ok(Some(all))
+    }
+
+    /// Adds the layer number `layer`, which lies below all that were added before, and has what was noted; its
+    /// visible names of what cannot be looked into, and why.
+    pub fn add(&mut self, layer: usize, noted: Vec<Noted>) -> Vec<(ImagePath, &'static str)> {
+        let mut below = Below::default();
+        noted.into_iter().for_each(|one| self.take(layer, one, &mut below));
+        let elsewhere = std::mem::take(&mut below.elsewhere);
+        self.settle(below);
+        elsewhere
+    }
+
+    /// Whether what is known of a layer is all that has to be known: of a file that the image's record knows
+    /// that is its content, even where there is nothing to say of it.
+    #[must_use]
+    pub fn can_add(&self, noted: &[Noted]) -> bool {
+        let is_missing =
+            |one: &Noted| matches!(one.content, Content::Clean) && self.recorded.contains_key(&one.path);
+        self.recorded.is_empty() || !noted.iter().any(is_missing)
+    }
+
+    /// Takes the next entry of a layer.
+    fn take(&mut self, layer: usize, noted: Noted, below: &mut Below) {
+        let Noted { path, kind, target, mut headers, size, content } = noted;
+        if note_whiteout(&path, &mut below.hidden) {
+            return;
+        }
+        let is_visible = kind == Kind::File && !self.above.hides(&path, kind);
+        self.merged.seen.files += usize::from(is_visible);
+        if is_visible && matches!(content, Content::Clean | Content::Program { .. } | Content::TooLarge(_)) {
+            self.merged.seen.candidates += 1;
+            self.merged.seen.bytes += size;
+        }
+        let program = match content {
+            Content::Nothing | Content::Clean => None,
+            Content::Record(json) => {
+                if is_visible && self.merged.record.is_none() {
+                    self.read_record(json);
+                }
+                None
+            }
+            Content::TooLarge(attributes) => {
+                let (names, result) = (vec![], Err(too_large(size)));
+                Some(Program {
+                    layer,
+                    names,
+                    attributes,
+                    is_plain: false,
+                    result,
+                    patched: None,
+                    findings: None,
+                })
+            }
+            Content::Program { bytes, attributes, is_plain } => {
+                self.look(layer, &path, &bytes, attributes, is_plain)
+            }
+        };
+        let mut program = program.map(|program| {
+            below.found.push(Some(program));
+            below.found.len() - 1
+        });
+        if kind == Kind::HardLink {
+            // To what its target is now: a later entry for that is another file.
+            match below.said.get(&target) {
+                Some(linked) => program = linked.program,
+                None if self.above.hides(&path, kind) => {}
+                None => below.elsewhere.push((path.clone(), "is a link to what the layer does not have")),
+            }
+        }
+        // Engines put it where the link leads to, or a directory in the link's place.
+        let is_link = |above| below.said.get(above).is_some_and(|one| one.kind == Kind::SymbolicLink);
+        if program.is_some() && ancestors(&path).any(is_link) {
+            program = None;
+            below.elsewhere.push((path.clone(), "is below a symbolic link"));
+        }
+        if program.is_none() && kind != Kind::Directory {
+            headers = Vec::new();
+        }
+        say(&mut below.said, path, Said { kind, headers, target, program });
+    }
+
+    /// What is in a program; nothing where there is nothing to say of it.
+    fn look(
+        &self,
+        layer: usize,
+        path: &[u8],
+        bytes: &[u8],
+        attributes: Attributes,
+        is_plain: bool,
+    ) -> Option<Program> {
+        let recorded = self.recorded.get(path);
+        let findings = recorded.map(|record| verify::verify_hashed(bytes, Sha256::of(bytes), record));
+        let (result, patched) = match examined(path, bytes, self.via, recorded.is_some()) {
+            Ok(None) => return None,
+            Ok(Some((file, patched))) => (Ok(file), patched),
+            Err(error) => (Err(error), None),
+        };
+        Some(Program { layer, names: vec![], attributes, is_plain, result, patched, findings })
     }
 
     /// What the record says is checked where it is used; here it only tells which files to look at.
     fn read_record(&mut self, json: Vec<u8>) {
-        if let Ok(record) = ImageRecord::from_json(&json) {
-            for Entry { paths, record } in record.files {
-                let path = |path: &TreePath| path.as_path().as_os_str().as_bytes().to_vec();
-                self.recorded.extend(paths.iter().map(|one| (path(one), record.clone())));
-            }
-        }
+        self.recorded.extend(recorded_in(&json));
         self.merged.record = Some(json);
     }
 
-    /// The programs of a layer that are visible, with their visible names.
-    fn settle(&mut self, said: &HashMap<ImagePath, Said>, found: &mut [Option<Program>]) {
-        let mut names: HashMap<usize, Vec<Name>> = HashMap::new();
-        for (path, one) in said {
-            let number = match one.kind {
-                Kind::File => one.program,
-                Kind::HardLink => program_behind(said, &one.target),
-                _ => None,
-            };
-            let Some(number) = number.filter(|_| !self.above.hides(path, one.kind)) else { continue };
+    /// The programs of a layer that are visible, with their visible names; then the layer hides what is below.
+    fn settle(&mut self, below: Below) {
+        let Below { said, mut found, hidden, .. } = below;
+        let mut names: BTreeMap<usize, Vec<Name>> = BTreeMap::new();
+        for (path, one) in &said {
+            let is_visible = !path.starts_with(OF_AUFS) && !self.above.hides(path, one.kind);
+            let Some(number) = one.program.filter(|_| is_visible) else { continue };
             let target = (one.kind == Kind::HardLink).then(|| one.target.clone());
             names.entry(number).or_default().push(Name {
                 path: path.clone(),
@@ -187,57 +423,31 @@ impl Collector {
             program.names = names;
             self.merged.programs.push(program);
         }
+        self.cover(said, hidden);
     }
 
-    fn cover(&mut self, said: HashMap<ImagePath, Said>, hidden: Above) {
+    fn cover(&mut self, said: Layer, hidden: Above) {
+        let mut directories = HashSet::new();
         for (path, one) in said {
-            if one.kind == Kind::Directory {
-                if !self.above.hides(&path, one.kind) {
+            // Whatever a layer says of them: a name below shows that they are directories.
+            directories.extend(ancestors(&path).map(<[u8]>::to_owned));
+            let is_visible = !self.above.hides(&path, one.kind);
+            if one.kind != Kind::Directory {
+                let in_place_of_record = || ancestors(record::PATH.as_bytes()).any(|above| above == path);
+                if is_visible && in_place_of_record() {
+                    self.merged.in_place_of_record = Some(path.clone());
+                }
+                self.above.covered.insert(path);
+            } else {
+                if is_visible {
                     self.merged.directories.entry(path.clone()).or_insert(one.headers);
                 }
-                self.above.directories.insert(path);
-            } else {
-                self.above.covered.insert(path);
+                directories.insert(path);
             }
         }
+        self.above.directories.extend(directories);
         self.above.covered.extend(hidden.covered);
         self.above.opaque.extend(hidden.opaque);
-    }
-
-    /// Looks at a regular file; nothing where there is nothing to say of it.
-    fn look<R: Read>(
-        &mut self,
-        layer: usize,
-        entry: &tar::Entry,
-        archive: &mut Archive<R>,
-    ) -> Result<Option<Program>> {
-        let mut magic = [0; MAGIC];
-        let size = archive.read_content(&mut magic)?;
-        if !glance::is_candidate(&magic[..size]) {
-            return Ok(None);
-        }
-        if !self.above.hides(&entry.path, entry.kind) {
-            self.merged.seen.candidates += 1;
-            self.merged.seen.bytes += entry.size;
-        }
-        if entry.size > limits::IMAGE_PROGRAM_BYTES {
-            let (attributes, is_plain) = (entry.attributes.clone(), false);
-            let result = Err(too_large(entry.size));
-            let program =
-                Program { layer, names: vec![], attributes, is_plain, result, patched: None, findings: None };
-            return Ok(Some(program));
-        }
-        let bytes = content(entry, &magic[..size], archive)?;
-        let recorded = self.recorded.get(&entry.path);
-        let findings = recorded.map(|record| verify::verify_hashed(&bytes, Sha256::of(&bytes), record));
-        let (result, patched) = match examined(&entry.path, &bytes, recorded.is_some()) {
-            Ok(None) => return Ok(None),
-            Ok(Some((file, patched))) => (Ok(file), patched),
-            Err(error) => (Err(error), None),
-        };
-        let attributes = entry.attributes.clone();
-        let is_plain = entry.sparse.is_none();
-        Ok(Some(Program { layer, names: vec![], attributes, is_plain, result, patched, findings }))
     }
 
     /// What was collected.
@@ -249,19 +459,28 @@ impl Collector {
     }
 }
 
-/// The program that a hard link to `target` in the same layer leads to, over further links.
-fn program_behind(said: &HashMap<ImagePath, Said>, target: &[u8]) -> Option<usize> {
-    let mut target = target;
-    // Links lead to earlier entries; a circle is nobody's file.
-    for _ in 0..limits::LINK_STEPS {
-        let one = said.get(target)?;
-        match one.kind {
-            Kind::File => return one.program,
-            Kind::HardLink => target = &one.target,
-            _ => return None,
+/// The files that a record knows, where it is one.
+fn recorded_in(json: &[u8]) -> HashMap<ImagePath, Record> {
+    let path = |path: &TreePath| path.as_path().as_os_str().as_bytes().to_vec();
+    let of = |Entry { paths, record }: Entry| -> Vec<(ImagePath, Record)> {
+        paths.iter().map(|one| (path(one), record.clone())).collect()
+    };
+    let files = ImageRecord::from_json(json).map_or_else(|_| vec![], |record| record.files);
+    files.into_iter().flat_map(of).collect()
+}
+
+/// Of several entries for a path the last one counts; a directory keeps what is in it, and what takes its place
+/// does not.
+fn say(said: &mut Layer, path: ImagePath, one: Said) {
+    if one.kind != Kind::Directory && said.get(&path).is_some_and(|old| old.kind == Kind::Directory) {
+        let below = [&path[..], b"/"].concat();
+        let names =
+            said.range(below.clone()..).map(|(name, _)| name).take_while(|name| name.starts_with(&below));
+        for name in names.cloned().collect::<Vec<_>>() {
+            said.remove(&name);
         }
     }
-    None
+    said.insert(path, one);
 }
 
 /// Notes what the entry at `path` hides, where it is there for that.
@@ -282,11 +501,7 @@ fn note_whiteout(path: &[u8], hidden: &mut Above) -> bool {
 }
 
 fn too_large(size: u64) -> Error {
-    let most = limits::IMAGE_PROGRAM_BYTES;
-    Error::malformed(
-        0_u64,
-        format!("has {size} bytes, more than the {most} that are read of a program in an image"),
-    )
+    Error::malformed(0_u64, format!("has {size} bytes, more than are read of such a program in an image"))
 }
 
 /// The whole content of `entry`, of which `head` was read.
@@ -295,10 +510,9 @@ fn content<R: Read>(entry: &tar::Entry, head: &[u8], archive: &mut Archive<R>) -
         return Err(too_large(entry.size));
     }
     let mut bytes = head.to_vec();
-    bytes.resize(entry.size as usize, 0);
-    archive.read_content(&mut bytes[head.len()..])?;
+    archive.read_rest(&mut bytes)?;
     let Some((pieces, size)) = &entry.sparse else { return Ok(bytes) };
-    if *size > limits::IMAGE_PROGRAM_BYTES {
+    if *size > limits::SPARSE_PROGRAM_BYTES {
         return Err(too_large(*size));
     }
     let mut whole = vec![0; *size as usize];
@@ -315,16 +529,25 @@ fn content<R: Read>(entry: &tar::Entry, head: &[u8], archive: &mut Archive<R>) -
     Ok(whole)
 }
 
+/// Whether there is nothing to say of the program.
+fn is_clean(bytes: &[u8]) -> bool {
+    examine(bytes, Via::default()).is_ok_and(|(kind, plan)| !is_worth_telling(&kind, plan.as_ref()))
+}
+
+fn is_worth_telling(kind: &outcome::Kind, plan: Option<&Plan>) -> bool {
+    plan.is_some_and(|plan| !plan.sites.is_empty()) || matches!(kind, outcome::Kind::Unscannable(_))
+}
+
 /// What is in the program, and what patching it does; nothing where there is nothing to say.
 #[expect(clippy::type_complexity, reason = "one caller")]
 fn examined(
     path: &[u8],
     bytes: &[u8],
+    via: Via,
     is_recorded: bool,
 ) -> Result<Option<(File, Option<(Record, Vec<u8>)>)>> {
-    let (kind, plan) = examine(bytes)?;
-    let has_sites = plan.as_ref().is_some_and(|plan| !plan.sites.is_empty());
-    if !has_sites && !is_recorded && !matches!(kind, outcome::Kind::Unscannable(_)) {
+    let (kind, plan) = examine(bytes, via)?;
+    if !is_recorded && !is_worth_telling(&kind, plan.as_ref()) {
         return Ok(None);
     }
     let sha256 = Sha256::of(bytes);
@@ -335,6 +558,7 @@ fn examined(
     let file = File {
         path: PathBuf::from(std::ffi::OsStr::from_bytes(path)),
         links: vec![],
+        layer: None,
         sha256: Some(sha256),
         size: bytes.len() as u64,
         kind,

@@ -6,14 +6,17 @@
 //! the layer they are the old image again.
 
 pub mod blobs;
+pub mod cache;
 pub mod document;
 mod engine;
+pub mod epoch;
 pub mod layer;
 pub mod legacy;
 pub mod merged;
 pub mod record;
 pub mod reference;
 pub mod registry;
+pub mod resolve;
 pub mod tar;
 pub mod writer;
 
@@ -21,19 +24,49 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use blobs::{Blobs, Opened};
-use document::{Digest, Document, NewLayer};
+pub use cache::Cache;
+pub use document::Platform;
+use document::{Descriptor, Digest, Document, NewLayer};
+pub use epoch::Epoch;
 use layer::Layer;
-use merged::{Collector, Merged, Name, Program};
+use merged::{Collector, Merged, Name, Noted, Program};
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use record::{Entry, ImageRecord};
 pub use reference::Reference;
 use writer::Image;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
 use crate::outcome::{Action, Direction, File, ImageFacts, Tree, TreeFile, Unchanged, Written};
+use crate::plan::Via;
 use crate::verify::{self, finding};
+
+/// What a run has besides the image.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// What is known of layers; nothing where all of them are to be read.
+    pub cache: Option<Cache>,
+    /// Whoever watches.
+    pub watch: Option<Arc<dyn Watch>>,
+    /// The image of an index that is meant; nothing where all for x86-64 are.
+    pub platform: Option<Platform>,
+    /// When what is written was made, in seconds since 1970 (`SOURCE_DATE_EPOCH`); nothing where it is to be as old
+    /// as the image that it is made of.
+    pub epoch: Option<Epoch>,
+    /// What calls become.
+    pub via: Via,
+}
+
+/// Somebody who watches blobs go by.
+pub trait Watch: std::fmt::Debug + Send + Sync {
+    /// The blob `digest` of `size` bytes is read from now on: what takes the number of bytes each time, and is
+    /// dropped at the end.
+    fn begin(&self, digest: &Digest, size: u64) -> Box<dyn FnMut(u64)>;
+}
 
 /// Labels of a patched image.
 mod label {
@@ -50,8 +83,10 @@ struct Seen {
     manifest: Document,
     config: Document,
     merged: Merged,
-    /// Layers that cannot be looked into, and why.
+    /// Layers and names that cannot be looked into, and why.
     not_scanned: Vec<String>,
+    /// Number of the topmost layer that cannot be looked into.
+    topmost_unread: Option<usize>,
 }
 
 /// Looks at the image of `manifest`.
@@ -63,31 +98,71 @@ fn look(blobs: &Blobs, manifest: Document) -> Result<Seen> {
             format!("the manifest has {} layers, the configuration {}", layers.len(), diff_ids.len());
         return Err(Error::new(ErrorKind::Malformed, message));
     }
-    let mut collector = Collector::default();
-    let mut not_scanned = Vec::new();
+    let mut collector = Collector::new(blobs.context.via);
+    let mut checked = checks_of_known(blobs, &layers);
+    let (mut not_scanned, mut topmost_unread) = (Vec::new(), None);
     for (number, (layer, diff_id)) in layers.iter().zip(&diff_ids).enumerate().rev() {
-        let in_layer = |error: Error| Error::new(error.kind(), format!("layer {}: {error}", layer.digest));
+        let in_layer = |error: Error| error.within(format_args!("layer {}", layer.digest));
         if let Some(why) = layer.not_scanned() {
             not_scanned.push(format!("layer {}: {why}", layer.digest));
+            topmost_unread = topmost_unread.or(Some(number));
             continue;
         }
-        let bytes = Layer::new(blobs.open(&layer.digest)?).map_err(in_layer)?;
-        let mut archive = tar::Archive::new(bytes);
-        collector.add(number, &mut archive).map_err(in_layer)?;
-        archive.finish()?.check(Some(&layer.digest), Some(diff_id)).map_err(in_layer)?;
+        let check = || checked.remove(&layer.digest).unwrap_or_else(|| blobs.check(layer));
+        let noted = contents(blobs, layer, diff_id, &collector, check).map_err(in_layer)?;
+        not_scanned.extend(
+            collector
+                .add(number, noted)
+                .iter()
+                .map(|(path, why)| format!("layer {}: /{} {why}", layer.digest, path_of(path).display())),
+        );
     }
-    Ok(Seen { manifest, config, merged: collector.finish(), not_scanned })
+    Ok(Seen { manifest, config, merged: collector.finish(), not_scanned, topmost_unread })
+}
+
+/// Which of the `layers` that something is known of are what their digests say: checksums are all that such a layer
+/// costs, and so all processors work on them.
+fn checks_of_known(blobs: &Blobs, layers: &[Descriptor]) -> HashMap<Digest, Result<()>> {
+    let Some(cache) = &blobs.context.cache else { return HashMap::new() };
+    let known = layers.par_iter().filter(|layer| layer.not_scanned().is_none() && cache.has(&layer.digest));
+    known.map(|layer| (layer.digest.clone(), blobs.check(layer))).collect()
+}
+
+/// What the layer has that is to be added to the `collector`: what is known of it where the `check` holds, or all of
+/// it is read.
+fn contents(
+    blobs: &Blobs,
+    layer: &Descriptor,
+    diff_id: &Digest,
+    collector: &Collector,
+    check: impl FnOnce() -> Result<()>,
+) -> Result<Vec<Noted>> {
+    let cache = blobs.context.cache.as_ref();
+    let known = cache.and_then(|cache| cache.get(&layer.digest, diff_id));
+    if let Some(known) = known.filter(|known| collector.can_add(known)) {
+        check()?;
+        return Ok(known);
+    }
+    let read = |holding| -> Result<Option<Vec<Noted>>> {
+        let mut archive = tar::Archive::new(Layer::new(blobs.described(layer)?)?);
+        let Some(noted) = collector.note(&mut archive, holding)? else { return Ok(None) };
+        archive.finish()?.check(Some(&layer.digest), Some(diff_id))?;
+        Ok(Some(noted))
+    };
+    let noted = match read(false)? {
+        Some(noted) => noted,
+        None => read(true)?.ok_or_else(|| Error::new(ErrorKind::Mismatch, "it changed while it was read"))?,
+    };
+    if let Some(cache) = cache.filter(|_| Noted::are_memorable(&noted)) {
+        cache.put(&layer.digest, diff_id, &noted);
+    }
+    Ok(noted)
 }
 
 /// What is done with each image for x86-64 behind a name.
 trait Work {
     /// Tells what there is in `tree`; a new manifest, where there is to be one.
-    fn on(
-        &mut self,
-        seen: Seen,
-        shown: &dyn Fn(&Path) -> PathBuf,
-        tree: &mut Tree,
-    ) -> Result<Option<Document>>;
+    fn on(&mut self, seen: Seen, shown: &Shown<'_>, tree: &mut Tree) -> Result<Option<Document>>;
 }
 
 /// Looks at every image for x86-64 of `opened`, does the `work` on it, and gives the new root, where there is one.
@@ -102,78 +177,103 @@ fn each(opened: &Opened, name: &Path, work: &mut dyn Work) -> Result<(Tree, Opti
         tree.seen.bytes += seen.merged.seen.bytes;
         facts.layers += seen.manifest.layers()?.len();
         facts.not_scanned.extend(seen.not_scanned.iter().cloned());
-        let shown = |path: &Path| {
-            let mut shown = name.as_os_str().to_owned();
-            if let Some(platform) = platform {
-                shown.push(format!(" ({platform})"));
-            }
-            shown.push(":/");
-            shown.push(path);
-            PathBuf::from(shown)
-        };
+        let layers = seen.manifest.layers()?.into_iter().map(|layer| layer.digest).collect();
+        let shown = Shown { name, platform, layers };
         work.on(seen, &shown, tree)
     };
+    let (mut nested, mut outdated) = (Vec::new(), Vec::new());
     let root = match opened.root.manifests()? {
         None => one(opened.root.clone(), None, &mut tree)?,
         Some(manifests) => {
-            let mut replaced = Vec::new();
+            if manifests.iter().filter(|descriptor| descriptor.is_for_x86_64()).count() > limits::INDEX_IMAGES
+            {
+                let message = format!("an index of more than {} images for x86-64", limits::INDEX_IMAGES);
+                return Err(Error::new(ErrorKind::Malformed, message)
+                    .remedy("choose one by its digest, or put fewer in one index"));
+            }
+            let (mut replaced, mut old) = (Vec::new(), vec![]);
             for (number, descriptor) in manifests.iter().enumerate() {
-                let is_ours =
-                    descriptor.platform.as_ref().is_none_or(|(_, architecture)| architecture == "amd64");
-                let manifest = if is_ours { Some(opened.blobs.manifest(&descriptor.digest)?) } else { None };
-                let Some(manifest) = manifest.filter(|manifest| manifest.value().get("layers").is_some())
-                else {
+                if !descriptor.is_for_x86_64() {
                     continue;
-                };
+                }
+                let manifest = opened.blobs.manifest(&descriptor.digest)?;
+                if manifest.manifests()?.is_some() {
+                    nested.push(format!("index {}: it is in an index", descriptor.digest));
+                }
+                if manifest.value().get("layers").is_none() {
+                    continue;
+                }
                 if let Some(new) = one(manifest, Some("linux/amd64"), &mut tree)? {
                     replaced.push((number, new));
+                    old.push(descriptor.digest.clone());
                 }
             }
+            outdated = old;
             (!replaced.is_empty()).then(|| document::index_with(&opened.root, &replaced))
         }
     };
+    if root.is_some() {
+        outdated.push(opened.root.digest());
+        facts.outdated = opened.describing(&outdated)?;
+    }
     tree.files.sort_by(|a, b| a.path.cmp(&b.path));
     tree.seen.seconds = begun.elapsed().as_secs_f64();
+    facts.not_scanned.extend(nested);
     tree.image = Some(facts);
     Ok((tree, root))
 }
 
-/// A program as a file of the report.
-fn told(
-    program: Program,
-    shown: &dyn Fn(&Path) -> PathBuf,
-    action: impl FnOnce(&File) -> Action,
-) -> TreeFile {
-    let path_of = |name: &Name| shown(Path::new(OsStr::from_bytes(&name.path)));
-    let path = path_of(&program.names[0]);
-    let links = program.names[1..].iter().map(path_of).collect();
-    let result = program.result.map(|file| {
-        let action = action(&file);
-        File { path: path.clone(), links, action, ..file }
-    });
-    TreeFile { path, result }
+/// How programs of an image are shown.
+struct Shown<'a> {
+    /// As the user calls the image, and its platform where that is one of an index.
+    name: &'a Path,
+    platform: Option<&'a str>,
+    /// The layers, the lowest first.
+    layers: Vec<Digest>,
+}
+
+impl Shown<'_> {
+    fn path(&self, name: &Name) -> PathBuf {
+        let mut shown = self.name.as_os_str().to_owned();
+        if let Some(platform) = self.platform {
+            shown.push(format!(" ({platform})"));
+        }
+        shown.push(":/");
+        shown.push(OsStr::from_bytes(&name.path));
+        PathBuf::from(shown)
+    }
+
+    /// A program as a file of the report.
+    fn told(&self, program: Program, action: impl FnOnce(&File) -> Action) -> TreeFile {
+        let path = self.path(&program.names[0]);
+        let links = program.names[1..].iter().map(|name| self.path(name)).collect();
+        let layer = self.layers.get(program.layer).map(ToString::to_string);
+        let result = match program.result {
+            Ok(file) => {
+                let action = action(&file);
+                Ok(File { path: path.clone(), links, layer, action, ..file })
+            }
+            Err(error) => Err(error.within(format_args!("layer {}", layer.unwrap_or_default()))),
+        };
+        TreeFile { path, result }
+    }
 }
 
 /// Looks at the image `reference`, which the user calls `name`.
 ///
 /// # Errors
 /// `Malformed` for what is no image, `Mismatch` where its bytes are not those that it says; those of reading.
-pub fn scan(reference: &Reference, name: &Path) -> Result<Tree> {
+pub fn scan(reference: &Reference, name: &Path, context: &Context) -> Result<Tree> {
     struct Scan;
     impl Work for Scan {
-        fn on(
-            &mut self,
-            seen: Seen,
-            shown: &dyn Fn(&Path) -> PathBuf,
-            tree: &mut Tree,
-        ) -> Result<Option<Document>> {
+        fn on(&mut self, seen: Seen, shown: &Shown<'_>, tree: &mut Tree) -> Result<Option<Document>> {
             for program in seen.merged.programs {
-                tree.files.push(told(program, shown, |_| Action::Scanned));
+                tree.files.push(shown.told(program, |_| Action::Scanned));
             }
             Ok(None)
         }
     }
-    Ok(each(&Opened::open(reference)?, name, &mut Scan)?.0)
+    Ok(each(&Opened::open(reference)?.within(context)?, name, &mut Scan)?.0)
 }
 
 /// Patches the image `reference`, which the user calls `name`, to `output`; without an output only tells what
@@ -181,10 +281,20 @@ pub fn scan(reference: &Reference, name: &Path) -> Result<Tree> {
 ///
 /// # Errors
 /// Those of [`scan`], and of writing.
-pub fn patch(reference: &Reference, name: &Path, output: Option<&Reference>, always: bool) -> Result<Tree> {
-    let opened = Opened::open(reference)?;
-    let mut work =
-        Patch { base_name: opened.name.clone(), added: BTreeMap::new(), dry_run: output.is_none() };
+pub fn patch(
+    reference: &Reference,
+    name: &Path,
+    output: Option<&Reference>,
+    always: bool,
+    context: &Context,
+) -> Result<Tree> {
+    let opened = Opened::open(reference)?.within(context)?;
+    let mut work = Patch {
+        base_name: opened.name.clone(),
+        added: BTreeMap::new(),
+        dry_run: output.is_none(),
+        epoch: context.epoch,
+    };
     let (mut tree, root) = each(&opened, name, &mut work)?;
     let root = match root {
         Some(root) => root,
@@ -207,8 +317,13 @@ fn write(
     let image = Image { root, added, source: &opened.blobs, name: opened.name.as_deref() };
     let sent = image.write(output)?;
     if let Some(facts) = &mut tree.image {
-        facts.sent = sent;
+        (facts.sent, facts.reference) = sent.map(|sent| (sent.bytes, sent.reference)).unzip();
         facts.output = Some((output.to_string(), root.digest().to_string()));
+    }
+    if let Some(index) = &opened.index {
+        tree.warnings.push(format!(
+            "one image of the index {index} was written, without the others; reverting it does not give the index back"
+        ));
     }
     Ok(())
 }
@@ -218,17 +333,20 @@ struct Patch {
     base_name: Option<String>,
     added: BTreeMap<Digest, Vec<u8>>,
     dry_run: bool,
+    epoch: Option<Epoch>,
 }
 
 impl Work for Patch {
-    fn on(
-        &mut self,
-        seen: Seen,
-        shown: &dyn Fn(&Path) -> PathBuf,
-        tree: &mut Tree,
-    ) -> Result<Option<Document>> {
-        let Seen { manifest, config, mut merged, .. } = seen;
+    fn on(&mut self, seen: Seen, shown: &Shown<'_>, tree: &mut Tree) -> Result<Option<Document>> {
+        let Seen { manifest, config, mut merged, topmost_unread, .. } = seen;
         let programs = std::mem::take(&mut merged.programs);
+        let is_below = |program: &&Program| Some(program.layer) < topmost_unread && program.patched.is_some();
+        if let Some(program) = programs.iter().find(is_below) {
+            let path = path_of(&program.names[0].path);
+            let message = format!("a layer that cannot be read may hide or replace /{}", path.display());
+            return Err(Error::new(ErrorKind::Unsafe, message)
+                .remedy("patch an image whose layers are all there to be read"));
+        }
         let (mut patched, mut files) = (Vec::new(), Vec::new());
         for mut program in programs {
             let new = program.patched.take();
@@ -245,19 +363,23 @@ impl Work for Patch {
                 };
                 let parts = Parts::of(&program, bytes);
                 patched.push(parts);
-                tree.files.push(told(program, shown, |_| Action::Written(written)));
+                tree.files.push(shown.told(program, |_| Action::Written(written)));
             } else if program.findings.is_some() {
                 let already = Action::Unchanged(Unchanged::AlreadyPatched { copy: None });
-                tree.files.push(told(program, shown, |_| already));
+                tree.files.push(shown.told(program, |_| already));
             } else {
-                tree.files.push(told(program, shown, |_| Action::Unchanged(Unchanged::Clean { copy: None })));
+                tree.files.push(shown.told(program, |_| Action::Unchanged(Unchanged::Clean { copy: None })));
             }
         }
         if patched.is_empty() {
             return Ok(None);
         }
+        if let Some(path) = &merged.in_place_of_record {
+            let message = format!("/{} is no directory: the record has no place", path_of(path).display());
+            return Err(Error::new(ErrorKind::Record, message));
+        }
         let record = ImageRecord::new(&manifest, &config, files)?;
-        let tar = layer_of(&merged, &patched, &record.to_json())?;
+        let tar = layer_of(&merged, &patched, &record.to_json(), self.epoch)?;
         let blob = layer::compress(&tar).map_err(|error| Error::io("cannot compress the layer", error))?;
         let mut labels = vec![
             (label::BASE_DIGEST.to_owned(), manifest.digest().to_string()),
@@ -270,6 +392,7 @@ impl Work for Patch {
             diff_id: Digest::of(&tar),
             digest: Digest::of(&blob),
             size: blob.len() as u64,
+            created: self.epoch.map(|epoch| epoch.to_string()),
             labels,
         };
         let config = document::config_with(&config, &layer);
@@ -289,19 +412,23 @@ fn path_of(path: &[u8]) -> PathBuf {
 struct Parts {
     names: Vec<Name>,
     attributes: tar::Attributes,
-    is_plain: bool,
+    /// The header blocks of the image's own layer hold for `bytes`, too.
+    keeps_headers: bool,
     bytes: Vec<u8>,
 }
 
 impl Parts {
     fn of(program: &Program, bytes: Vec<u8>) -> Self {
         let (names, attributes) = (program.names.clone(), program.attributes.clone());
-        Self { names, attributes, is_plain: program.is_plain, bytes }
+        let is_as_large = program.result.as_ref().is_ok_and(|file| file.size == bytes.len() as u64);
+        Self { names, attributes, keeps_headers: program.is_plain && is_as_large, bytes }
     }
 }
 
-/// The layer with the `patched` files under all their names, the directories above them, and the `record`.
-fn layer_of(merged: &Merged, patched: &[Parts], record: &[u8]) -> Result<Vec<u8>> {
+/// The layer with the `patched` files under all their names, the directories above them, and the `record`. What
+/// the image has keeps its time; what the tool makes is of the `epoch`, or of 1970.
+fn layer_of(merged: &Merged, patched: &[Parts], record: &[u8], epoch: Option<Epoch>) -> Result<Vec<u8>> {
+    let mtime = epoch.map_or(0, Epoch::seconds);
     let mut tar = tar::Writer::default();
     let mut made: HashSet<Vec<u8>> = HashSet::new();
     let mut parents = |tar: &mut tar::Writer, path: &[u8], make: bool| -> Result<()> {
@@ -313,7 +440,7 @@ fn layer_of(merged: &Merged, patched: &[Parts], record: &[u8]) -> Result<Vec<u8>
             }
             match merged.directories.get(directory) {
                 Some(headers) => tar.raw(headers, &[]),
-                None if make => tar.directory(directory)?,
+                None if make => tar.directory(directory, mtime)?,
                 // No layer says what it is: the engines made it when they unpacked what is in it.
                 None => {}
             }
@@ -322,13 +449,13 @@ fn layer_of(merged: &Merged, patched: &[Parts], record: &[u8]) -> Result<Vec<u8>
     };
     // The record first: whoever reads the layer knows from the begin what to look for.
     parents(&mut tar, record::PATH.as_bytes(), true)?;
-    tar.file(record::PATH.as_bytes(), &tar::own_attributes(), record)?;
-    for Parts { names, attributes, is_plain, bytes } in patched {
+    tar.file(record::PATH.as_bytes(), &tar::own_attributes(mtime), record)?;
+    for Parts { names, attributes, keeps_headers, bytes } in patched {
         for name in names {
             parents(&mut tar, &name.path, false)?;
         }
         let first = &names[0];
-        if first.target.is_none() && *is_plain {
+        if first.target.is_none() && *keeps_headers {
             tar.raw(&first.headers, bytes);
         } else {
             tar.file(&first.path, attributes, bytes)?;
@@ -344,34 +471,45 @@ fn layer_of(merged: &Merged, patched: &[Parts], record: &[u8]) -> Result<Vec<u8>
     Ok(tar.finish())
 }
 
-fn required_record(merged: &Merged) -> Result<ImageRecord> {
-    let json = merged.record.as_ref().ok_or_else(|| {
-        let message = format!("the image has no record (/{})", record::PATH);
-        Error::new(ErrorKind::Record, message).remedy("it is not one that vsyspatch patched")
-    })?;
-    ImageRecord::from_json(json)
+fn record_of(merged: &Merged) -> Result<Option<ImageRecord>> {
+    merged.record.as_deref().map(ImageRecord::from_json).transpose()
+}
+
+/// Of the images of an index some may have had nothing to patch, but not all.
+fn require_records(count: usize) -> Result<()> {
+    if count > 0 {
+        return Ok(());
+    }
+    let message = format!("the image has no record (/{})", record::PATH);
+    Err(Error::new(ErrorKind::Record, message).remedy("it is not one that vsyspatch patched"))
 }
 
 /// Checks the image `reference`, which the user calls `name`, against the record in it, and that it comes of the
-/// image `against`.
+/// image `against`. All of it is read, whatever is known of its layers.
 ///
 /// # Errors
 /// Those of [`scan`]; `Record` where the image has no record.
-pub fn verify(reference: &Reference, name: &Path, against: Option<&Reference>) -> Result<Tree> {
+pub fn verify(
+    reference: &Reference,
+    name: &Path,
+    against: Option<&Reference>,
+    context: &Context,
+) -> Result<Tree> {
     struct Verify {
         /// Digests of the manifests that it may come of.
         sources: Option<Vec<Digest>>,
+        records: usize,
     }
     impl Work for Verify {
-        fn on(
-            &mut self,
-            seen: Seen,
-            shown: &dyn Fn(&Path) -> PathBuf,
-            tree: &mut Tree,
-        ) -> Result<Option<Document>> {
-            let record = required_record(&seen.merged)?;
-            tree.findings.extend(differences(&seen, &record)?);
-            let original = Digest::of(record.manifest.as_bytes());
+        fn on(&mut self, seen: Seen, shown: &Shown<'_>, tree: &mut Tree) -> Result<Option<Document>> {
+            let original = match record_of(&seen.merged)? {
+                Some(record) => {
+                    self.records += 1;
+                    tree.findings.extend(differences(&seen, &record)?);
+                    Digest::of(record.manifest.as_bytes())
+                }
+                None => seen.manifest.digest(),
+            };
             if self.sources.as_ref().is_some_and(|sources| !sources.contains(&original)) {
                 let message =
                     format!("it comes of the image {original}, not of the one that it is compared with");
@@ -379,7 +517,7 @@ pub fn verify(reference: &Reference, name: &Path, against: Option<&Reference>) -
             }
             for mut program in seen.merged.programs {
                 let findings = program.findings.take();
-                tree.files.push(told(program, shown, |file| {
+                tree.files.push(shown.told(program, |file| {
                     let left = || file.plan.as_ref().map_or_else(Vec::new, verify::sites_left_in);
                     Action::Verified(findings.unwrap_or_else(left))
                 }));
@@ -389,14 +527,18 @@ pub fn verify(reference: &Reference, name: &Path, against: Option<&Reference>) -
     }
     let sources = match against {
         Some(against) => {
-            let source = Opened::open(against)?;
+            let source = Opened::open(against)?.within(context)?;
             let listed = source.root.manifests()?.unwrap_or_default();
             let digests = listed.into_iter().map(|descriptor| descriptor.digest);
             Some(digests.chain([source.root.digest()]).collect())
         }
         None => None,
     };
-    Ok(each(&Opened::open(reference)?, name, &mut Verify { sources })?.0)
+    let context = Context { cache: None, ..context.clone() };
+    let mut work = Verify { sources, records: 0 };
+    let (tree, _) = each(&Opened::open(reference)?.within(&context)?, name, &mut work)?;
+    require_records(work.records)?;
+    Ok(tree)
 }
 
 /// Where the image is not the recorded one plus one layer, and where recorded files are gone.
@@ -435,6 +577,7 @@ fn differences(seen: &Seen, record: &ImageRecord) -> Result<Vec<verify::Finding>
             diff_id: diff_ids[base.len()].clone(),
             digest: layers[base.len()].digest.clone(),
             size: layers[base.len()].size,
+            created: seen.config.created().filter(|own| config.created().as_ref() != Some(own)),
             labels: own_labels(&seen.config),
         };
         let expected = document::config_with(&config, &layer);
@@ -480,11 +623,17 @@ fn originals(record: &ImageRecord) -> Result<(Document, Document)> {
 /// Writes the original of the patched image `reference`, which the user calls `name`, to `output`.
 ///
 /// # Errors
-/// Those of [`verify`], and of writing; `Mismatch` where layers were put on top of the patch.
-pub fn revert(reference: &Reference, name: &Path, output: Option<&Reference>) -> Result<Tree> {
-    let opened = Opened::open(reference)?;
-    let mut work = Revert { added: BTreeMap::new(), dry_run: output.is_none() };
+/// Those of [`verify()`], and of writing; `Mismatch` where layers were put on top of the patch.
+pub fn revert(
+    reference: &Reference,
+    name: &Path,
+    output: Option<&Reference>,
+    context: &Context,
+) -> Result<Tree> {
+    let opened = Opened::open(reference)?.within(context)?;
+    let mut work = Revert { added: BTreeMap::new(), dry_run: output.is_none(), records: 0 };
     let (mut tree, root) = each(&opened, name, &mut work)?;
+    require_records(work.records)?;
     if let (Some(root), Some(output)) = (root, output) {
         write(&opened, output, &root, &work.added, &mut tree)?;
     }
@@ -495,16 +644,13 @@ pub fn revert(reference: &Reference, name: &Path, output: Option<&Reference>) ->
 struct Revert {
     added: BTreeMap<Digest, Vec<u8>>,
     dry_run: bool,
+    records: usize,
 }
 
 impl Work for Revert {
-    fn on(
-        &mut self,
-        seen: Seen,
-        shown: &dyn Fn(&Path) -> PathBuf,
-        tree: &mut Tree,
-    ) -> Result<Option<Document>> {
-        let record = required_record(&seen.merged)?;
+    fn on(&mut self, seen: Seen, shown: &Shown<'_>, tree: &mut Tree) -> Result<Option<Document>> {
+        let Some(record) = record_of(&seen.merged)? else { return Ok(None) };
+        self.records += 1;
         let (manifest, config) = originals(&record)?;
         let (diff_ids, base) = (seen.config.diff_ids()?, config.diff_ids()?);
         if diff_ids.len() != base.len() + 1 || !diff_ids.starts_with(&base) {
@@ -525,7 +671,7 @@ impl Work for Revert {
                 edits: crate::apply::inverse(&entry.record.edits),
                 record: None,
             };
-            tree.files.push(told(program, shown, |_| Action::Written(written)));
+            tree.files.push(shown.told(program, |_| Action::Written(written)));
         }
         // Where an engine compressed the layers anew, the image is the same and its manifest another one.
         let manifest = if holds_layers_of(&seen.manifest, &manifest)? {

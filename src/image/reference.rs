@@ -95,6 +95,20 @@ impl Reference {
         Ok(Self::at(Path::new(word)))
     }
 
+    /// The place for an image that `word` names; a path alone means the same kind of place as this.
+    ///
+    /// # Errors
+    /// Those of [`Reference::parse`].
+    pub fn output(&self, word: &OsStr, access: &Access) -> Result<Self> {
+        let path = || PathBuf::from(word);
+        Ok(match (Self::parse(word, access)?, self) {
+            (Some(named), _) => named,
+            (None, Self::Layout { .. }) => Self::Layout { path: path(), tag: None },
+            (None, Self::Directory(_)) => Self::Directory(path()),
+            (None, _) => Self::Archive { path: path(), tag: None },
+        })
+    }
+
     /// The image that is at `path`, where it is an archive or a layout.
     fn at(path: &Path) -> Option<Self> {
         if path.join("oci-layout").is_file() && path.join("index.json").is_file() {

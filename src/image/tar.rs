@@ -3,17 +3,21 @@
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
 
-use tar_core::EntryType;
 use tar_core::builder::EntryBuilder;
 use tar_core::parse::{Limits, ParseEvent, Parser};
+use tar_core::{EntryType, PaxExtensions};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
 
 /// Bytes of a block.
 pub const BLOCK: u64 = 512;
 
+/// Largest content that an entry can have: offsets of files end there.
+const LARGEST: u64 = i64::MAX as u64 - BLOCK;
+
 /// What an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Kind {
     /// A regular file.
     File,
@@ -30,11 +34,11 @@ pub enum Kind {
 /// An entry without its content.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its path, without `./`, leading or trailing slashes.
+    /// Its path, without `.`, `..`, leading or trailing slashes.
     pub path: Vec<u8>,
     /// What it is.
     pub kind: Kind,
-    /// Where a link leads to, without `./` and leading slashes.
+    /// Where a link leads to: the path of a hard link, and of a symbolic link what it says.
     pub target: Vec<u8>,
     /// Bytes of its content in the archive.
     pub size: u64,
@@ -47,14 +51,28 @@ pub struct Entry {
 }
 
 /// What a header says of a file besides its name.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Attributes {
     mode: u32,
     uid: u64,
     gid: u64,
     mtime: u64,
     names: [Option<Vec<u8>>; 2],
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Extended attributes, exact times and what else PAX records say.
+    records: Vec<(String, Vec<u8>)>,
+}
+
+/// PAX records that are of one entry and not of its file, or that are made of the header's fields.
+const OF_THE_ENTRY: [&str; 8] = ["path", "linkpath", "size", "uid", "gid", "uname", "gname", "hdrcharset"];
+
+/// The records in the PAX header `pax` that are of the file.
+fn records_of(pax: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let all = PaxExtensions::new(pax).filter_map(std::result::Result::ok);
+    all.map(|record| {
+        (String::from_utf8_lossy(record.key_bytes()).into_owned(), record.value_bytes().to_vec())
+    })
+    .filter(|(key, _)| !OF_THE_ENTRY.contains(&key.as_str()) && !key.starts_with("GNU.sparse."))
+    .collect()
 }
 
 impl Attributes {
@@ -81,23 +99,26 @@ pub struct Archive<R> {
     /// Bytes of the last entry's content that were not read yet, and its padding.
     left: u64,
     padding: u64,
+    /// Path of the last entry.
+    path: Vec<u8>,
     /// Bytes read.
     at: u64,
 }
 
 fn malformed(at: u64, what: impl std::fmt::Display) -> Error {
-    Error::malformed(at, format!("not a sound tar archive: {what}"))
+    Error::malformed(at, format!("not a sound tar archive: {what}")).remedy("it is damaged: get it again")
 }
 
 impl<R: Read> Archive<R> {
     /// The archive that `reader` gives.
     pub fn new(reader: R) -> Self {
-        let mut parser = Parser::new(Limits::default());
+        let mut parser =
+            Parser::new(Limits { max_metadata_size: limits::TAR_HEADER_BYTES, ..Limits::default() });
         // Real layers: a negative mtime, and a root without a name (umoci).
         parser.set_ignore_pax_errors(true);
         parser.set_allow_empty_path(true);
         let pass = |reader: &mut R, bytes| io::copy(&mut reader.take(bytes), &mut io::sink());
-        Self { reader, pass, parser, buffer: Vec::new(), left: 0, padding: 0, at: 0 }
+        Self { reader, pass, parser, buffer: Vec::new(), left: 0, padding: 0, path: Vec::new(), at: 0 }
     }
 
     /// Where the content of the last entry begins, in bytes from the begin of the archive.
@@ -111,7 +132,13 @@ impl<R: Read> Archive<R> {
     /// # Errors
     /// `Malformed` for what is no tar archive, `Io` where reading fails.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
-        self.skip(self.left + self.padding)?;
+        self.skip(self.left)?;
+        let passed = (self.pass)(&mut self.reader, self.padding);
+        let passed = passed.map_err(|error| Error::io("cannot read", error))?;
+        self.at += passed;
+        if passed < self.padding {
+            return Ok(None); // umoci ends layers with the last byte of the last file, and engines take them
+        }
         (self.left, self.padding) = (0, 0);
         self.buffer.clear();
         loop {
@@ -145,12 +172,22 @@ impl<R: Read> Archive<R> {
                 EntryType::Symlink => Kind::SymbolicLink,
                 _ => Kind::Other,
             };
+            // As engines read it: a size in the header of a device, a FIFO or a link means nothing.
+            let has_content = match entry.entry_type {
+                EntryType::Char | EntryType::Block | EntryType::Fifo => false,
+                _ => matches!(kind, Kind::File | Kind::Other),
+            };
+            if has_content && entry.size > LARGEST {
+                return Err(malformed(self.at, format!("an entry of {} bytes", entry.size)));
+            }
             let owned = |name: &Option<std::borrow::Cow<'_, [u8]>>| name.as_ref().map(|name| name.to_vec());
+            let inside = |path: &[u8]| plain(path).ok_or_else(|| leads_out(self.at, path));
+            let target = entry.link_target.as_deref().unwrap_or_default();
             let found = Entry {
-                path: plain(&entry.path),
+                path: inside(&entry.path)?,
                 kind,
-                target: entry.link_target.as_deref().map(plain).unwrap_or_default(),
-                size: if matches!(kind, Kind::File | Kind::Other) { entry.size } else { 0 },
+                target: if kind == Kind::HardLink { inside(target)? } else { target.to_vec() },
+                size: if has_content { entry.size } else { 0 },
                 headers: self.buffer[..consumed].to_vec(),
                 sparse,
                 attributes: Attributes {
@@ -159,13 +196,10 @@ impl<R: Read> Archive<R> {
                     gid: entry.gid,
                     mtime: entry.mtime,
                     names: [owned(&entry.uname), owned(&entry.gname)],
-                    xattrs: entry
-                        .xattrs
-                        .iter()
-                        .map(|(name, value)| (name.to_vec(), value.to_vec()))
-                        .collect(),
+                    records: entry.pax.map_or_else(Vec::new, records_of),
                 },
             };
+            self.path.clone_from(&found.path);
             self.left = found.size;
             self.padding = found.size.next_multiple_of(BLOCK) - found.size;
             if self.buffer.len() > consumed {
@@ -184,6 +218,19 @@ impl<R: Read> Archive<R> {
         self.read_exactly(&mut block[..wanted])?;
         self.left -= wanted as u64;
         Ok(wanted)
+    }
+
+    /// Adds the rest of the last entry's content to `bytes`, which grow with what is there and not with what the
+    /// header says.
+    ///
+    /// # Errors
+    /// Those of [`Archive::read_content`].
+    pub fn read_rest(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
+        let read = (&mut self.reader).take(self.left).read_to_end(bytes);
+        let read = read.map_err(|error| Error::io("cannot read", error))? as u64;
+        self.at += read;
+        self.left -= read;
+        if self.left > 0 { Err(self.ends_early()) } else { Ok(()) }
     }
 
     /// Whatever follows the end of the archive is read, so that checksums hold all of it.
@@ -208,9 +255,13 @@ impl<R: Read> Archive<R> {
         Ok(read > 0)
     }
 
+    fn ends_early(&self) -> Error {
+        malformed(self.at, format!("it ends inside the file {}", String::from_utf8_lossy(&self.path)))
+    }
+
     fn read_exactly(&mut self, block: &mut [u8]) -> Result<()> {
         self.reader.read_exact(block).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => malformed(self.at, "it ends inside a file"),
+            io::ErrorKind::UnexpectedEof => self.ends_early(),
             _ => Error::io("cannot read", error),
         })?;
         self.at += block.len() as u64;
@@ -221,7 +272,7 @@ impl<R: Read> Archive<R> {
         let skipped = (self.pass)(&mut self.reader, bytes);
         let skipped = skipped.map_err(|error| Error::io("cannot read", error))?;
         self.at += skipped;
-        if skipped < bytes { Err(malformed(self.at, "it ends inside a file")) } else { Ok(()) }
+        if skipped < bytes { Err(self.ends_early()) } else { Ok(()) }
     }
 }
 
@@ -237,10 +288,22 @@ impl Archive<File> {
     }
 }
 
-/// `path` as all archives mean it: without `.`, empty and leading parts.
-fn plain(path: &[u8]) -> Vec<u8> {
-    let parts = path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".");
-    parts.collect::<Vec<_>>().join(&b'/')
+fn leads_out(at: u64, path: &[u8]) -> Error {
+    let message = format!("the entry {} leads out of the archive", String::from_utf8_lossy(path));
+    Error::malformed(at, message).remedy("no engine takes it: do not trust who made it")
+}
+
+/// `path` as all archives mean it: from the root, without empty parts, `.` and `..`. Nothing where it leads out.
+fn plain(path: &[u8]) -> Option<Vec<u8>> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|&byte| byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join(&b'/'))
 }
 
 /// An archive that grows.
@@ -264,12 +327,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds a directory.
+    /// Adds a directory that is of `mtime`, in seconds since 1970.
     ///
     /// # Errors
     /// Those of [`Writer::file`].
-    pub fn directory(&mut self, path: &[u8]) -> Result<()> {
-        let attributes = Attributes { mode: 0o755, ..Attributes::default() };
+    pub fn directory(&mut self, path: &[u8], mtime: u64) -> Result<()> {
+        let attributes = Attributes { mode: 0o755, mtime, ..Attributes::default() };
         let path = [path, b"/"].concat();
         self.0.extend(headers(&path, EntryType::Directory, &[], &attributes, 0)?);
         Ok(())
@@ -305,10 +368,10 @@ impl Writer {
     }
 }
 
-/// Attributes of a file that the tool itself makes.
+/// Attributes of a file that the tool itself makes, and that is of `mtime`, in seconds since 1970.
 #[must_use]
-pub fn own_attributes() -> Attributes {
-    Attributes { mode: 0o644, ..Attributes::default() }
+pub fn own_attributes(mtime: u64) -> Attributes {
+    Attributes { mode: 0o644, mtime, ..Attributes::default() }
 }
 
 /// The header blocks of a regular file of `size` bytes.
@@ -330,7 +393,12 @@ fn headers(
         let mut builder = EntryBuilder::new_ustar();
         builder.path(path).entry_type(kind).size(size)?;
         builder.mode(attributes.mode & 0o7777)?.uid(attributes.uid)?.gid(attributes.gid)?;
-        builder.mtime(attributes.mtime)?;
+        // Of files from before 1970 the header's field cannot tell.
+        let mtime = attributes.mtime.cast_signed();
+        builder.mtime(u64::try_from(mtime).unwrap_or(0))?;
+        if mtime < 0 && !attributes.records.iter().any(|(key, _)| key == "mtime") {
+            builder.add_pax("mtime", mtime.to_string());
+        }
         if !target.is_empty() {
             builder.link_name(target);
         }
@@ -340,8 +408,8 @@ fn headers(
         if let Some(name) = &attributes.names[1] {
             builder.groupname(name)?;
         }
-        for (name, value) in &attributes.xattrs {
-            builder.add_pax(&format!("SCHILY.xattr.{}", String::from_utf8_lossy(name)), value);
+        for (key, value) in &attributes.records {
+            builder.add_pax(key, value);
         }
         Ok::<_, tar_core::HeaderError>(builder.finish_bytes())
     };

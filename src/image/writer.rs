@@ -8,13 +8,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::blobs::{Blobs, needed};
-use super::document::{Digest, Document, media_type};
+use super::document::{CONTAINERD_NAME, Descriptor, Digest, Document, REF_NAME, media_type};
 use super::engine;
 use super::reference::Reference;
 use super::registry::Repository;
 use super::tar;
+use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{self, Directory, NewFile, Source};
+use crate::store::{self, Directory, NewFile, Root, Source, write_file};
 
 /// What an image is made of.
 #[derive(Debug)]
@@ -29,22 +30,32 @@ pub struct Image<'a> {
     pub name: Option<&'a str>,
 }
 
+/// What was sent to a registry.
+#[derive(Debug)]
+pub struct Sent {
+    /// Bytes of blobs and documents.
+    pub bytes: u64,
+    /// The image, by its digest.
+    pub reference: String,
+}
+
 /// What a layout says of itself.
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 impl Image<'_> {
-    /// Writes it to where `reference` says; how many bytes of blobs a registry was sent.
+    /// Writes it to where `reference` says; what a registry was sent.
     ///
     /// # Errors
     /// Those of reading and writing; then no image is there that was not there before.
-    pub fn write(&self, reference: &Reference) -> Result<Option<u64>> {
+    pub fn write(&self, reference: &Reference) -> Result<Option<Sent>> {
         match reference {
             Reference::Layout { path, tag } => self.write_layout(path, tag.as_deref().or(self.name))?,
             Reference::Archive { path, tag } => self.write_archive(path, tag.as_deref().or(self.name))?,
             Reference::Directory(path) => self.write_directory(path)?,
             Reference::Engine(name) => engine::import(self, name)?,
             Reference::Registry { name, access } => {
-                return self.push(&Repository::open(name, access)?).map(Some);
+                let to = Repository::open(name, access)?.mounting(self.source.repository());
+                return self.push(&to).map(Some);
             }
         }
         Ok(None)
@@ -57,61 +68,64 @@ impl Image<'_> {
         }
     }
 
-    fn blob(&self, digest: &Digest) -> Result<Box<dyn Read + '_>> {
-        match self.added.get(digest) {
+    fn has(&self, digest: &Digest) -> bool {
+        self.added.contains_key(digest) || self.source.has(digest)
+    }
+
+    fn blob(&self, of: &Descriptor) -> Result<Box<dyn Read + '_>> {
+        match self.added.get(&of.digest) {
             Some(bytes) => Ok(Box::new(bytes.as_slice())),
-            None => self.source.open(digest),
+            None => self.source.described(of),
         }
     }
 
     /// Every blob with its size and bytes, manifests among them; the root is the last.
     fn each_blob(&self, mut write: impl FnMut(&Digest, u64, &mut dyn Read) -> Result<()>) -> Result<()> {
-        for descriptor in needed(self.root, &|digest| self.document(digest))? {
+        for descriptor in needed(self.root, &|digest| self.document(digest), &|digest| self.has(digest))? {
             if descriptor.is_manifest() {
                 let manifest = self.document(&descriptor.digest)?;
                 write(&descriptor.digest, manifest.bytes.len() as u64, &mut manifest.bytes.as_slice())?;
                 continue;
             }
-            let blob = self.blob(&descriptor.digest)?;
+            let blob = self.blob(&descriptor)?;
             write(&descriptor.digest, descriptor.size, &mut Checked::new(blob, &descriptor.digest))?;
         }
         write(&self.root.digest(), self.root.bytes.len() as u64, &mut self.root.bytes.as_slice())
     }
 
-    /// Sends what the registry does not have; how many bytes.
-    fn push(&self, to: &Repository) -> Result<u64> {
-        let from = self.source.repository();
+    /// Sends what the registry does not have.
+    fn push(&self, to: &Repository) -> Result<Sent> {
         let mut sent = 0;
         let mut manifests = Vec::new();
-        for descriptor in needed(self.root, &|digest| self.document(digest))? {
+        for descriptor in needed(self.root, &|digest| self.document(digest), &|digest| self.has(digest))? {
             if descriptor.is_manifest() {
                 manifests.push(self.document(&descriptor.digest)?);
                 continue;
             }
             let digest = &descriptor.digest;
-            let from = from.filter(|_| !self.added.contains_key(digest));
-            let checked =
-                || -> Result<Box<dyn Read + '_>> { Ok(Box::new(Checked::new(self.blob(digest)?, digest))) };
-            sent += to.push_blob(digest, descriptor.size, from, checked)?;
+            let checked = || -> Result<Box<dyn Read + '_>> {
+                Ok(Box::new(Checked::new(self.blob(&descriptor)?, digest)))
+            };
+            sent += to.push_blob(digest, descriptor.size, checked)?;
         }
         // An index needs what it lists.
         for manifest in manifests.iter().rev() {
-            to.push_manifest(manifest, false)?;
+            sent += to.push_manifest(manifest, false)?;
         }
-        to.push_manifest(self.root, true)?;
-        Ok(sent)
+        sent += to.push_manifest(self.root, true)?;
+        Ok(Sent { bytes: sent, reference: to.name_of(&self.root.digest()) })
     }
 
     /// skopeo's directory of one image.
     fn write_directory(&self, path: &Path) -> Result<()> {
         make_directory(path)?;
-        for descriptor in needed(self.root, &|digest| self.document(digest))? {
+        for descriptor in needed(self.root, &|digest| self.document(digest), &|digest| self.has(digest))? {
             let digest = &descriptor.digest;
             if descriptor.is_manifest() {
                 let name = format!("{}.manifest.json", digest.hex());
                 write_file(&path.join(name), &mut self.document(digest)?.bytes.as_slice())?;
             } else {
-                write_file(&path.join(digest.hex()), &mut Checked::new(self.blob(digest)?, digest))?;
+                write_file(&path.join(digest.hex()), &mut Checked::new(self.blob(&descriptor)?, digest))?;
             }
         }
         write_file(&path.join("version"), &mut &b"Directory Transport Version: 1.1\n"[..])?;
@@ -123,10 +137,6 @@ impl Image<'_> {
         for directory in [path, &path.join("blobs"), &blobs] {
             make_directory(directory)?;
         }
-        let index = match Source::open(&path.join("index.json")) {
-            Ok(source) => Document::parse(source.read()?)?.value().clone(),
-            Err(_) => json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }),
-        };
         self.each_blob(|digest, size, bytes| {
             let blob = blobs.join(digest.hex());
             if blob.metadata().is_ok_and(|there| there.len() == size) {
@@ -135,6 +145,12 @@ impl Image<'_> {
             write_file(&blob, bytes)
         })?;
         write_file(&path.join("oci-layout"), &mut &*LAYOUT)?;
+        // Whoever adds another image meanwhile waits.
+        let _lock = Root::open(path)?.wait_for_lock();
+        let index = match Source::open(&path.join("index.json")) {
+            Ok(source) => Document::parse(source.read()?)?.value().clone(),
+            Err(_) => json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }),
+        };
         let index = Document::of(with_image(index, self.root, name));
         write_file(&path.join("index.json"), &mut index.bytes.as_slice())
     }
@@ -143,7 +159,7 @@ impl Image<'_> {
         let mut file = NewFile::create(path)?;
         let mut archive = io::BufWriter::new(&mut file);
         let mut add = |name: &str, size: u64, bytes: &mut dyn Read| -> Result<()> {
-            let headers = tar::file_headers(name.as_bytes(), &tar::own_attributes(), size)?;
+            let headers = tar::file_headers(name.as_bytes(), &tar::own_attributes(0), size)?;
             let written = archive.write_all(&headers).and_then(|()| io::copy(bytes, &mut archive));
             let padded = written.and_then(|count| {
                 let padding = count.next_multiple_of(tar::BLOCK) - count;
@@ -175,15 +191,10 @@ impl Image<'_> {
     fn docker_list(&self, name: Option<&str>) -> Result<Option<Vec<u8>>> {
         let manifest = match self.root.manifests()? {
             None => self.root.clone(),
-            Some(manifests) => {
-                let is_ours = |of: &Option<(String, String)>| {
-                    of.as_ref().is_none_or(|(os, architecture)| os == "linux" && architecture == "amd64")
-                };
-                match manifests.iter().find(|manifest| is_ours(&manifest.platform)) {
-                    Some(manifest) => self.document(&manifest.digest)?,
-                    None => return Ok(None),
-                }
-            }
+            Some(manifests) => match manifests.iter().find(|manifest| manifest.is_for_x86_64()) {
+                Some(manifest) => self.document(&manifest.digest)?,
+                None => return Ok(None),
+            },
         };
         let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
         let layers: Vec<String> = manifest.layers()?.iter().map(|layer| path(&layer.digest)).collect();
@@ -197,22 +208,21 @@ impl Image<'_> {
 
 /// The index with the image in it, in the stead of one of the same name.
 fn with_image(mut index: Value, root: &Document, name: Option<&str>) -> Value {
-    const NAME: &str = "org.opencontainers.image.ref.name";
     let mut descriptor = json!({
         "mediaType": root.media_type(),
         "digest": root.digest().to_string(),
         "size": root.bytes.len(),
     });
     if let Some(name) = name {
-        let mut annotations = json!({ NAME: name });
+        let mut annotations = json!({ REF_NAME: name });
         if name.contains([':', '/']) {
             // What containerd calls it; the other is its tag.
             let tag = name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
-            annotations = json!({ NAME: tag, "io.containerd.image.name": name });
+            annotations = json!({ REF_NAME: tag, CONTAINERD_NAME: name });
         }
         descriptor["annotations"] = annotations;
     }
-    let of_name = |value: &Value| value.pointer("/annotations/org.opencontainers.image.ref.name").cloned();
+    let of_name = |value: &Value| value.get("annotations")?.get(REF_NAME).cloned();
     let own = of_name(&descriptor);
     if let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) {
         manifests.retain(|other| own.is_none() || of_name(other) != own);
@@ -227,14 +237,9 @@ fn make_directory(path: &Path) -> Result<()> {
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = Directory::open(parent.unwrap_or(Path::new(".")))?;
-    store::make_directory(&parent.place(path.file_name().unwrap_or_default()))
-}
-
-fn write_file(path: &Path, bytes: &mut dyn Read) -> Result<()> {
-    let mut file = NewFile::create(path)?;
-    io::copy(bytes, &mut file)
-        .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))?;
-    file.commit()
+    let made = store::make_directory(&parent.place(path.file_name().unwrap_or_default()));
+    // Another run may write to the same place.
+    made.or_else(|error| if path.is_dir() { Ok(()) } else { Err(error) })
 }
 
 /// A blob that is copied, and fails at its end where it is something else.
@@ -256,7 +261,7 @@ impl Read for Checked<'_> {
         let count = self.reader.read(buffer)?;
         self.hasher.update(&buffer[..count]);
         if count == 0 && !buffer.is_empty() {
-            let found = Digest::of_sum(self.hasher.clone().finalize().into());
+            let found = Digest::of_sum(Sha256::finished(self.hasher.clone()));
             if found != *self.wanted {
                 let message = format!("the blob {} is something else: {found}", self.wanted);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, message));

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use super::escape::Escaped;
 use super::paint;
-use super::table::{assembly, hex_bytes, painted};
+use super::table::{assembly, hex_bytes, painted, shown_bytes};
 use crate::explain::Line;
 use crate::plan::{Edit, Plan, PlannedSite, Role};
 use crate::site::{Deed, Reach};
@@ -112,7 +112,7 @@ fn rows(edit: &Edit) -> Vec<[String; 3]> {
     let side = |lines: Vec<String>, bytes: &[u8]| match edit.role {
         _ if !lines.is_empty() => repeated(&lines),
         Role::Stub | Role::Detour => vec!["(unused)".to_owned()],
-        _ => vec![hex_bytes(bytes)],
+        _ => vec![shown_bytes(bytes)],
     };
     let (before, after) = (side(before, &edit.before), side(after, &edit.after));
     let at = |lines: &[String], row: usize| lines.get(row).cloned().unwrap_or_default();

@@ -13,12 +13,16 @@ use super::summary::Summary;
 use super::table::assembly;
 use crate::demo::Story;
 use crate::digest::Sha256;
+use crate::doctor::host::Host;
+use crate::doctor::log::Death;
 use crate::elf::Identity;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::explain;
 use crate::outcome::{self, Action, Direction, Explanation, Found, Kind, Status, Tree, Unchanged, Written};
 use crate::plan::{self, Plan, PlannedSite, Role, Strategy};
 use crate::site::{Deed, Form, Reach, Verdict};
+use crate::trace::caller::By;
+use crate::trace::{self, Trace};
 use crate::verify;
 use crate::vsyscall::Entry;
 
@@ -48,6 +52,66 @@ pub struct Document {
     summary: Summary,
     #[serde(skip_serializing_if = "Option::is_none")]
     demo: Option<Story>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<Traced>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    doctor: Option<Diagnosis>,
+}
+
+/// What `doctor` found.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Diagnosis {
+    /// On this host.
+    Host(Host),
+    /// In a log.
+    Log(Vec<Death>),
+}
+
+/// What a program was seen to do.
+#[derive(Debug, Serialize)]
+struct Traced {
+    /// The status of the program, as a shell shows it.
+    status: u8,
+    calls: u64,
+    processes: usize,
+    files: Vec<CallingFile>,
+    /// Calls whose caller is in no file, or could not be read.
+    unknown: Vec<UnknownCalls>,
+}
+
+#[derive(Debug, Serialize)]
+struct CallingFile {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<String>,
+    sha256: Option<Sha256>,
+    build_id: Option<String>,
+    callers: Vec<Calls>,
+}
+
+#[derive(Debug, Serialize)]
+struct Calls {
+    /// File offset behind the call.
+    returned_to: u64,
+    vaddr: Option<u64>,
+    function: Option<String>,
+    entry: Entry,
+    count: u64,
+    /// How the call belongs to a site of the scan.
+    explained_by: Option<By>,
+    /// Address of this site.
+    site: Option<u64>,
+    form: Option<Form>,
+    /// Why it belongs to none: a mistake of the scan.
+    unexplained: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct UnknownCalls {
+    entry: Entry,
+    count: u64,
+    reason: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,13 +149,18 @@ struct ImageFacts {
     layers: usize,
     /// Layers that could not be looked into, and why.
     not_scanned: Vec<String>,
+    /// What is no longer valid: signatures and the like of an image that was replaced.
+    outdated: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_digest: Option<String>,
-    /// Bytes of blobs that a registry was sent.
+    /// Bytes of blobs and documents that a registry was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     sent: Option<u64>,
+    /// The image in the registry, by its digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
 }
 
 /// A tree of files.
@@ -132,6 +201,9 @@ struct File {
     /// Further names of the file in the same tree.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     links: Vec<String>,
+    /// The layer that it is in, of an image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layer: Option<String>,
     sha256: Sha256,
     size: u64,
     /// Nothing for what is no ELF file, or not handled.
@@ -145,6 +217,9 @@ struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     not_scanned: Option<String>,
     sites: Vec<Site>,
+    /// Why calls become system calls though calls of the vDSO were wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_vdso: Option<String>,
     outcome: &'static str,
     /// Where the result was written.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -252,6 +327,24 @@ impl Document {
         Self { demo: Some(story), ..Self::empty("demo", status) }
     }
 
+    /// The document of `trace`.
+    #[must_use]
+    pub fn of_trace(trace: &Trace, status: Status) -> Self {
+        Self { trace: Some(Traced::new(trace)), ..Self::empty("trace", status) }
+    }
+
+    /// The document of `doctor`.
+    #[must_use]
+    pub fn of_host(host: Host, status: Status) -> Self {
+        Self { doctor: Some(Diagnosis::Host(host)), ..Self::empty("doctor", status) }
+    }
+
+    /// The document of `doctor --log`.
+    #[must_use]
+    pub fn of_log(deaths: Vec<Death>, status: Status) -> Self {
+        Self { doctor: Some(Diagnosis::Log(deaths)), ..Self::empty("doctor", status) }
+    }
+
     fn empty(command: &'static str, status: Status) -> Self {
         Self {
             schema: SCHEMA,
@@ -261,6 +354,8 @@ impl Document {
             targets: vec![],
             summary: Summary::default(),
             demo: None,
+            trace: None,
+            doctor: None,
         }
     }
 
@@ -269,6 +364,53 @@ impl Document {
     pub fn to_text(&self) -> String {
         let text = serde_json::to_string_pretty(self).expect("strings, numbers and lists only");
         text + "\n"
+    }
+}
+
+impl Traced {
+    fn new(trace: &Trace) -> Self {
+        let unknown = trace.unknown.iter().map(|((entry, reason), &count)| UnknownCalls {
+            entry: *entry,
+            count,
+            reason: reason.clone(),
+        });
+        Self {
+            status: trace.ended.status(),
+            calls: trace.count(),
+            processes: trace.processes,
+            files: trace.files.iter().map(CallingFile::new).collect(),
+            unknown: unknown.collect(),
+        }
+    }
+}
+
+impl CallingFile {
+    fn new(file: &trace::CallingFile) -> Self {
+        let (path, path_bytes) = name_of(&file.path);
+        Self {
+            path,
+            path_bytes,
+            sha256: file.sha256,
+            build_id: file.build_id.clone(),
+            callers: file.calls.iter().map(Calls::new).collect(),
+        }
+    }
+}
+
+impl Calls {
+    fn new(calls: &trace::Calls) -> Self {
+        let explained = calls.explained.as_ref().ok();
+        Self {
+            returned_to: calls.returned_to.0,
+            vaddr: calls.vaddr.map(|vaddr| vaddr.0),
+            function: calls.function.clone(),
+            entry: calls.entry,
+            count: calls.count,
+            explained_by: explained.map(|explained| explained.by),
+            site: explained.and_then(|explained| explained.site).map(|site| site.0),
+            form: explained.and_then(|explained| explained.form),
+            unexplained: calls.explained.as_ref().err().cloned(),
+        }
     }
 }
 
@@ -320,7 +462,9 @@ impl ImageFacts {
     fn new(facts: &outcome::ImageFacts) -> Self {
         let (output, output_digest) = facts.output.clone().unzip();
         let (digest, not_scanned) = (facts.digest.clone(), facts.not_scanned.clone());
-        Self { digest, layers: facts.layers, not_scanned, output, output_digest, sent: facts.sent }
+        let outdated = facts.outdated.clone();
+        let (layers, sent, reference) = (facts.layers, facts.sent, facts.reference.clone());
+        Self { digest, layers, not_scanned, outdated, output, output_digest, sent, reference }
     }
 }
 
@@ -339,7 +483,7 @@ impl Failure {
         let text = error.to_string();
         let place = error.offset().map(|offset| format!("offset {offset}: ")).unwrap_or_default();
         Self {
-            kind: error_kind(error.kind()),
+            kind: error.kind().name(),
             message: text.strip_prefix(&place).unwrap_or(&text).to_owned(),
             offset: error.offset().map(|offset| offset.0),
         }
@@ -373,6 +517,7 @@ impl File {
         Some(Self {
             path,
             path_bytes,
+            layer: file.layer.clone(),
             links: file.links.iter().map(|path| name_of(path).0).collect(),
             sha256: file.sha256?,
             size: file.size,
@@ -381,6 +526,7 @@ impl File {
             not_handled,
             not_scanned,
             sites,
+            not_vdso: file.plan.as_ref().and_then(|plan| plan.not_vdso.clone()),
             outcome: outcome_name(file),
             output: output.map(path_string),
             output_sha256,
@@ -511,20 +657,5 @@ fn edits_of_revert(action: &Action) -> Option<Vec<Edit>> {
             Some(edits.iter().map(Edit::new).collect())
         }
         _ => None,
-    }
-}
-
-/// The stable name of a kind of error.
-fn error_kind(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Io => "io",
-        ErrorKind::NotElf => "not-elf",
-        ErrorKind::Malformed => "malformed",
-        ErrorKind::Record => "record",
-        ErrorKind::Mismatch => "mismatch",
-        ErrorKind::Verification => "verification",
-        ErrorKind::Unsafe => "unsafe",
-        ErrorKind::Usage => "usage",
-        ErrorKind::Unavailable => "unavailable",
     }
 }

@@ -6,7 +6,7 @@ use crate::outcome::{Action, Direction, File, Seen, Target, Unchanged, Written};
 use crate::site::Verdict;
 
 /// How many files were looked at, and what their sites are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Summary {
     /// Files that could be read; of a tree, all regular files.
     pub files: usize,

@@ -6,7 +6,7 @@ use anstyle::Style;
 
 use super::escape::Escaped;
 use super::paint;
-use crate::plan::{Edit, PlannedSite, Role};
+use crate::plan::{Edit, PlannedSite, Role, Strategy};
 use crate::site::{Reach, Verdict};
 
 /// One line per site: address, entry, form, function, reach, verdict; then why, where nothing is patched.
@@ -52,6 +52,9 @@ impl<'a> Row<'a> {
         }
         let verdict = self.site.verdict;
         painted(out, paint::verdict(verdict), &verdict)?;
+        if self.site.strategy == Some(Strategy::Vdso) {
+            out.push_str(" (vDSO)");
+        }
         if verdict != Verdict::Patch {
             write!(out, ": {}", Escaped::text(&self.site.reason))?;
         }
@@ -68,7 +71,7 @@ pub fn edits(out: &mut String, edits: &[Edit]) -> fmt::Result {
             write!(out, ", address {vaddr}")?;
         }
         writeln!(out, ": {}, {}", name_of(&edit.role), name_of(&edit.strategy))?;
-        let (before, after) = (hex_bytes(&edit.before), hex_bytes(&edit.after));
+        let (before, after) = (shown_bytes(&edit.before), shown_bytes(&edit.after));
         let width = before.len().max(after.len());
         let [before_asm, after_asm] = assembly(edit);
         side(out, '-', paint::BAD, &before, width, &before_asm)?;
@@ -93,7 +96,9 @@ pub fn assembly(edit: &Edit) -> [Vec<String>; 2] {
             let unless_unused = |bytes| if is_unused(bytes) { vec![] } else { code(bytes) };
             [unless_unused(&edit.before), unless_unused(&edit.after)]
         }
-        Role::Pointer | Role::Header => [vec![], vec![]],
+        Role::Pointer | Role::Header | Role::Page | Role::Pointers | Role::Init | Role::Fill => {
+            [vec![], vec![]]
+        }
     }
 }
 
@@ -110,6 +115,16 @@ pub fn painted(out: &mut String, style: Style, value: &dyn fmt::Display) -> fmt:
 /// `48 c7 c0`
 pub fn hex_bytes(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}
+
+/// The bytes in hexadecimal; of long ones the number.
+pub fn shown_bytes(bytes: &[u8]) -> String {
+    const MOST: usize = 64;
+    match bytes.len() {
+        0 => "(nothing)".into(),
+        len if len > MOST => format!("({len} bytes)"),
+        _ => hex_bytes(bytes),
+    }
 }
 
 /// The stable name of a role or a strategy.

@@ -51,6 +51,7 @@ fn plan() -> Plan {
     let stub = [0xb8, 0x60, 0, 0, 0, 0x0f, 0x05, 0xc3];
     Plan {
         size: 6,
+        not_vdso: None,
         sites: vec![
             site(0x40_1000, Form::IfuncFallback, Verdict::Patch, Some("gettimeofday"), "returned"),
             site(0x40_1100, Form::DataWord, Verdict::Refused, None, "no room for a stub"),
@@ -87,6 +88,7 @@ fn file(action: Action) -> File {
     File {
         path: "libc.so.6".into(),
         links: vec![],
+        layer: None,
         sha256: Some(Sha256::of(b"before")),
         size: 6,
         kind: Kind::Elf(identity),

@@ -94,7 +94,11 @@ fn write_file(out: &mut String, file: &File, detail: Detail, is_in_tree: bool) -
     for link in &file.links {
         write!(out, " = {}", Escaped::path(link))?;
     }
-    writeln!(out, ": {}", kind(&file.kind))?;
+    write!(out, ": {}", kind(&file.kind))?;
+    if let Some(layer) = &file.layer {
+        write!(out, ", layer {layer}")?;
+    }
+    writeln!(out)?;
     if let (Action::Explained(explanations), Some(plan)) = (&file.action, &file.plan) {
         if explanations.is_empty() && file.is_handled() {
             writeln!(out, "  no site: nothing in it holds an address of the vsyscall page")?;
@@ -104,6 +108,9 @@ fn write_file(out: &mut String, file: &File, detail: Detail, is_in_tree: bool) -
         });
     }
     sites(out, rows())?;
+    if let Some(reason) = file.plan.as_ref().and_then(|plan| plan.not_vdso.as_ref()) {
+        writeln!(out, "  system calls, not the vDSO: {reason}")?;
+    }
     match (&file.action, &file.plan) {
         (Action::Written(written), _) if detail.verbose || written.dry_run => edits(out, &written.edits)?,
         (Action::Scanned, Some(plan)) if detail.verbose => edits(out, &plan.edits)?,
@@ -166,6 +173,9 @@ fn write_tree(out: &mut String, target: &Target, tree: &Tree) -> fmt::Result {
 fn write_image(out: &mut String, facts: &ImageFacts, is_clean: bool) -> fmt::Result {
     for layer in &facts.not_scanned {
         writeln!(out, "not scanned: {}", Escaped::text(layer))?;
+    }
+    for what in &facts.outdated {
+        writeln!(out, "no longer valid: {}", Escaped::text(what))?;
     }
     let plural = if facts.layers == 1 { "" } else { "s" };
     writeln!(out, "image: {}, {} layer{plural}", facts.digest, facts.layers)?;

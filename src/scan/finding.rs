@@ -2,6 +2,7 @@
 
 use crate::addr::{FileOffset, Vaddr};
 use crate::flow::Through;
+use crate::liveness::Expected;
 use crate::registers::Gpr;
 use crate::site::{Form, Reach, Step};
 use crate::vsyscall::Entry;
@@ -66,8 +67,8 @@ pub(crate) struct Evidence {
     pub(crate) only_called: bool,
     /// Nothing lies between the constant and its single call.
     pub(crate) adjacent: bool,
-    /// Code behind a call reads `rcx` or `r11`.
-    pub(crate) expects_preserved: bool,
+    /// What code behind a call expects to find unchanged.
+    pub(crate) expected: Expected,
     /// What else is done with the value, which a rewrite would change.
     pub(crate) conflict: Option<&'static str>,
     /// The flags are free behind the constant.

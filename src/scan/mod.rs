@@ -17,7 +17,7 @@ use crate::elf::Image;
 use crate::flow::{self, Flow, Incoming, SiteUses, Subjects, Use};
 use crate::functions::Functions;
 use crate::limits;
-use crate::liveness;
+use crate::liveness::{self, Expected};
 use crate::references;
 use crate::registers::gpr;
 use crate::search::{self, Hit};
@@ -172,10 +172,13 @@ impl<'a> Scanner<'a> {
         let branches =
             matches!(instruction.flow_control(), FlowControl::Call | FlowControl::UnconditionalBranch);
         let Some(entry) = Entry::at(instruction.near_branch_target()).filter(|_| branches) else { return };
-        // Where the code behind cannot be followed, it may expect anything.
-        let expects_preserved = function.complete(self.image, &self.functions).map_or(true, |function| {
-            let index = function.index_of(Vaddr(instruction.ip()));
-            index.is_none_or(|index| liveness::expects_preserved(&function, index))
+        // Behind a jump is what the function's callers know of functions; where code cannot be followed, it may expect
+        // anything.
+        let is_jump = instruction.flow_control() == FlowControl::UnconditionalBranch;
+        let complete = function.complete(self.image, &self.functions).ok();
+        let expected = complete.and_then(|function| {
+            let index = function.index_of(Vaddr(instruction.ip()))?;
+            Some(Expected::behind_call(&function, index))
         });
         let evidence = Evidence {
             constant: Constant::Branch,
@@ -184,7 +187,7 @@ impl<'a> Scanner<'a> {
             word_may_change: false,
             only_called: false,
             adjacent: false,
-            expects_preserved,
+            expected: if is_jump { Expected::default() } else { expected.unwrap_or(Expected::ALL) },
             conflict: None,
             flags_are_free: false,
             scratch_is_free: false,
@@ -429,7 +432,7 @@ impl<'a> Scanner<'a> {
                 let mut evidence = self.evidence(function, subject, constant, uses, calls, flow);
                 if let Some(elsewhere) = elsewhere {
                     evidence.conflict = evidence.conflict.or(elsewhere.conflict);
-                    evidence.expects_preserved = elsewhere.expects_preserved;
+                    evidence.expected = elsewhere.expected;
                 }
                 let reach = if is_always { Reach::Always } else { Reach::Fallback };
                 (form, Some(reach), Finding::Call(evidence))
@@ -507,11 +510,11 @@ impl<'a> Scanner<'a> {
         calls: Vec<Call>,
         flow: &Flow,
     ) -> Evidence {
-        let expects_preserved = uses.uses.iter().any(|used| match *used {
+        let expected = uses.uses.iter().fold(Expected::default(), |expected, used| match *used {
             Use::Call { index, .. } | Use::IndexedCall { index } => {
-                liveness::expects_preserved(function, index)
+                expected.or(Expected::behind_call(function, index))
             }
-            _ => false,
+            _ => expected,
         });
         let conflict = uses.uses.iter().find_map(|used| match used {
             Use::Compared => Some("the address is also compared with something"),
@@ -540,7 +543,7 @@ impl<'a> Scanner<'a> {
             word_may_change,
             only_called,
             adjacent,
-            expects_preserved,
+            expected,
             conflict,
             flags_are_free,
             scratch_is_free,

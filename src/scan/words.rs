@@ -9,7 +9,7 @@ use crate::code::{self, Function};
 use crate::elf::FileType;
 use crate::flow::{self, Cell, Flow, SiteUses, Subjects, Use};
 use crate::limits;
-use crate::liveness;
+use crate::liveness::{self, Expected};
 use crate::references;
 use crate::registers::gpr;
 use crate::search;
@@ -199,7 +199,7 @@ impl<'a> Scanner<'a> {
                     found.loads.push(Load { span: self.span(instruction), register, flags_are_free });
                 }
                 Use::Call { index, .. } => {
-                    found.expects_preserved |= liveness::expects_preserved(function, index);
+                    found.expected = found.expected.or(Expected::behind_call(function, index));
                 }
                 Use::Compared => found.conflict = Some("the pointer is also compared with something"),
                 Use::Computed => found.conflict = Some("the pointer is also computed with"),
@@ -241,7 +241,7 @@ impl<'a> Scanner<'a> {
                 word_may_change: uses.may_change() || self.image.is_writable(candidate.at),
                 only_called: false,
                 adjacent: false,
-                expects_preserved: uses.expects_preserved,
+                expected: uses.expected,
                 conflict: uses.conflict.or(self.unrelocatable(candidate, uses)),
                 flags_are_free: false,
                 scratch_is_free: candidate.scratch_is_free,
@@ -290,7 +290,7 @@ pub(super) struct CellUses {
     /// Anything is done with it but loading and comparing.
     pub(super) used: bool,
     pub(super) doubtful: bool,
-    pub(super) expects_preserved: bool,
+    pub(super) expected: Expected,
     pub(super) conflict: Option<&'static str>,
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use rustix::fs::{Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::place::unless_failed;
 use super::source::Source;
 use crate::digest::Sha256;
 use crate::limits;
@@ -41,7 +42,9 @@ fn copy_without(
     let mut mode = wanted.st_mode & 0o7777;
     if (now.st_uid, now.st_gid) != (wanted.st_uid, wanted.st_gid) {
         let owner = (Uid::from_raw(wanted.st_uid), Gid::from_raw(wanted.st_gid));
-        if rustix::fs::fchown(file, Some(owner.0), Some(owner.1)).is_err() {
+        let changed = rustix::fs::fchown(file, Some(owner.0), Some(owner.1));
+        unless_failed(changed)?;
+        if changed.is_err() {
             let special =
                 if mode & 0o6000 == 0 { "" } else { ", so it is not set-user-ID or set-group-ID any more" };
             warnings.push(format!("cannot keep the owner {}:{}{special}", wanted.st_uid, wanted.st_gid));
@@ -73,7 +76,9 @@ fn copy_xattrs(dropped: &[&[u8]], from: &File, to: &File, warnings: &mut Vec<Str
             continue;
         }
         let Some(value) = xattr(from, &name)? else { continue };
-        if let Err(errno) = rustix::fs::fsetxattr(to, name.as_slice(), &value, XattrFlags::empty()) {
+        let set = rustix::fs::fsetxattr(to, name.as_slice(), &value, XattrFlags::empty());
+        unless_failed(set)?;
+        if let Err(errno) = set {
             // The security module labels new files itself; a label that it gave already is no loss.
             if xattr(to, &name)?.as_deref() != Some(&value) {
                 warnings.push(format!("cannot keep {shown}: {}", io::Error::from(errno)));

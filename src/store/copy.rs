@@ -2,7 +2,7 @@
 //! and times. It grows under a temporary name and gets its own when it is complete.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, SeekFro
 use rustix::io::Errno;
 
 use super::attributes;
-use super::pending::{cannot_write, random_name};
+use super::pending::{cannot_write, is_random_name, random_name};
 use super::place::{Directory, Place, is_made_up, times_of};
 use super::root::Root;
 use super::source::{Inode, Source, describe};
@@ -29,6 +29,8 @@ pub struct CopiedTree {
     temporary: Place,
     output: Place,
     root: Root,
+    /// Tells that a run is at work on it.
+    _lock: File,
     warnings: Vec<String>,
     is_put: bool,
 }
@@ -38,6 +40,7 @@ struct Copy<'a> {
     from: Root,
     to: &'a Root,
     device: u64,
+    one_file_system: bool,
     /// The first copy of each file with several names.
     linked: HashMap<Inode, PathBuf>,
     warnings: &'a mut Vec<String>,
@@ -45,11 +48,11 @@ struct Copy<'a> {
 
 impl CopiedTree {
     /// Copies the tree at `path`, to become `output`, which must not be there yet. What the kernel makes up
-    /// (`/proc`) is not copied.
+    /// (`/proc`) is not copied; with `one_file_system`, neither is anything else that is mounted there.
     ///
     /// # Errors
     /// `Usage` where there is something at `output`, or it is in the tree; those of reading and writing.
-    pub fn of(path: &Path, output: &Path) -> Result<Self> {
+    pub fn of(path: &Path, output: &Path, one_file_system: bool) -> Result<Self> {
         let from = Root::open(path)?;
         let shown = output.display();
         if output.symlink_metadata().is_ok() {
@@ -65,10 +68,13 @@ impl CopiedTree {
         let temporary = output.directory().place(random_name());
         super::make_directory(&temporary)?;
         let root = Root::open(&temporary.path())?;
-        let mut copied = Self { temporary, output, root, warnings: vec![], is_put: false };
+        let lock = root.lock()?;
+        let warnings = left_beside(&output);
+        let mut copied = Self { temporary, output, root, _lock: lock, warnings, is_put: false };
         let device = from.directory().device();
         let linked = HashMap::new();
-        Copy { from, to: &copied.root, device, linked, warnings: &mut copied.warnings }.all()?;
+        let warnings = &mut copied.warnings;
+        Copy { from, to: &copied.root, device, one_file_system, linked, warnings }.all()?;
         Ok(copied)
     }
 
@@ -96,8 +102,9 @@ impl CopiedTree {
             RenameFlags::NOREPLACE,
         )
         .map_err(cannot)?;
-        self.output.directory().sync();
         self.is_put = true;
+        // The copy is in its place: to call that a failure would be wrong, and the kernel flushes later.
+        let _ = self.output.directory().sync();
         Ok(std::mem::take(&mut self.warnings))
     }
 }
@@ -105,9 +112,62 @@ impl CopiedTree {
 impl Drop for CopiedTree {
     fn drop(&mut self) {
         if !self.is_put {
-            let _ = std::fs::remove_dir_all(self.temporary.path());
+            // The error that is reported is the one that matters; the next run tells what is left.
+            let _ = remove_all_in(&self.root);
+            let _ = self.temporary.unlink(AtFlags::REMOVEDIR);
         }
     }
+}
+
+/// What to say of copies beside `output` that runs left which were killed.
+fn left_beside(output: &Place) -> Vec<String> {
+    let names = names_in(output.directory()).unwrap_or_default();
+    let is_left = |path: &PathBuf| Root::open(path).is_ok_and(|root| root.lock().is_ok());
+    let left = names.into_iter().filter(|name| name.to_str().is_some_and(is_random_name));
+    left.map(|name| output.directory().place(name).path())
+        .filter(is_left)
+        .map(|path| format!("{} is the copy of a run that was killed: remove it", path.display()))
+        .collect()
+}
+
+/// Removes everything in the tree, of any depth.
+fn remove_all_in(root: &Root) -> Result<()> {
+    let mut open = vec![PathBuf::new()];
+    let mut directories = Vec::new();
+    while let Some(path) = open.pop() {
+        let directory = root.subdirectory(&path)?;
+        // Its own permissions may be those of the source by now.
+        let _ = rustix::fs::chmodat(directory.fd(), ".", Mode::RWXU, AtFlags::empty());
+        for name in names_in(&directory)? {
+            let place = directory.place(&name);
+            let is_directory = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            if place.stat().ok().flatten().is_some_and(is_directory) {
+                open.push(path.join(name));
+            } else {
+                place.unlink(AtFlags::empty()).map_err(|error| cannot_write(&place.path(), None, error))?;
+            }
+        }
+        directories.push(path);
+    }
+    for path in directories.iter().skip(1).rev() {
+        let place = root.place(path)?;
+        place.unlink(AtFlags::REMOVEDIR).map_err(|error| cannot_write(&place.path(), None, error))?;
+    }
+    Ok(())
+}
+
+/// The names in `directory`, but `.` and `..`.
+fn names_in(directory: &Directory) -> Result<Vec<OsString>> {
+    let cannot = |errno| Error::io("cannot read the directory", errno);
+    let mut names = Vec::new();
+    for entry in Dir::new(readable(directory)?).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
 }
 
 impl Copy<'_> {
@@ -136,18 +196,11 @@ impl Copy<'_> {
     fn directory(&mut self, path: &Path, open: &mut Vec<PathBuf>) -> Result<()> {
         let from = self.from.subdirectory(path)?;
         let to = self.to.subdirectory(path)?;
-        if from.device() != self.device && is_made_up(from.fd()) {
+        if from.device() != self.device && (self.one_file_system || is_made_up(from.fd())) {
             return Ok(());
         }
-        let cannot = |errno| Error::io("cannot read the directory", errno);
-        let entries = Dir::new(readable(&from)?).map_err(cannot)?;
-        for entry in entries {
-            let entry = entry.map_err(cannot)?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
-                continue;
-            }
-            let (from, to) = (from.place(name), to.place(name));
+        for name in names_in(&from)? {
+            let (from, to) = (from.place(&name), to.place(&name));
             let Some(stat) = from.stat().map_err(|error| Error::io("cannot read", error))? else { continue };
             let path = path.join(name);
             let shown = to.path();

@@ -1,14 +1,19 @@
-//! The bytes of a file, mapped: only what is looked at is read, and nothing is copied. The only unsafe code.
+//! The bytes of a file for a look at it: only what is looked at is read, and nothing is copied. Unsafe code.
 //!
-//! **Contract.** The file is mapped privately and read-only. While it is mapped, another process can write to it
-//! or make it shorter; no type here depends on what the bytes are (they are `u8`), nothing is written from them,
-//! and whoever writes a file reads it again into memory of its own and compares checksums. What is left: a file
-//! that is made shorter under the map ends the process with SIGBUS. Only looks at large files map, before anything
-//! is written, so that this loses nothing; small files, which are rewritten in place more often, are read.
+//! **Contract.** A large file is mapped privately and read-only, while a look takes. Another process can write to it
+//! meanwhile, or make it shorter; no type here depends on what the bytes are (they are `u8`), nothing is written from
+//! them, and whoever writes a file reads it again into memory of its own and compares checksums. Where the file was
+//! made shorter under the map, the kernel sends SIGBUS: the handler puts zeros in the place of what is gone, and the
+//! look fails with `Unsafe`, as with any file that changed while it was read. A SIGBUS of another origin goes to the
+//! handler that was there before.
 #![allow(unsafe_code)]
 
-use std::ops::Deref;
+use std::ffi::c_int;
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use libc::{c_void, siginfo_t};
 use memmap2::Mmap;
 
 use super::source::Source;
@@ -18,37 +23,139 @@ use crate::limits;
 /// Files up to this size are read.
 const READ_BYTES: u64 = 1 << 20;
 
-/// The bytes of a whole file.
-#[derive(Debug)]
-pub enum Bytes {
-    /// Read.
-    Read(Vec<u8>),
-    /// Mapped.
-    Mapped(Mmap),
+/// Files that may be mapped at the same time; more are read.
+const MAPS: usize = 64;
+
+/// Addresses of a map, for the handler.
+struct Range {
+    /// 0 where the slot is free, 1 where it is just taken.
+    start: AtomicUsize,
+    end: AtomicUsize,
+    /// Zeros were put in the place of something.
+    is_cut: AtomicBool,
 }
 
-impl Deref for Bytes {
-    type Target = [u8];
+static RANGES: [Range; MAPS] = [const {
+    Range { start: AtomicUsize::new(0), end: AtomicUsize::new(0), is_cut: AtomicBool::new(false) }
+}; MAPS];
 
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Read(bytes) => bytes,
-            Self::Mapped(map) => map,
+/// What SIGBUS did before; nothing where the handler could not be installed.
+static BEFORE: OnceLock<Option<libc::sigaction>> = OnceLock::new();
+
+/// A map that the handler knows of.
+struct Watched {
+    // Unmapped after the range was given free: nobody reads it then.
+    range: &'static Range,
+    map: Mmap,
+}
+
+impl Watched {
+    /// Maps the file; nothing where it cannot be watched.
+    fn of(source: &Source) -> Result<Option<Self>> {
+        if BEFORE.get_or_init(install).is_none() {
+            return Ok(None);
+        }
+        let take =
+            |range: &&Range| range.start.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        let Some(range) = RANGES.iter().find(take) else { return Ok(None) };
+        // SAFETY: the module's contract.
+        let map = match unsafe { Mmap::map(source.file()) } {
+            Ok(map) => map,
+            Err(error) => {
+                range.start.store(0, Ordering::Release);
+                return Err(Error::io("cannot map", error));
+            }
+        };
+        range.is_cut.store(false, Ordering::Relaxed);
+        range.end.store(map.as_ptr().addr() + map.len(), Ordering::Relaxed);
+        range.start.store(map.as_ptr().addr(), Ordering::Release);
+        Ok(Some(Self { range, map }))
+    }
+
+    fn is_cut(&self) -> bool {
+        self.range.is_cut.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.range.start.store(0, Ordering::Release);
+    }
+}
+
+fn install() -> Option<libc::sigaction> {
+    // SAFETY: zeros are a valid `sigaction`, and both pointers are to live ones. The handler calls nothing that is
+    // not safe in a signal handler: atomics, mmap and sigaction.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let mut before: libc::sigaction = std::mem::zeroed();
+        let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = put_zeros;
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        (libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before) == 0).then_some(before)
+    }
+}
+
+/// Puts zeros in the place of the rest of the map that a read in it failed in.
+extern "C" fn put_zeros(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
+    // SAFETY: the kernel gives a valid `siginfo_t`. What is mapped anew belongs to a live map, which is read-only
+    // memory of this module; it is unmapped as a whole.
+    unsafe {
+        let at = (*info).si_addr().addr();
+        let is_hit = |range: &&Range| {
+            let start = range.start.load(Ordering::Acquire);
+            start > 1 && (start..range.end.load(Ordering::Relaxed)).contains(&at)
+        };
+        if let Some(range) = RANGES.iter().find(is_hit) {
+            let page = at & !(rustix::param::page_size() - 1);
+            let len = range.end.load(Ordering::Relaxed) - page;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+            let put = libc::mmap(page as *mut c_void, len, libc::PROT_READ, flags, -1, 0);
+            if put != libc::MAP_FAILED {
+                range.is_cut.store(true, Ordering::Relaxed);
+                return;
+            }
+        }
+        // The read is done again, and fails again: whoever was responsible before gets that.
+        if let Some(Some(before)) = BEFORE.get() {
+            libc::sigaction(signal, before, std::ptr::null_mut());
+        } else {
+            libc::signal(signal, libc::SIG_DFL);
         }
     }
 }
 
 impl Source {
-    /// The whole file, for looking only: large files are mapped.
+    /// What `look` tells of the bytes of the whole file. Large files are mapped.
     ///
     /// # Errors
-    /// Those of [`Source::read`]; `Io` where the file cannot be mapped.
-    pub fn view(&self) -> Result<Bytes> {
-        if self.size() <= READ_BYTES || self.size() > limits::FILE_BYTES {
-            return self.read().map(Bytes::Read);
+    /// Those of [`Source::read`] and of `look`; `Io` where the file cannot be mapped, `Unsafe` where it was made
+    /// shorter meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        let is_large = (READ_BYTES + 1..=limits::FILE_BYTES).contains(&self.size());
+        let watched = if is_large { Watched::of(self)? } else { None };
+        let Some(watched) = watched else { return look(&self.read()?) };
+        let told = look(&watched.map);
+        if watched.is_cut() || watched.map.len() as u64 != self.size() {
+            return Err(self.changed());
         }
-        // SAFETY: the module's contract.
-        let map = unsafe { Mmap::map(self.file()) };
-        map.map(Bytes::Mapped).map_err(|error| Error::io("cannot map", error))
+        told
     }
+}
+
+/// Large blocks of memory go back to the system as soon as they are free. For commands, not for libraries: the
+/// allocator is everybody's.
+///
+/// # Errors
+/// `Unsupported` where the allocator knows no such thing.
+pub fn give_back_large_blocks() -> io::Result<()> {
+    #[cfg(target_env = "gnu")]
+    {
+        const LARGE: c_int = 128 << 10;
+        // SAFETY: it takes numbers, and locks the allocator itself.
+        if unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) } == 1 {
+            return Ok(());
+        }
+    }
+    Err(io::ErrorKind::Unsupported.into())
 }

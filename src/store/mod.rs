@@ -48,6 +48,17 @@ pub fn write_record(path: &Path, json: &[u8], source: &Source) -> Result<()> {
     pending::write_new(&place, None, json, (source.stat().st_mode & 0o444) | 0o600)
 }
 
+/// Writes all that `bytes` gives to the file at `path`, over what is there.
+///
+/// # Errors
+/// Those of reading and writing; then the file is as it was.
+pub fn write_file(path: &Path, bytes: &mut dyn io::Read) -> Result<()> {
+    let mut file = NewFile::create(path)?;
+    io::copy(bytes, &mut file)
+        .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))?;
+    file.commit()
+}
+
 /// The record at `path`; nothing where there is none.
 ///
 /// # Errors
@@ -86,9 +97,9 @@ pub fn remove_record(path: &Path) -> Result<()> {
 /// # Errors
 /// `Io` where it cannot be removed.
 pub fn remove(place: &Place) -> Result<()> {
-    place.unlink(AtFlags::empty()).map_err(|error| pending::cannot_write(&place.path(), None, error))?;
-    place.directory().sync();
-    Ok(())
+    let cannot = |error| pending::cannot_write(&place.path(), None, error);
+    place.unlink(AtFlags::empty()).map_err(cannot)?;
+    place.directory().sync().map_err(cannot)
 }
 
 /// Makes the directory `place`, with the permissions of system directories.
@@ -98,14 +109,54 @@ pub fn remove(place: &Place) -> Result<()> {
 pub fn make_directory(place: &Place) -> Result<()> {
     const MODE: u32 = 0o755;
     let made = rustix::fs::mkdirat(place.directory().fd(), place.name(), Mode::from_raw_mode(MODE));
-    made.map_err(|errno| pending::cannot_write(&place.path(), None, errno.into()))?;
-    place.directory().sync();
-    Ok(())
+    let cannot = |error| pending::cannot_write(&place.path(), None, error);
+    made.map_err(|errno| cannot(errno.into()))?;
+    place.directory().sync().map_err(|error| {
+        let _ = remove_empty_directory(place);
+        cannot(error)
+    })
 }
 
-/// Removes the directory `place` where it is empty.
-pub fn remove_empty_directory(place: &Place) {
-    let _ = place.unlink(AtFlags::REMOVEDIR);
+/// Makes the directory at `path` and those above it; others may do the same meanwhile.
+///
+/// # Errors
+/// `Io` where one cannot be made.
+pub fn make_directories(path: &Path) -> Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    make_directories(parent)?;
+    let place = Place::of(path)?;
+    make_directory(&place).or_else(|error| if path.is_dir() { Ok(()) } else { Err(error) })
+}
+
+/// Removes the directory `place`, unless something is in it, or there is none.
+///
+/// # Errors
+/// Those of `unlinkat`.
+pub fn remove_empty_directory(place: &Place) -> io::Result<()> {
+    match place.unlink(AtFlags::REMOVEDIR) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(())
+        }
+        removed => removed,
+    }
+}
+
+/// Renames the file `from` to `to`, in the stead of what is there.
+///
+/// # Errors
+/// `Io` where it cannot be renamed.
+pub fn rename(from: &Place, to: &Place) -> Result<()> {
+    let cannot = |error| pending::cannot_write(&to.path(), None, error);
+    from.rename(to).map_err(cannot)?;
+    to.directory().sync().map_err(cannot)
 }
 
 /// Where the record of the file at `path` is, unless the user says otherwise: beside the file itself,

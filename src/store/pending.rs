@@ -56,6 +56,7 @@ pub struct Names {
 struct Temporary {
     place: Place,
     file: File,
+    /// It has another name by now, or is to stay.
     is_gone: bool,
 }
 
@@ -94,6 +95,13 @@ impl Drop for Temporary {
 pub fn random_name() -> OsString {
     let random = RandomState::new().hash_one(std::process::id());
     format!("{TEMPORARY}{random:016x}").into()
+}
+
+/// Whether `name` is one that [`random_name`] makes.
+#[must_use]
+pub fn is_random_name(name: &str) -> bool {
+    name.strip_prefix(TEMPORARY)
+        .is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// A complete, flushed file that is not in its place yet. Dropped, it vanishes.
@@ -184,13 +192,29 @@ pub(crate) fn write_new(place: &Place, temporary: Option<&OsStr>, bytes: &[u8], 
     if let Some(temporary) = temporary {
         remove_leftover(place, temporary)?;
     }
-    let temporary = Temporary::beside(place, temporary).map_err(cannot)?;
-    temporary.file.write_all_at(bytes, 0).map_err(cannot)?;
-    rustix::fs::fchmod(&temporary.file, Mode::from_raw_mode(mode)).map_err(|errno| cannot(errno.into()))?;
-    rustix::fs::fsync(&temporary.file).map_err(|errno| cannot(errno.into()))?;
-    temporary.persist(place).map_err(cannot)?;
-    place.directory().sync();
+    write_aside(place, temporary, bytes, mode).and_then(|written| written.persist(place)).map_err(cannot)?;
+    place.directory().sync().map_err(cannot)
+}
+
+/// Writes `bytes` as a new file at `place`, where nothing is. Whoever is killed meanwhile leaves a part of it.
+///
+/// # Errors
+/// Those of writing.
+pub(crate) fn write_at(place: &Place, bytes: &[u8], mode: u32) -> Result<()> {
+    let cannot = |error| cannot_write(&place.path(), None, error);
+    let mut written = write_aside(place, Some(place.name()), bytes, mode).map_err(cannot)?;
+    place.directory().sync().map_err(cannot)?;
+    written.is_gone = true;
     Ok(())
+}
+
+/// A complete, flushed file beside `place`, under `name`, or else one that is free.
+fn write_aside(place: &Place, name: Option<&OsStr>, bytes: &[u8], mode: u32) -> io::Result<Temporary> {
+    let temporary = Temporary::beside(place, name)?;
+    temporary.file.write_all_at(bytes, 0)?;
+    rustix::fs::fchmod(&temporary.file, Mode::from_raw_mode(mode))?;
+    rustix::fs::fsync(&temporary.file)?;
+    Ok(temporary)
 }
 
 /// A file that grows under a temporary name. Dropped, it vanishes.
@@ -223,7 +247,7 @@ impl NewFile {
         rustix::fs::fchmod(file, Mode::from_raw_mode(MODE)).map_err(|errno| cannot(errno.into()))?;
         rustix::fs::fsync(file).map_err(|errno| cannot(errno.into()))?;
         self.temporary.persist(&self.place).map_err(cannot)?;
-        self.place.directory().sync();
+        self.place.directory().sync().map_err(cannot)?;
         Ok(())
     }
 }
@@ -268,7 +292,7 @@ pub(super) fn cannot_write(path: &Path, source: Option<&Source>, error: io::Erro
         }
         Some(Errno::ACCESS | Errno::PERM) => "no permission there; write elsewhere with -o",
         Some(Errno::NOENT) => "the directory must exist",
-        _ => "nothing was changed",
+        _ => "every file is as it was, or complete",
     };
     Error::io(format!("cannot write {}", path.display()), error).remedy(remedy)
 }
@@ -280,12 +304,24 @@ impl Pending {
         self.destination.path()
     }
 
-    /// Puts the file in its place, if `source` is still what was read. Names of a group follow each other;
-    /// each is the old or the new file.
+    /// Puts the file in its place, if `source` is still what was read, and flushes the directory.
     ///
     /// # Errors
     /// `Unsafe` where `source` changed, `Io` where renaming fails; the old file is there as it was.
     pub fn commit(self, source: &Source, mtime: Mtime) -> Result<()> {
+        let directory = self.destination.directory().clone();
+        self.put(source, mtime)?;
+        // The file is in its place: to call that a failure would be wrong, and the kernel flushes later.
+        let _ = directory.sync();
+        Ok(())
+    }
+
+    /// Puts the file in its place, if `source` is still what was read. Names of a group follow each other;
+    /// each is the old or the new file. The directories are left to be flushed.
+    ///
+    /// # Errors
+    /// `Unsafe` where `source` changed, `Io` where renaming fails; names that were not reached are as they were.
+    pub fn put(self, source: &Source, mtime: Mtime) -> Result<()> {
         source.check_unchanged()?;
         let path = self.destination();
         let cannot = |error| cannot_write(&path, Some(source), error);
@@ -305,21 +341,14 @@ impl Pending {
                 return Err(source.changed());
             }
         }
-        self.put(source)
-    }
-
-    fn put(self, source: &Source) -> Result<()> {
         let Self { temporary, destination, others, .. } = self;
         for (other, _) in &others {
             put_link(&temporary.place, other)
                 .map_err(|error| cannot_write(&other.path(), Some(source), error))?;
-            other.directory().sync();
         }
         temporary
             .persist(&destination)
-            .map_err(|error| cannot_write(&destination.path(), Some(source), error))?;
-        destination.directory().sync();
-        Ok(())
+            .map_err(|error| cannot_write(&destination.path(), Some(source), error))
     }
 }
 
@@ -339,6 +368,12 @@ fn link_name(temporary: &OsStr) -> OsString {
     name
 }
 
+/// The names that a run which is killed may leave.
+#[must_use]
+pub fn leftover_names(temporary: &OsStr) -> Vec<OsString> {
+    vec![temporary.to_owned(), link_name(temporary)]
+}
+
 /// Removes what a killed run left in the directory of `place` under its `temporary` name; whether there was
 /// something.
 ///
@@ -346,7 +381,7 @@ fn link_name(temporary: &OsStr) -> OsString {
 /// `Io` where it cannot be removed.
 pub fn remove_leftover(place: &Place, temporary: &OsStr) -> Result<bool> {
     let mut found = false;
-    for name in [temporary.to_owned(), link_name(temporary)] {
+    for name in leftover_names(temporary) {
         match place.beside(name).unlink(AtFlags::empty()) {
             Ok(()) => found = true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -70,11 +70,13 @@ impl Directory {
 
     /// A change of names is durable once the directory is flushed. Some file systems cannot: then the
     /// kernel's own write-back does it later, and either name is whole.
-    pub(super) fn sync(&self) {
+    ///
+    /// # Errors
+    /// Those of a file system that fails.
+    pub fn sync(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        if let Ok(fd) = rustix::fs::openat(&*self.fd, ".", flags, Mode::empty()) {
-            let _ = rustix::fs::fsync(fd);
-        }
+        let synced = rustix::fs::openat(&*self.fd, ".", flags, Mode::empty()).and_then(rustix::fs::fsync);
+        unless_failed(synced)
     }
 
     /// When its entries and it were last changed.
@@ -85,9 +87,22 @@ impl Directory {
         Ok(times_of(&rustix::fs::fstat(&*self.fd)?))
     }
 
-    /// Sets them back: renaming a copy over a file is no change of the directory that anyone means.
-    pub fn set_times(&self, times: &Timestamps) {
-        let _ = rustix::fs::utimensat(&*self.fd, ".", times, AtFlags::empty());
+    /// Sets them back: renaming a copy over a file is no change of the directory that anyone means. Who does
+    /// not own the directory may not.
+    ///
+    /// # Errors
+    /// Those of a file system that fails.
+    pub fn set_times(&self, times: &Timestamps) -> io::Result<()> {
+        unless_failed(rustix::fs::utimensat(&*self.fd, ".", times, AtFlags::empty()))
+    }
+}
+
+/// The result of a call that not every file system knows, and not everybody may make: it can be done without,
+/// unless the file system itself failed.
+pub(super) fn unless_failed(result: rustix::io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(errno @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) => Err(errno.into()),
+        _ => Ok(()),
     }
 }
 

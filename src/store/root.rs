@@ -67,6 +67,16 @@ impl Root {
         }
     }
 
+    /// Waits until no other run holds the directory, and holds it until what is returned is dropped; nothing where the
+    /// file system has no locks.
+    #[must_use]
+    pub fn wait_for_lock(&self) -> Option<File> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(self.directory.fd(), ".", flags, Mode::empty()).ok()?;
+        rustix::fs::flock(&fd, FlockOperation::LockExclusive).ok()?;
+        Some(File::from(fd))
+    }
+
     /// Opens the directory at `relative`, which is reached through no symbolic link.
     ///
     /// # Errors

@@ -80,6 +80,14 @@ impl Source {
         self.stat.st_size.cast_unsigned()
     }
 
+    /// Whether it is of whoever runs this, or of root, and nobody else may write to it.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        const OTHERS_WRITE: u32 = 0o022;
+        let owner = rustix::process::geteuid().as_raw();
+        [owner, 0].contains(&self.stat.st_uid) && self.stat.st_mode & OTHERS_WRITE == 0
+    }
+
     /// Device and number of the file, which all its names share.
     #[must_use]
     pub fn inode(&self) -> Inode {

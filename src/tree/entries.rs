@@ -3,13 +3,16 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use rustix::fs::FileType;
+
 use super::Options;
-use super::record::Entry;
+use super::record::{Entry, TreePath};
 use crate::apply;
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examine::examine;
 use crate::outcome::{Action, Direction, File};
+use crate::plan::Via;
 use crate::store::{self, Mtime, Names, Root, Source};
 use crate::verify::{self, Finding, finding};
 
@@ -33,6 +36,8 @@ pub struct Recorded {
     pub entry: Entry,
     /// What it is now.
     pub state: State,
+    /// Its names that stand for neither the original nor the patched file.
+    pub replaced: Vec<TreePath>,
     /// What is found in it.
     pub file: File,
     /// Whether it is as the record says.
@@ -52,9 +57,13 @@ fn open(root: &Root, entry: &Entry) -> Result<(Vec<Named>, Vec<u8>)> {
     let mut first = Vec::new();
     for path in &entry.paths {
         let Some(place) = root.existing_place(path.as_path())? else { continue };
-        let is_there = place.stat().map_err(|error| Error::io("cannot open", error))?.is_some();
-        if !is_there {
-            continue;
+        let Some(stat) = place.stat().map_err(|error| Error::io("cannot open", error))? else { continue };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                "is no regular file any more, but recorded as patched",
+            )
+            .remedy("it was replaced since, and is left as it is"));
         }
         let source = Source::at(place)?;
         let same = named.iter().find(|other| other.source.inode() == source.inode());
@@ -78,9 +87,14 @@ fn open(root: &Root, entry: &Entry) -> Result<(Vec<Named>, Vec<u8>)> {
     Ok((named, first))
 }
 
+/// Whether `name` stands for neither the original nor the patched file of `entry`.
+fn is_replaced(entry: &Entry, name: &Named) -> bool {
+    name.sha256 != entry.record.original && name.sha256 != entry.record.patched
+}
+
 fn state(entry: &Entry, named: &[Named]) -> State {
     let (original, patched) = (entry.record.original, entry.record.patched);
-    if named.iter().any(|name| name.sha256 != original && name.sha256 != patched) {
+    if named.iter().any(|name| is_replaced(entry, name)) {
         return State::Changed;
     }
     let first = &named[0];
@@ -102,13 +116,16 @@ pub fn recorded(root: &Root, entry: Entry) -> (Entry, Result<Recorded>) {
     let looked = (|| {
         let (named, bytes) = open(root, &entry)?;
         let state = state(&entry, &named);
-        let (kind, plan) = examine(&bytes)?;
+        let (kind, plan) = examine(&bytes, Via::default())?;
         let mut findings = verify::verify_hashed(&bytes, named[0].sha256, &entry.record);
         findings.extend(differences(&entry, &named, state)?);
+        let is_replaced = |name: &&Named| is_replaced(&entry, name);
+        let replaced = named.iter().filter(is_replaced).map(|name| name.path.clone().into()).collect();
         let mut paths = named.iter().map(|name| root.shown(&name.path));
         let file = File {
             path: paths.next().unwrap_or_default(),
             links: paths.collect(),
+            layer: None,
             sha256: Some(named[0].sha256),
             size: bytes.len() as u64,
             kind,
@@ -116,10 +133,12 @@ pub fn recorded(root: &Root, entry: Entry) -> (Entry, Result<Recorded>) {
             action: Action::Scanned,
             warnings: vec![],
         };
-        Ok((state, file, findings))
+        Ok((state, replaced, file, findings))
     })();
     match looked {
-        Ok((state, file, findings)) => (entry.clone(), Ok(Recorded { entry, state, file, findings })),
+        Ok((state, replaced, file, findings)) => {
+            (entry.clone(), Ok(Recorded { entry, state, replaced, file, findings }))
+        }
         Err(error) => (entry, Err(error)),
     }
 }
@@ -195,7 +214,7 @@ pub fn settle(
         Direction::Patch => Mtime::Now,
         Direction::Revert => Mtime::Set(entry.mtime.0, entry.mtime.1),
     };
-    pending.commit(&source, mtime)?;
+    pending.put(&source, mtime)?;
     Ok(warnings)
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::examine::examine_searched;
 use crate::glance::{self, Glance};
 use crate::outcome::{Action, File};
+use crate::plan::Via;
 use crate::search::Hit;
 use crate::session::{Depth, proven};
 use crate::site::Verdict;
@@ -45,12 +47,21 @@ pub struct Seen {
     pub entry: Option<Entry>,
 }
 
+/// What is not looked at.
+#[derive(Debug, Default)]
+pub struct Skipped {
+    /// Paths that are known already, sorted.
+    pub paths: Vec<PathBuf>,
+    /// Names that a run which was killed left.
+    pub names: Vec<OsString>,
+}
+
 /// Looks at files, and remembers those that there is something to say of.
 pub struct Looker<'a> {
     root: &'a Root,
     purpose: Purpose,
-    /// Paths that are known already.
-    skipped: &'a [PathBuf],
+    via: Via,
+    skipped: &'a Skipped,
     progress: &'a Progress,
     bytes: AtomicU64,
     room: Room,
@@ -63,12 +74,19 @@ thread_local! {
 }
 
 impl<'a> Looker<'a> {
-    /// One that passes over the paths `skipped`, which are sorted.
-    pub fn new(root: &'a Root, purpose: Purpose, skipped: &'a [PathBuf], progress: &'a Progress) -> Self {
+    /// One that passes over `skipped`.
+    pub fn new(
+        root: &'a Root,
+        purpose: Purpose,
+        via: Via,
+        skipped: &'a Skipped,
+        progress: &'a Progress,
+    ) -> Self {
         let (bytes, room) = (AtomicU64::new(0), Room::default());
         Self {
             root,
             purpose,
+            via,
             skipped,
             progress,
             bytes,
@@ -106,7 +124,11 @@ impl<'a> Looker<'a> {
         }
         let source = Source::new(entry.place(), file)?;
         let inode = (source.links() > 1).then(|| source.inode());
-        if !self.skipped.is_empty() && self.skipped.binary_search(&entry.path()).is_ok() {
+        let Skipped { paths, names } = self.skipped;
+        if !paths.is_empty() && paths.binary_search(&entry.path()).is_ok() {
+            return Ok(None);
+        }
+        if names.iter().any(|name| name == source.place().name()) {
             return Ok(None);
         }
         if let Some(inode) = inode {
@@ -131,7 +153,7 @@ impl<'a> Looker<'a> {
         // Of a program that was searched, tables and some functions are looked at.
         let _room = self.room.of(if hits.is_some() { source.size() / 4 } else { source.size() });
         let path = entry.path();
-        let seen = self.examine(&source, hits, &path)?;
+        let seen = source.look(|bytes| self.examine(&source, bytes, hits, &path))?;
         let seen = seen.map(|(file, entry)| Seen {
             names: vec![path],
             inode,
@@ -146,11 +168,11 @@ impl<'a> Looker<'a> {
     fn examine(
         &self,
         source: &Source,
+        bytes: &[u8],
         hits: Option<Vec<Hit>>,
         path: &Path,
     ) -> Result<Option<(File, Option<Entry>)>> {
-        let bytes = source.view()?;
-        let (kind, plan) = examine_searched(&bytes, hits)?;
+        let (kind, plan) = examine_searched(bytes, self.via, hits)?;
         let wants_all = self.purpose == Purpose::Report(Depth::Everything);
         let has_sites = plan.as_ref().is_some_and(|plan| !plan.sites.is_empty());
         if !(wants_all || has_sites || is_doubtful(&kind)) {
@@ -161,10 +183,10 @@ impl<'a> Looker<'a> {
             self.progress.with_sites.fetch_add(1, Ordering::Relaxed);
         }
         let is_summed = self.purpose != Purpose::Report(Depth::Sites);
-        let sha256 = is_summed.then(|| Sha256::of(&bytes));
+        let sha256 = is_summed.then(|| Sha256::of(bytes));
         let entry = match (&plan, sha256) {
             (Some(plan), Some(original)) if self.purpose == Purpose::Patch && plan.has_edits() => {
-                let (record, _) = proven(&bytes, original, &kind, plan)?;
+                let (record, _) = proven(bytes, original, &kind, plan)?;
                 Some(Entry::of(source, vec![path.to_owned()], record)?)
             }
             _ => None,
@@ -172,6 +194,7 @@ impl<'a> Looker<'a> {
         let file = File {
             path: self.root.shown(path),
             links: vec![],
+            layer: None,
             sha256,
             size: bytes.len() as u64,
             kind,
@@ -189,7 +212,9 @@ impl<'a> Looker<'a> {
         let seen = self.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
         let named = |mut seen: Seen| {
             if let Some(mut all) = seen.inode.and_then(|inode| names.remove(&inode)) {
+                // A directory that changes while it is read can give a name twice.
                 all.sort();
+                all.dedup();
                 if let Ok(file) = &mut seen.result {
                     file.path = self.root.shown(&all[0]);
                     file.links = all[1..].iter().map(|path| self.root.shown(path)).collect();
@@ -203,6 +228,7 @@ impl<'a> Looker<'a> {
         };
         let mut seen: Vec<Seen> = seen.into_iter().map(named).collect();
         seen.sort_by(|a, b| a.names.cmp(&b.names));
+        seen.dedup_by(|a, b| a.names == b.names);
         (seen, self.bytes.into_inner())
     }
 }

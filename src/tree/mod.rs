@@ -13,21 +13,24 @@ mod record_file;
 mod run;
 pub mod walk;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use entries::{Recorded, State};
-use look::{Looker, Purpose};
-use record::{Entry, TreeRecord};
+use look::{Looker, Purpose, Skipped};
+use record::{Entry, Run, TreeRecord};
 use record_file::RecordFile;
-use run::{Job, clean_up};
+use run::Job;
 
 use crate::apply;
 use crate::error::{Error, ErrorKind, Result};
 use crate::outcome::{Action, Direction, File, Kind, Seen, Tree, TreeFile, Unchanged, Written};
+use crate::plan::Via;
 use crate::session::{Depth, Destination, Keep};
 use crate::store::copy::CopiedTree;
+use crate::store::pending::leftover_names;
 use crate::store::{OtherNames, Root};
 use crate::verify::{self, finding};
 
@@ -40,6 +43,8 @@ pub struct Options {
     pub record: Option<PathBuf>,
     /// What becomes of names outside of the tree, and of modification times.
     pub keep: Keep,
+    /// What calls become.
+    pub via: Via,
 }
 
 /// How far a run has come; read by others while it works.
@@ -63,7 +68,8 @@ pub fn scan(path: &Path, options: &Options, depth: Depth, progress: &Progress) -
     // A record that cannot be read does not keep anybody from looking at the files.
     let record = RecordFile::find(&root, options.record.as_deref()).and_then(|file| file.read());
     let unfinished = record.ok().flatten().and_then(|record| record.unfinished);
-    let (mut tree, looked) = look(&root, options, Purpose::Report(depth), &[], progress)?;
+    let skipped = skipped(unfinished.as_ref(), []);
+    let (mut tree, looked) = look(&root, options, Purpose::Report(depth), &skipped, &[], progress)?;
     tree.unfinished = unfinished.map(|run| run.direction);
     tree.files.extend(looked.into_iter().map(|(file, _)| file));
     Ok(finished(tree, begun))
@@ -76,6 +82,15 @@ fn finished(mut tree: Tree, begun: Instant) -> Tree {
     tree
 }
 
+/// What the walk passes over: what the run `before` left where it was killed, and the files of `entries`.
+fn skipped<'e>(before: Option<&Run>, entries: impl IntoIterator<Item = &'e Entry>) -> Skipped {
+    let paths = entries.into_iter().flat_map(|entry| &entry.paths);
+    let mut paths: Vec<PathBuf> = paths.map(|path| path.as_path().to_owned()).collect();
+    paths.sort();
+    let names = before.map(|run| leftover_names(OsStr::new(&run.temporary))).unwrap_or_default();
+    Skipped { paths, names }
+}
+
 /// A file that there is something to say of, and what patching it will do.
 type Looked = (TreeFile, Option<Entry>);
 
@@ -85,13 +100,11 @@ fn look(
     root: &Root,
     options: &Options,
     purpose: Purpose,
+    skipped: &Skipped,
     recorded: &[Recorded],
     progress: &Progress,
 ) -> Result<(Tree, Vec<Looked>)> {
-    let paths = recorded.iter().flat_map(|recorded| &recorded.entry.paths);
-    let mut known: Vec<PathBuf> = paths.map(|path| path.as_path().to_owned()).collect();
-    known.sort();
-    let looker = Looker::new(root, purpose, &known, progress);
+    let looker = Looker::new(root, purpose, options.via, skipped, progress);
     let walked = walk::walk(root, &options.walk, &|entry| looker.look(entry))?;
     let (seen, bytes) = looker.finish();
     let failed = |(path, error): (PathBuf, Error)| TreeFile { path: root.shown(&path), result: Err(error) };
@@ -125,11 +138,34 @@ fn other_names(links: u64, known: usize) -> Error {
     Error::new(ErrorKind::Unsafe, message).remedy("let the others be with --break-links")
 }
 
-/// The tree to work on: the one at `path`, or a copy of it that is not in its place yet.
-fn opened(path: &Path, destination: &Destination) -> Result<(Root, Option<CopiedTree>)> {
-    let Destination::To(output) = destination else { return Ok((Root::open(path)?, None)) };
-    let copy = CopiedTree::of(path, output)?;
-    Ok((Root::named(copy.directory(), output.clone()), Some(copy)))
+/// The tree to work on.
+struct Opened {
+    root: Root,
+    /// Where it is a copy, that is not in its place yet.
+    copy: Option<CopiedTree>,
+    /// Where it is none, and written to.
+    _lock: Option<std::fs::File>,
+}
+
+/// The tree at `path`, or a copy of it. The record is whole or not there, wherever a run was killed.
+fn opened(path: &Path, destination: &Destination, options: &Options) -> Result<Opened> {
+    let opened = match destination {
+        Destination::To(output) => {
+            let copy = CopiedTree::of(path, output, options.walk.one_file_system)?;
+            let root = Root::named(copy.directory(), output.clone());
+            Opened { root, copy: Some(copy), _lock: None }
+        }
+        Destination::InPlace => {
+            let root = Root::open(path)?;
+            let lock = root.lock()?;
+            Opened { root, copy: None, _lock: Some(lock) }
+        }
+        Destination::DryRun => return Ok(Opened { root: Root::open(path)?, copy: None, _lock: None }),
+    };
+    if options.record.is_none() {
+        record_file::recover(&opened.root)?;
+    }
+    Ok(opened)
 }
 
 /// Puts the copy in its place.
@@ -137,6 +173,14 @@ fn complete(tree: &mut Tree, copy: Option<CopiedTree>) -> Result<()> {
     let Some(copy) = copy else { return Ok(()) };
     tree.warnings.extend(copy.put()?);
     Ok(())
+}
+
+/// Removes what the run `before` left, unless nothing is to be written.
+fn clean_up(root: &Root, before: Option<&Run>, dry_run: bool) -> Result<()> {
+    match before {
+        Some(before) if !dry_run => run::clean_up(root, before),
+        _ => Ok(()),
+    }
 }
 
 /// What the record of a tree knows of, as it is now.
@@ -200,17 +244,14 @@ impl Work {
 pub fn patch(path: &Path, destination: &Destination, options: &Options, progress: &Progress) -> Result<Tree> {
     let begun = Instant::now();
     let dry_run = *destination == Destination::DryRun;
-    let (root, copy) = opened(path, destination)?;
-    let _lock = if dry_run { None } else { Some(root.lock()?) };
+    let Opened { root, copy, _lock } = opened(path, destination, options)?;
     let mut record_file = RecordFile::find(&root, options.record.as_deref())?;
     let mut record = record_file.read()?.unwrap_or_default();
     let mut failed = Vec::new();
     let before = record.unfinished.take();
-    if let Some(before) = before.as_ref().filter(|_| !dry_run) {
-        clean_up(&root, before, &record.files)?;
-    }
+    clean_up(&root, before.as_ref(), dry_run)?;
     let had_record = !record.files.is_empty();
-    let mut known = Known::of(&root, std::mem::take(&mut record.files));
+    let known = Known::of(&root, std::mem::take(&mut record.files));
     let mut warnings = Vec::new();
     for (entry, error) in known.failed {
         let path = root.shown(entry.path());
@@ -221,21 +262,32 @@ pub fn patch(path: &Path, destination: &Destination, options: &Options, progress
             failed.push(TreeFile { path, result: Err(error) });
         }
     }
-    // The walk looks at these as at any other file.
-    known.recorded.retain(|recorded| {
-        if recorded.state == State::Changed {
-            let path = recorded.file.path.display();
-            warnings.push(format!("{path}: was replaced since it was patched; its record is dropped"));
+    let (changed, mut same): (Vec<_>, Vec<_>) =
+        known.recorded.into_iter().partition(|recorded| recorded.state == State::Changed);
+    for Recorded { mut entry, replaced, .. } in changed {
+        for path in &replaced {
+            let path = root.shown(path.as_path());
+            let message = "was replaced since it was patched; its record is dropped";
+            warnings.push(format!("{}: {message}", path.display()));
         }
-        matches!(recorded.state, State::Patched | State::Torn)
-    });
-    let (mut tree, looked) = look(&root, options, Purpose::Patch, &known.recorded, progress)?;
+        // Other names of it may have been left as they were.
+        entry.paths.retain(|path| !replaced.contains(path));
+        if !entry.paths.is_empty() {
+            same.extend(Known::of(&root, vec![entry]).recorded);
+        }
+    }
+    // The walk looks at the others as at any other file.
+    same.retain(|recorded| matches!(recorded.state, State::Patched | State::Torn));
+    // Entries that are kept though they cannot be looked at now are among those of `record`.
+    let kept = same.iter().map(|recorded| &recorded.entry).chain(&record.files);
+    let skipped = skipped(before.as_ref(), kept);
+    let (mut tree, looked) = look(&root, options, Purpose::Patch, &skipped, &same, progress)?;
     tree.unfinished = before.as_ref().map(|run| run.direction);
     tree.warnings = warnings;
     tree.files.extend(failed);
 
     let (patched, torn): (Vec<_>, Vec<_>) =
-        known.recorded.into_iter().partition(|recorded| recorded.state == State::Patched);
+        same.into_iter().partition(|recorded| recorded.state == State::Patched);
     let mut work: Vec<Work> = torn.into_iter().map(Work::of).collect();
     for recorded in patched {
         let action = Action::Unchanged(Unchanged::AlreadyPatched { copy: None });
@@ -297,14 +349,11 @@ fn required_record(record_file: &RecordFile) -> Result<TreeRecord> {
 pub fn revert(path: &Path, destination: &Destination, options: &Options) -> Result<Tree> {
     let begun = Instant::now();
     let dry_run = *destination == Destination::DryRun;
-    let (root, copy) = opened(path, destination)?;
-    let _lock = if dry_run { None } else { Some(root.lock()?) };
+    let Opened { root, copy, _lock } = opened(path, destination, options)?;
     let mut record_file = RecordFile::find(&root, options.record.as_deref())?;
     let mut record = required_record(&record_file)?;
     let before = record.unfinished.take();
-    if let Some(before) = before.as_ref().filter(|_| !dry_run) {
-        clean_up(&root, before, &record.files)?;
-    }
+    clean_up(&root, before.as_ref(), dry_run)?;
     let known = Known::of(&root, std::mem::take(&mut record.files));
     let mut tree = Tree { unfinished: before.as_ref().map(|run| run.direction), ..Tree::default() };
     tree.seen.candidates = known.recorded.len();
@@ -350,7 +399,10 @@ pub fn verify(path: &Path, options: &Options, progress: &Progress) -> Result<Tre
     let record = required_record(&record_file)?;
     let known = Known::of(&root, record.files);
     let purpose = Purpose::Report(Depth::Checksums);
-    let (mut tree, looked) = look(&root, options, purpose, &known.recorded, progress)?;
+    let entries = known.recorded.iter().map(|recorded| &recorded.entry);
+    let entries = entries.chain(known.failed.iter().map(|(entry, _)| entry));
+    let skipped = skipped(record.unfinished.as_ref(), entries);
+    let (mut tree, looked) = look(&root, options, purpose, &skipped, &known.recorded, progress)?;
     tree.record = Some(record_file.path().to_owned());
     tree.unfinished = record.unfinished.as_ref().map(|run| run.direction);
     if tree.unfinished.is_some() {
@@ -358,8 +410,13 @@ pub fn verify(path: &Path, options: &Options, progress: &Progress) -> Result<Tre
         tree.findings.push(finding("unfinished", message, None));
     }
     for (entry, error) in known.failed {
-        let message = format!("{}: {error}", root.shown(entry.path()).display());
-        tree.findings.push(finding("file-missing", message, None));
+        let path = root.shown(entry.path());
+        if error.kind() == ErrorKind::Mismatch {
+            let message = format!("{}: {error}", path.display());
+            tree.findings.push(finding("file-missing", message, None));
+        } else {
+            tree.files.push(TreeFile { path, result: Err(error) });
+        }
     }
     for Recorded { file, findings, .. } in known.recorded {
         let path = file.path.clone();

@@ -3,7 +3,7 @@
 //! **Invariant:** it is written before the first file changes and again when all did. In between every name of
 //! every entry is the original or the patched file, whole, so that the next run can finish or undo the work.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -15,6 +15,7 @@ use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::outcome::Direction;
 use crate::record::{self, Record, Tool};
+use crate::store::pending::is_random_name;
 use crate::store::{self, Source};
 
 /// The version of the format that this tool writes and reads.
@@ -199,12 +200,21 @@ impl TreeRecord {
     /// `Record` for a version that is not known, or for what no record of ours can hold.
     pub fn from_json(json: &[u8]) -> Result<Self> {
         let record: Self = record::read(json, SCHEMA)?;
-        if record.created.iter().any(|path| !Path::new(DIRECTORY).starts_with(path.as_path())) {
-            return Err(Error::new(ErrorKind::Record, "not a record: a directory was not made for it"));
+        let wrong = |what: String| Err(Error::new(ErrorKind::Record, format!("not a record: {what}")));
+        let mut known = HashSet::new();
+        for path in record.files.iter().flat_map(|entry| &entry.paths) {
+            if !known.insert(path) || path.0.as_os_str().is_empty() {
+                return wrong(format!("the path {} is empty, or in it twice", path.0.display()));
+            }
         }
-        let is_nameless = |path: &TreePath| path.as_path().file_name().is_none();
-        if record.files.iter().any(|entry| entry.paths.is_empty() || entry.paths.iter().any(is_nameless)) {
-            return Err(Error::new(ErrorKind::Record, "not a record: an entry has no path"));
+        if record.files.iter().any(|entry| entry.paths.is_empty()) {
+            return wrong("an entry has no path".into());
+        }
+        if let Some(path) = record.created.iter().find(|path| !Path::new(DIRECTORY).starts_with(&path.0)) {
+            return wrong(format!("the directory {} was not made for it", path.0.display()));
+        }
+        if record.unfinished.as_ref().is_some_and(|run| !is_random_name(&run.temporary)) {
+            return wrong("a temporary name is none of this tool".into());
         }
         Ok(record)
     }

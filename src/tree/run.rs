@@ -10,7 +10,7 @@ use super::Options;
 use super::entries::{State, settle, state_of};
 use super::record::{Entry, Run, Time, TreeRecord};
 use super::record_file::RecordFile;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::outcome::Direction;
 use crate::store::Root;
 use crate::store::pending::{random_name, remove_leftover};
@@ -40,9 +40,9 @@ impl Job<'_> {
     ) -> Result<Vec<Result<Vec<String>>>> {
         let mut record = settled;
         let temporary = random_name();
-        let directories = self.directories(work);
+        let mut directories = self.directories(work);
+        directories.extend(record_file.changed_directory(self.root, &record)?);
         if !work.is_empty() {
-            record_file.make_room(self.root, &mut record)?;
             let run = Run {
                 direction: self.direction,
                 temporary: temporary.to_string_lossy().into_owned(),
@@ -52,25 +52,30 @@ impl Job<'_> {
             record.files.extend_from_slice(work);
             record.files.sort_by(|a, b| a.path().cmp(b.path()));
             record.unfinished = Some(run);
-            record_file.write(&record)?;
+            record_file.write(self.root, &mut record)?;
             record.files = settled_files;
         }
-        let done: Vec<Result<Vec<String>>> = work
+        let mut done: Vec<Result<Vec<String>>> = work
             .iter()
             .map(|entry| settle(self.root, entry, self.direction, self.options, &temporary))
             .collect();
         for (path, time) in &directories {
-            set_time(self.root, path, *time);
+            settle_directory(self.root, path, *time)?;
         }
         let mut is_finished = true;
-        for (entry, done) in work.iter().zip(&done) {
-            let state = match (done, self.direction) {
+        for (entry, done) in work.iter().zip(&mut done) {
+            let state = match (&*done, self.direction) {
                 (Ok(_), Direction::Patch) => State::Patched,
                 (Ok(_), Direction::Revert) => State::Original,
                 // Where it cannot even be read, the entry may be the only way back.
                 (Err(_), _) => state_of(self.root, entry).unwrap_or(State::Patched),
             };
-            is_finished &= state != State::Torn;
+            if state == State::Torn {
+                is_finished = false;
+                let torn =
+                    |error: Error| error.remedy("not all of its names are replaced: patch again, or revert");
+                *done = std::mem::replace(done, Ok(vec![])).map_err(torn);
+            }
             if state != State::Original {
                 record.files.push(entry.clone());
             }
@@ -82,7 +87,7 @@ impl Job<'_> {
         if record.files.is_empty() {
             record_file.remove(self.root, &record)?;
         } else {
-            record_file.write(&record)?;
+            record_file.write(self.root, &mut record)?;
         }
         Ok(done)
     }
@@ -99,30 +104,29 @@ impl Job<'_> {
     }
 }
 
-/// Files were replaced in the directory at `path` by renaming: no change of it that anybody means.
-fn set_time(root: &Root, path: &Path, time: Time) {
-    let untouched = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    if let Ok(directory) = root.subdirectory(path) {
-        directory.set_times(&Timestamps { last_access: untouched, last_modification: time.into() });
-    }
-}
-
-/// Removes what the run `before` was writing when it was killed, beside the recorded files `entries`.
+/// Removes what `run` was writing when it was killed.
 ///
 /// # Errors
-/// `Io` where it cannot be removed.
-pub fn clean_up(root: &Root, before: &Run, entries: &[Entry]) -> Result<()> {
-    // What is in a record can come from anybody: nothing else is ever removed.
-    if !before.temporary.starts_with(crate::store::pending::TEMPORARY) || before.temporary.contains('/') {
-        return Ok(());
-    }
-    for path in entries.iter().flat_map(|entry| &entry.paths) {
-        if let Ok(place) = root.place(path.as_path()) {
-            remove_leftover(&place, OsStr::new(&before.temporary))?;
-        }
-    }
-    for (path, time) in &before.directories {
-        set_time(root, path.as_path(), *time);
+/// `Io` where that cannot be removed.
+pub fn clean_up(root: &Root, run: &Run) -> Result<()> {
+    for (path, time) in &run.directories {
+        let path = path.as_path();
+        let Ok(directory) = root.subdirectory(path) else { continue };
+        remove_leftover(&directory.place("."), OsStr::new(&run.temporary))?;
+        settle_directory(root, path, *time)?;
     }
     Ok(())
+}
+
+/// Files were replaced in the directory at `path` by renaming: that is flushed, and no change of the directory
+/// that anybody means.
+fn settle_directory(root: &Root, path: &Path, time: Time) -> Result<()> {
+    let untouched = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let times = Timestamps { last_access: untouched, last_modification: time.into() };
+    let Ok(directory) = root.subdirectory(path) else { return Ok(()) };
+    let settled = directory.sync().and_then(|()| directory.set_times(&times));
+    settled.map_err(|error| {
+        Error::io(format!("cannot write the directory {}", root.shown(path).display()), error)
+            .remedy("patch again, or revert")
+    })
 }

@@ -25,8 +25,9 @@ const ENTRIES: usize = 32 << 10;
 /// Files that one job looks at.
 const BATCH: usize = 256;
 
-/// Directories that may wait with an open parent; more are opened by their path.
-const OPEN_PARENTS: usize = 128;
+/// Jobs that may wait with an open directory: more files are looked at at once, and more directories opened by
+/// their path.
+const WAITING: usize = 128;
 
 /// A regular file in a directory.
 #[derive(Debug)]
@@ -120,7 +121,7 @@ struct Walk<'a> {
     options: &'a Options,
     visit: &'a (dyn Fn(&Entry<'_>) + Sync),
     files: AtomicUsize,
-    /// Directories that wait with an open parent.
+    /// Jobs that wait with an open directory.
     waiting: AtomicUsize,
     told: Mutex<Walked>,
 }
@@ -189,6 +190,12 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether one more job may wait with an open directory; then it is counted.
+    fn may_wait(&self) -> bool {
+        let more = |waiting| (waiting < WAITING).then_some(waiting + 1);
+        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
     /// Opens the directory; nothing where it is gone, or something else by now.
     fn open(&self, parent: Option<&OwnedFd>, path: &Path) -> Result<Option<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -235,8 +242,15 @@ impl<'a> Walk<'a> {
             }
             if names.count == BATCH {
                 let batch = std::mem::take(&mut names);
-                let (directory, path) = (directory.clone(), path.to_owned());
-                scope.spawn(move |_| self.look(&directory, &path, &batch));
+                if self.may_wait() {
+                    let (directory, path) = (directory.clone(), path.to_owned());
+                    scope.spawn(move |_| {
+                        self.look(&directory, &path, &batch);
+                        self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    });
+                } else {
+                    self.look(&directory, path, &batch);
+                }
             }
         }
         for name in directories {
@@ -247,11 +261,7 @@ impl<'a> Walk<'a> {
                 }
                 continue;
             }
-            let is_open = self.waiting.load(Ordering::Relaxed) < OPEN_PARENTS;
-            if is_open {
-                self.waiting.fetch_add(1, Ordering::Relaxed);
-            }
-            let parent = is_open.then(|| fd.clone());
+            let parent = self.may_wait().then(|| fd.clone());
             scope.spawn(move |scope| self.enter(scope, Waiting { parent, device, path }));
         }
         self.look(&directory, path, &names);

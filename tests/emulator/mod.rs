@@ -4,6 +4,8 @@
 //! The run is of one function: other functions that it calls are entered or passed over, as the seed says, and it
 //! ends where the function returns.
 
+pub mod registers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
@@ -11,6 +13,8 @@ use std::ops::Range;
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Mnemonic, OpKind};
 use unicorn_engine::{Arch, HookType, MemType, Mode, Prot, RegisterX86, Unicorn, uc_error};
 use vsyspatch::vsyscall::{Entry, PAGE};
+
+use registers::REGISTERS;
 
 use crate::harness::elf::{segments, u16_at, u32_at, u64_at};
 
@@ -57,26 +61,6 @@ pub const RSI: usize = 6;
 pub const RDI: usize = 7;
 pub const R11: usize = 11;
 pub const R12: usize = 12;
-
-/// The general registers by their numbers.
-const REGISTERS: [RegisterX86; 16] = [
-    RegisterX86::RAX,
-    RegisterX86::RCX,
-    RegisterX86::RDX,
-    RegisterX86::RBX,
-    RegisterX86::RSP,
-    RegisterX86::RBP,
-    RegisterX86::RSI,
-    RegisterX86::RDI,
-    RegisterX86::R8,
-    RegisterX86::R9,
-    RegisterX86::R10,
-    RegisterX86::R11,
-    RegisterX86::R12,
-    RegisterX86::R13,
-    RegisterX86::R14,
-    RegisterX86::R15,
-];
 
 /// Numbers that look random and are the same for the same seed (splitmix64).
 pub struct Random(pub u64);
@@ -190,6 +174,8 @@ pub struct Run {
     pub used_page: bool,
     /// Whether a place was run or read that holds an entry's address and stays.
     pub passed_left: bool,
+    /// Pages, by their addresses, that were read or written and are not of the file.
+    pub pages: Vec<u64>,
 }
 
 /// How an instruction leaves the straight way, as far as it matters here.
@@ -440,9 +426,10 @@ impl Machine {
         for (at, bytes) in undo.into_iter().rev() {
             self.engine.mem_write(at, &bytes).expect("it was read");
         }
-        for page in pages {
+        for &page in &pages {
             self.engine.mem_unmap(page, PAGE_SIZE).expect("it was mapped");
         }
+        run.pages = pages;
         run
     }
 

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 
 use vsyspatch::digest::Sha256;
 use vsyspatch::elf::{self, Parsed};
-use vsyspatch::plan::Plan;
+use vsyspatch::plan::{Plan, Via};
 use vsyspatch::record::Record;
 use vsyspatch::session::{self, Destination, Keep};
 
@@ -126,7 +126,7 @@ impl Place {
     }
 
     pub fn patch_in_place(&self) -> vsyspatch::error::Result<vsyspatch::outcome::File> {
-        session::patch(&self.program(), &Destination::InPlace, None, Keep::default())
+        session::patch(&self.program(), Via::Syscall, &Destination::InPlace, None, Keep::default())
     }
 
     #[track_caller]
@@ -243,14 +243,14 @@ pub fn child() {
     if let Ok(fault) = std::env::var(FAULT) {
         install(&fault);
     }
-    let patch = || session::patch(&target, &Destination::InPlace, None, Keep::default());
+    let patch = || session::patch(&target, Via::Syscall, &Destination::InPlace, None, Keep::default());
     let revert = || session::revert(&target, &Destination::InPlace, None, Keep::default());
     match operation.as_str() {
-        "scan" => say(session::scan(&target, session::Depth::Everything)),
+        "scan" => say(session::scan(&target, Via::Syscall, session::Depth::Everything)),
         "patch" => say(patch()),
         "copy" => {
             let output = target.with_extension("out");
-            say(session::patch(&target, &Destination::To(output), None, Keep::default()));
+            say(session::patch(&target, Via::Syscall, &Destination::To(output), None, Keep::default()));
         }
         "revert" => say(revert()),
         "patch and revert, again and again" => loop {

@@ -7,6 +7,12 @@ use vsyspatch::apply::{apply, inverse};
 use vsyspatch::digest::Sha256;
 use vsyspatch::examine::examine;
 use vsyspatch::explain::listing;
+use vsyspatch::image::layer::Layer;
+use vsyspatch::image::merged::Collector;
+use vsyspatch::image::tar::Archive;
+use vsyspatch::image::{self, Context, Reference};
+use vsyspatch::outcome::Tree;
+use vsyspatch::plan::Via;
 use vsyspatch::record::Record;
 use vsyspatch::site::Verdict;
 use vsyspatch::verify::verify;
@@ -66,17 +72,21 @@ pub fn program_of(bytes: &[u8]) -> Vec<u8> {
 
 /// Parsing and planning end, without a panic. Returns whether `bytes` were taken for a program.
 pub fn scan(bytes: &[u8]) -> bool {
-    let Ok((_, Some(plan))) = examine(bytes) else { return false };
+    let Ok((_, Some(plan))) = examine(bytes, Via::Syscall) else { return false };
     assert_eq!(plan.size, bytes.len() as u64, "size of the plan");
     assert_eq!(plan.has_edits(), plan.count(Verdict::Patch) > 0, "{plan:x?}");
     plan.sites.iter().for_each(|site| drop(listing(bytes, site)));
     true
 }
 
-/// Where there is something to patch: the result passes verification, leaves nothing to be patched, and
-/// goes back to `bytes` by what its record says. Returns whether there was something.
+/// Where there is something to patch, in each way: the result passes verification, leaves nothing to be patched, and
+/// goes back to `bytes` by what its record says. Returns whether there was something to make a system call of.
 pub fn patch_revert(bytes: &[u8]) -> bool {
-    let Ok((_, Some(plan))) = examine(bytes) else { return false };
+    [Via::Vdso, Via::Auto, Via::Syscall].map(|via| patch_revert_via(bytes, via))[2]
+}
+
+fn patch_revert_via(bytes: &[u8], via: Via) -> bool {
+    let Ok((_, Some(plan))) = examine(bytes, via) else { return false };
     if !plan.has_edits() {
         return false;
     }
@@ -90,10 +100,53 @@ pub fn patch_revert(bytes: &[u8]) -> bool {
     let findings = verify(&patched, &record);
     assert!(findings.is_empty(), "verification: {findings:x?}\nedits: {:x?}", record.edits);
 
-    let Ok((_, Some(left))) = examine(&patched) else { panic!("the patched file cannot be looked into") };
+    let Ok((_, Some(left))) = examine(&patched, Via::Syscall) else {
+        panic!("the patched file cannot be looked into")
+    };
     assert_eq!(left.count(Verdict::Patch), 0, "left to patch: {:x?}", left.sites);
 
     let reverted = apply(&patched, record.patched, &inverse(&record.edits)).expect("the inverse edits fit");
     assert!(reverted == bytes, "reverting does not give the original");
     true
+}
+
+/// The bytes as the blob of a layer, which lies below itself, too; whether it could be read.
+pub fn layer(bytes: &[u8]) -> bool {
+    let mut collector = Collector::default();
+    for number in [1, 0] {
+        let noted = |collector: &Collector, holding| {
+            let mut archive = Archive::new(Layer::new(bytes)?);
+            let noted = collector.note(&mut archive, holding)?;
+            archive.finish()?.sums()?;
+            vsyspatch::error::Result::Ok(noted)
+        };
+        let Ok(first) = noted(&collector, false) else { return false };
+        let Some(noted) = first.or_else(|| noted(&collector, true).ok().flatten()) else { return false };
+        collector.add(number, noted);
+    }
+    // What the upper layer has hides the lower one.
+    assert!(collector.finish().programs.iter().all(|program| program.layer == 1), "the lower layer shows");
+    true
+}
+
+/// The bytes as an archive: whether it holds an image with something to patch. The patched one is sound.
+pub fn archive(bytes: &[u8]) -> bool {
+    let place =
+        |name: &str| std::env::temp_dir().join(format!("vsyspatch-fuzz-{}-{name}", std::process::id()));
+    let [source, output] = [place("source"), place("output")];
+    std::fs::write(&source, bytes).expect("a file in the temporary directory");
+    let [from, to] = [&source, &output].map(|path| Reference::Archive { path: path.clone(), tag: None });
+    let context = Context::default();
+    let patched = image::patch(&from, &source, Some(&to), false, &context);
+    let is_written = |tree: &Tree| tree.image.as_ref().is_some_and(|facts| facts.output.is_some());
+    let is_patched = patched.as_ref().is_ok_and(is_written);
+    if is_patched {
+        let verified = image::verify(&to, &output, Some(&from), &context).expect("it is an image");
+        assert!(verified.findings.is_empty(), "{:?}", verified.findings);
+    }
+    assert_eq!(output.exists(), is_patched, "written where there is something to patch, and only then");
+    for path in [source, output] {
+        let _ = std::fs::remove_file(path);
+    }
+    is_patched
 }

@@ -1,13 +1,17 @@
 //! What the integration tests share: the tool as a process, its JSON as values, temporary files, skips.
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
+pub mod docker;
 pub mod elf;
+pub mod fleet;
+pub mod image;
 pub mod layout;
 pub mod mtree;
 pub mod packages;
 pub mod rootfs;
 pub mod source;
 pub mod static_program;
+pub mod web;
 
 use std::fs;
 use std::io::Write as _;
@@ -169,10 +173,10 @@ impl std::fmt::Display for Ran {
     }
 }
 
-/// The tool under test.
+/// The tool under test, which remembers nothing unless a test says where.
 pub fn vsyspatch() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vsyspatch"));
-    command.env_remove("NO_COLOR").env("LC_ALL", "C");
+    command.env_remove("NO_COLOR").env("LC_ALL", "C").env("XDG_CACHE_HOME", "/dev/null");
     command
 }
 

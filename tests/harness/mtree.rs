@@ -1,67 +1,102 @@
 //! Everything of a tree that a user could miss, as mtree lists it: all but the times of access and change.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-/// One line per path, by path from the root of the tree.
-pub type Listing = BTreeMap<PathBuf, String>;
+/// What a tree holds: everything but the times of the last change of an inode and of the last access.
+pub type Listing = BTreeMap<PathBuf, BTreeMap<&'static str, String>>;
 
-/// Lists the tree at `root`, symbolic links not followed.
+/// Lists the tree at `root`; symbolic links are not followed.
 pub fn listing(root: &Path) -> Listing {
     let mut listing = Listing::new();
-    let mut first_names = BTreeMap::new();
+    let mut groups = BTreeMap::new();
     let mut open = vec![PathBuf::new()];
     while let Some(path) = open.pop() {
-        let at = root.join(&path);
-        let metadata = fs::symlink_metadata(&at).expect("what is listed is there");
+        let full = if path.as_os_str().is_empty() { root.to_owned() } else { root.join(&path) };
+        let metadata = fs::symlink_metadata(&full).unwrap();
         let kind = metadata.file_type();
-        let mut line = format!("{:o} {}:{} ", metadata.mode(), metadata.uid(), metadata.gid());
-        write!(line, "{}.{}", metadata.mtime(), metadata.mtime_nsec()).expect("text");
+        let mut facts = BTreeMap::new();
+        facts.insert("mode", format!("{:o}", metadata.mode()));
+        facts.insert("owner", format!("{}:{}", metadata.uid(), metadata.gid()));
+        facts.insert("mtime", format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec()));
+        facts.insert("xattrs", xattrs(&full));
         if kind.is_dir() {
-            let mut names: Vec<_> =
-                fs::read_dir(&at).expect("it can be read").map(|e| e.expect("read")).collect();
-            names.sort_by_key(fs::DirEntry::file_name);
-            open.extend(names.iter().rev().map(|entry| path.join(entry.file_name())));
-        } else if kind.is_symlink() {
-            write!(line, " -> {}", fs::read_link(&at).expect("a link").display()).expect("text");
-        } else if kind.is_file() {
-            let group = first_names.entry((metadata.dev(), metadata.ino())).or_insert_with(|| path.clone());
-            let sum = super::sha256(&super::read(&at));
-            write!(line, " {} {sum} = {} {}", metadata.len(), group.display(), xattrs(&at)).expect("text");
-        } else if kind.is_char_device() || kind.is_block_device() {
-            write!(line, " device {}", metadata.rdev()).expect("text");
+            open.extend(names(&full).into_iter().map(|name| path.join(name)));
+        } else {
+            groups.entry((metadata.dev(), metadata.ino())).or_insert_with(Vec::new).push(path.clone());
+            facts.insert("size", metadata.len().to_string());
         }
-        listing.insert(path, line);
+        if kind.is_file() {
+            facts.insert("sha256", super::sha256(&super::read(&full)));
+        } else if kind.is_symlink() {
+            facts.insert("target", format!("{:?}", fs::read_link(&full).unwrap()));
+        } else if kind.is_char_device() || kind.is_block_device() {
+            facts.insert("device", metadata.rdev().to_string());
+        }
+        listing.insert(path, facts);
+    }
+    for mut paths in groups.into_values() {
+        paths.sort();
+        let group = format!("{paths:?}");
+        for path in paths {
+            listing.get_mut(&path).expect("it was just seen").insert("links", group.clone());
+        }
     }
     listing
 }
 
-fn xattrs(path: &Path) -> String {
-    let mut names = vec![0; 4096];
-    let Ok(size) = rustix::fs::llistxattr(path, &mut names[..]) else { return String::new() };
-    let mut shown: Vec<String> = names[..size]
-        .split(|&byte| byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(|name| {
-            let mut value = vec![0; 4096];
-            let size = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap_or(0);
-            format!("{}={}", String::from_utf8_lossy(name), hex::encode(&value[..size]))
-        })
-        .collect();
-    shown.sort();
-    shown.join(" ")
+fn names(directory: &Path) -> Vec<std::ffi::OsString> {
+    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect()
 }
 
-/// What differs, for an assertion that shows it.
-pub fn differences(left: &Listing, right: &Listing) -> Vec<String> {
-    let paths: std::collections::BTreeSet<_> = left.keys().chain(right.keys()).collect();
-    let of = |listing: &Listing, path: &Path| listing.get(path).cloned().unwrap_or_else(|| "-".into());
-    paths
-        .into_iter()
-        .filter(|path| left.get(*path) != right.get(*path))
-        .map(|path| format!("{}: {} | {}", path.display(), of(left, path), of(right, path)))
-        .collect()
+fn xattrs(path: &Path) -> String {
+    let mut list = vec![0; 1 << 16];
+    let size = rustix::fs::llistxattr(path, &mut list[..]).unwrap_or(0);
+    let mut all = BTreeMap::new();
+    for name in list[..size].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0; 1 << 16];
+        let size = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+        all.insert(String::from_utf8_lossy(name).into_owned(), hex::encode(&value[..size]));
+    }
+    format!("{all:?}")
+}
+
+/// What differs, a line for each fact.
+pub fn differences(before: &Listing, after: &Listing) -> Vec<String> {
+    let mut lines = vec![];
+    for path in before.keys().chain(after.keys().filter(|path| !before.contains_key(*path))) {
+        match (before.get(path), after.get(path)) {
+            (Some(_), None) => lines.push(format!("{}: gone", path.display())),
+            (None, Some(_)) => lines.push(format!("{}: new", path.display())),
+            (Some(before), Some(after)) => {
+                for (fact, old) in before {
+                    let new = after.get(fact).map_or("-", String::as_str);
+                    if old != new {
+                        lines.push(format!("{}: {fact}: {old} -> {new}", path.display()));
+                    }
+                }
+            }
+            (None, None) => {}
+        }
+    }
+    lines
+}
+
+#[track_caller]
+pub fn assert_same(before: &Listing, after: &Listing, what: &str) {
+    let lines = differences(before, after);
+    assert!(lines.is_empty(), "{what}:\n{}", lines.join("\n"));
+}
+
+/// Paths that differ, with the facts that do: `bin/x: mtime sha256 size`.
+pub fn changed(before: &Listing, after: &Listing) -> Vec<String> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in differences(before, after) {
+        let mut fields = line.splitn(3, ": ");
+        let path = fields.next().expect("a path").to_owned();
+        all.entry(path).or_default().push(fields.next().expect("a fact").to_owned());
+    }
+    all.into_iter().map(|(path, facts)| format!("{path}: {}", facts.join(" "))).collect()
 }

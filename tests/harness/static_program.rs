@@ -5,8 +5,6 @@ use std::process::Command;
 
 use super::{Ran, elf, read, root};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-
 /// Program header types (`PT_`) and tags of the dynamic section (`DT_`).
 const DYNAMIC: u32 = 2;
 const INTERP: u32 = 3;
@@ -15,13 +13,9 @@ const NEEDED: u64 = 1;
 /// Builds it where it is not up to date. It lies beside the other build results.
 #[track_caller]
 pub fn build() -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "--bin", "vsyspatch", "--target", TARGET, "--target-dir", "target"]);
-    cargo.current_dir(root()).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    // The runner's own flags are for the tests.
-    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
-    Ran::of(&mut cargo).expect(0);
-    let program = root().join("target").join(TARGET).join("release/vsyspatch");
+    let mut build = Command::new("tests/install/build");
+    build.current_dir(root()).env_remove("CARGO_TARGET_DIR");
+    let program = PathBuf::from(Ran::of(&mut build).expect(0).stdout.trim());
     assert_static(&read(&program));
     program
 }

@@ -4,6 +4,10 @@
 //! Only goblin's header and program-header parsing is used: its full parse refuses real files whose
 //! section table is damaged while every loader runs them.
 
+mod page;
+
+use std::ops::Range;
+
 use goblin::archive;
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::header::ET_REL;
@@ -16,11 +20,13 @@ use crate::apply;
 use crate::code;
 use crate::digest::Sha256;
 use crate::elf;
+use crate::encode::Kept;
 use crate::examine::examine;
 use crate::outcome::Kind;
-use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy};
+use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy, Via};
 use crate::record::Record;
 use crate::site::Verdict;
+use crate::vdso::{FREE_BYTE, POINTERS_SIZE, Page};
 use crate::vsyscall::Entry;
 
 /// Something that is not as the record says.
@@ -47,12 +53,13 @@ pub fn verify(patched: &[u8], record: &Record) -> Vec<Finding> {
 
 /// [`verify`] of bytes whose checksum `actual` was just taken.
 pub(crate) fn verify_hashed(patched: &[u8], actual: Sha256, record: &Record) -> Vec<Finding> {
-    if patched.len() as u64 != record.size {
-        let message = format!("the file has {} bytes, the record is for {}", patched.len(), record.size);
-        return vec![finding("size-changed", message, None)];
-    }
     if actual == record.original {
         return vec![finding("not-patched", "the file is the original, byte for byte", None)];
+    }
+    let size = record.patched_size();
+    if patched.len() as u64 != size {
+        let message = format!("the file has {} bytes, the record is for {size}", patched.len());
+        return vec![finding("size-changed", message, None)];
     }
     let mut findings: Vec<Finding> =
         record.edits.iter().filter(|edit| !holds(patched, edit)).map(missing_edit).collect();
@@ -70,11 +77,12 @@ pub(crate) fn verify_hashed(patched: &[u8], actual: Sha256, record: &Record) -> 
                 );
                 findings.push(finding("unplanned-change", message, None));
             }
-            findings.extend(headers(&original, patched, record));
+            let page = page::added_page(&original, record);
+            findings.extend(headers(&original, patched, record, page.as_ref()));
+            findings.extend(instructions(record, page.as_ref()));
         }
         None => findings.push(finding("record-layout", "the record's edits do not fit the file", None)),
     }
-    findings.extend(instructions(record));
     findings.extend(sites_left(patched));
     findings
 }
@@ -89,23 +97,45 @@ fn missing_edit(edit: &Edit) -> Finding {
 }
 
 /// The headers hold, and differ only where an edit says so; every edit is where it may be.
-fn headers(original: &[u8], patched: &[u8], record: &Record) -> Vec<Finding> {
+fn headers(original: &[u8], patched: &[u8], record: &Record, page: Option<&Page>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let (Some((table, before)), Some((_, after))) = (program_headers(original), program_headers(patched))
+    let (Some((old_table, before)), Some((table, after))) =
+        (program_headers(original), program_headers(patched))
     else {
         return vec![finding("header-unreadable", "goblin cannot read the program headers", None)];
     };
-    let header_differs = original.get(..ELF_HEADER_SIZE) != patched.get(..ELF_HEADER_SIZE);
-    if header_differs || before.len() != after.len() {
+    if elf_header(original, page.is_some()) != elf_header(patched, page.is_some()) {
         findings.push(finding("header-changed", "the ELF header is not the original's", Some(FileOffset(0))));
     }
-    for (index, (old, new)) in before.iter().zip(&after).enumerate() {
-        let at = Some(FileOffset(table + (index * PROGRAM_HEADER_SIZE) as u64));
-        if old != new && !is_growth_in_page(old, new) {
-            findings.push(finding("header-changed", "a program header changed in more than its size", at));
+    if let Some(page) = page
+        && !page::are_sections_with_page(original, patched, page, record)
+    {
+        let message = "the section headers are not those of the original and of what was added";
+        findings.push(finding("header-changed", message, None));
+    }
+    let kept = match page {
+        Some(page) => page::without_page(&before, &after, page, record),
+        None => Some(after.clone()),
+    };
+    match kept {
+        Some(kept) if kept.len() == before.len() => {
+            for (old, new) in before.iter().zip(&kept) {
+                if old != new && !is_growth_in_page(old, new) {
+                    let message =
+                        format!("the program header of {:#x} changed in more than its size", old.p_vaddr);
+                    findings.push(finding("header-changed", message, Some(FileOffset(table))));
+                }
+            }
         }
+        _ => {
+            let message = "the program headers are not those of the original and of what was added";
+            findings.push(finding("header-changed", message, Some(FileOffset(table))));
+        }
+    }
+    for (index, new) in after.iter().enumerate() {
+        let at = Some(FileOffset(table + (index * PROGRAM_HEADER_SIZE) as u64));
         let is_read = new.p_type == PT_LOAD && new.p_memsz > 0 && new.p_filesz > 0;
-        if is_read && new.p_offset.checked_add(new.p_filesz).is_none_or(|end| end > record.size) {
+        if is_read && new.p_offset.checked_add(new.p_filesz).is_none_or(|end| end > patched.len() as u64) {
             let message = "a segment reaches beyond the end of the file";
             findings.push(finding("header-segment", message, at));
         }
@@ -113,13 +143,25 @@ fn headers(original: &[u8], patched: &[u8], record: &Record) -> Vec<Finding> {
     let Some(places) = places(patched, &after) else {
         return vec![finding("header-unreadable", "goblin cannot read the section headers", None)];
     };
+    let table_end = old_table.saturating_add((before.len() * PROGRAM_HEADER_SIZE) as u64);
+    let tables = [0..ELF_HEADER_SIZE as u64, old_table..table_end];
     for edit in &record.edits {
-        if !is_where_it_may_be(&places, edit) {
+        if !is_where_it_may_be(&places, &tables, edit) {
             let message = "the edit is not in a segment of the kind that it needs";
             findings.push(finding("edit-misplaced", message, Some(edit.offset)));
         }
     }
     findings
+}
+
+/// The ELF header of `bytes`; without what a page that is added changes there.
+fn elf_header(bytes: &[u8], with_page: bool) -> Option<Vec<u8>> {
+    const CHANGED: [std::ops::Range<usize>; 3] = [24..48, 56..58, 60..62]; // e_entry, e_phoff, e_shoff, e_phnum, e_shnum
+    let mut header = bytes.get(..ELF_HEADER_SIZE)?.to_vec();
+    for field in CHANGED.into_iter().filter(|_| with_page) {
+        header[field].fill(0);
+    }
+    Some(header)
 }
 
 const ELF_HEADER_SIZE: usize = 64;
@@ -211,44 +253,80 @@ fn is_growth_in_page(old: &ProgramHeader, new: &ProgramHeader) -> bool {
         && last_page(old) == last_page(new)
 }
 
-fn is_where_it_may_be(places: &[Place], edit: &Edit) -> bool {
-    let Some(vaddr) = edit.vaddr else { return edit.role == Role::Header };
+fn holds_range(table: &Range<u64>, edit: &Edit) -> bool {
+    let end = edit.offset.0.saturating_add(edit.before.len() as u64);
+    table.start <= edit.offset.0 && end <= table.end
+}
+
+/// Whether `edit` is in one of the `places` as its role wants it, or in the original's `headers`.
+fn is_where_it_may_be(places: &[Place], headers: &[Range<u64>], edit: &Edit) -> bool {
+    let is_added = edit.before.is_empty();
+    let Some(vaddr) = edit.vaddr else {
+        return match edit.role {
+            Role::Fill => is_added,
+            Role::Header => is_added || headers.iter().any(|table| holds_range(table, edit)),
+            Role::Init => edit.offset.0 == page::E_ENTRY,
+            _ => false,
+        };
+    };
     let end = edit.offset.0 + edit.after.len() as u64;
     places.iter().any(|place| {
         place.file.contains(&edit.offset.0)
             && end <= place.file.end
             && place.vaddr.wrapping_add(edit.offset.0 - place.file.start) == vaddr.0
-            && (place.executable || edit.role == Role::Pointer)
+            && (place.executable || matches!(edit.role, Role::Pointer | Role::Pointers | Role::Init))
     })
 }
 
 /// Every edit decodes to what its role says.
-fn instructions(record: &Record) -> Vec<Finding> {
+fn instructions(record: &Record, page: Option<&Page>) -> Vec<Finding> {
     let describe = |edit: &Edit| {
         let assembly = code::assembly(&edit.after, edit.vaddr.unwrap_or(Vaddr(0))).join("; ");
         finding("instruction-mismatch", format!("the edit decodes to `{assembly}`"), Some(edit.offset))
     };
-    record.edits.iter().filter(|edit| !is_as_its_role(edit, &record.edits)).map(describe).collect()
+    record.edits.iter().filter(|edit| !is_as_its_role(edit, &record.edits, page)).map(describe).collect()
 }
 
 /// Whether `edit`, one of `edits`, does what its role says, instruction by instruction, for its entry.
-fn is_as_its_role(edit: &Edit, edits: &[Edit]) -> bool {
-    let Some(at) = edit.vaddr else { return edit.role == Role::Header };
+fn is_as_its_role(edit: &Edit, edits: &[Edit], page: Option<&Page>) -> bool {
+    let is_added = edit.before.is_empty();
+    let is_one_byte = || edit.after.iter().all(|&byte| byte == 0 || byte == FREE_BYTE);
+    match edit.role {
+        // The headers are looked at as what they say.
+        Role::Header => return edit.vaddr.is_none(),
+        Role::Init => return page.is_some(),
+        Role::Fill => return page.is_some() && is_added && is_one_byte(),
+        Role::Pointers => return page.is_some() && is_added && edit.after == [0; POINTERS_SIZE as usize],
+        Role::Page => return is_added && page.and_then(Page::code).is_some_and(|code| code == edit.after),
+        Role::Constant | Role::Call | Role::Pointer | Role::Stub | Role::Detour => {}
+    }
+    let Some(at) = edit.vaddr else { return false };
     let mut assembly = code::assembly(&edit.after, at);
     while assembly.len() > 1 && assembly.last().is_some_and(|line| line == "nop") {
         assembly.pop();
     }
     let lines: Vec<&str> = assembly.iter().map(String::as_str).collect();
     let number = format!("${:#x}", edit.entry.syscall_number());
-    let leads_to = |to: Vaddr, role| {
-        edits.iter().any(|other| other.role == role && other.vaddr == Some(to) && other.entry == edit.entry)
+    let is_in_page = |to: Vaddr, entry| {
+        page.is_some_and(|page| {
+            [Kept::AsFunction, Kept::Registers].into_iter().any(|kept| page.entry(entry, kept) == to)
+        })
     };
-    let refers = |role| code::refers_to(&edit.after, at).is_some_and(|to| leads_to(to, role));
+    let is_stub_of = |to: Vaddr, entry| {
+        let is_it =
+            |other: &Edit| other.role == Role::Stub && other.vaddr == Some(to) && other.entry == entry;
+        edits.iter().any(is_it) || is_in_page(to, entry)
+    };
+    let is_detour = |to: Vaddr| {
+        edits
+            .iter()
+            .any(|other| other.role == Role::Detour && other.vaddr == Some(to) && other.entry == edit.entry)
+    };
     match (edit.role, edit.strategy) {
-        (Role::Header, _) => false,
+        (Role::Header | Role::Page | Role::Pointers | Role::Init | Role::Fill, _) => false,
         (Role::Pointer, _) => {
             let word = edit.after.as_slice().try_into().map(u64::from_le_bytes);
-            word.is_ok_and(|word| leads_to(Vaddr(word), Role::Stub))
+            word.is_ok_and(|word| is_stub_of(Vaddr(word), edit.entry))
         }
         (Role::Stub, _) => is_stub(&lines, &format!("mov {number},%eax")),
         (Role::Detour, _) => {
@@ -263,11 +341,8 @@ fn is_as_its_role(edit: &Edit, edits: &[Edit]) -> bool {
             let is_plain = lines[..lines.len() - 1]
                 .iter()
                 .all(|line| mnemonics.iter().any(|mnemonic| line.starts_with(mnemonic)));
-            let is_stub = |(address, entry): &(Vaddr, Option<Entry>)| {
-                let entry = entry.unwrap_or(edit.entry);
-                let is_it = |other: &Edit| other.vaddr == Some(*address) && other.entry == entry;
-                edits.iter().any(|other| other.role == Role::Stub && is_it(other))
-            };
+            let is_stub =
+                |(address, entry): &(Vaddr, Option<Entry>)| is_stub_of(*address, entry.unwrap_or(edit.entry));
             let replacements = code::replacements(&edit.after, at);
             let are_stubs = !replacements.is_empty() && replacements.iter().all(is_stub);
             is_plain && are_stubs && edits.iter().any(goes_on)
@@ -282,15 +357,22 @@ fn is_as_its_role(edit: &Edit, edits: &[Edit]) -> bool {
             }
             None => false,
         },
-        (Role::Constant, Strategy::Stub) => lines.len() == 1 && (refers(Role::Stub) || refers(Role::Detour)),
+        (Role::Constant, Strategy::Stub | Strategy::Vdso) => {
+            let to = code::refers_to(&edit.after, at);
+            lines.len() == 1 && to.is_some_and(|to| is_stub_of(to, edit.entry) || is_detour(to))
+        }
     }
 }
 
 /// Whether `lines` are a stub: the system call, and nothing but what a function's caller may see of it.
 fn is_stub(lines: &[&str], number: &str) -> bool {
     let body = lines.strip_prefix(&["endbr64"]).unwrap_or(lines);
+    let skips = body.strip_prefix(&["lea -0x80(%rsp),%rsp"]);
+    let unskipped = skips.and_then(|body| body.strip_suffix(&["lea 0x80(%rsp),%rsp", "ret"]));
+    let preserving = ["push %rcx", "push %r11", number, "syscall", "pop %r11", "pop %rcx"];
     body == [number, "syscall", "ret"]
-        || body == ["push %rcx", "push %r11", number, "syscall", "pop %r11", "pop %rcx", "ret"]
+        || body.strip_suffix(&["ret"]).is_some_and(|body| body == preserving)
+        || unskipped.is_some_and(|body| body == preserving)
 }
 
 /// Nothing that could be patched is left, by the planner's own eyes.
@@ -304,7 +386,7 @@ pub(crate) fn sites_left_in(plan: &Plan) -> Vec<Finding> {
 }
 
 fn sites_left(patched: &[u8]) -> Vec<Finding> {
-    match examine(patched) {
+    match examine(patched, Via::default()) {
         Ok((_, Some(plan))) => sites_left_in(&plan),
         Ok((Kind::Foreign(what) | Kind::Unscannable(what) | Kind::Container(what), None)) => {
             vec![finding("header-unreadable", format!("the file is {what}"), None)]

@@ -1,0 +1,502 @@
+//! An image -> the same file with the page of [`crate::vdso`] at its end: two more segments, and the init code in the
+//! way of what starts the program. Nothing that is there moves; what is planned then is planned for the longer file.
+//!
+//! # Where the segments' headers find room
+//!
+//! In this order; where nothing fits, the file is refused.
+//!
+//! 1. *In the table's place*: the zero bytes between the table and the first section, or entries that say nothing:
+//!    `PT_NULL`, and `PT_GNU_PROPERTY` where a `PT_NOTE` covers the same bytes.
+//! 2. *A shared object*: the table moves to the begin of the page's segment, before the page, and that segment lies behind
+//!    the last one. The loader reads the table from the file.
+//! 3. *A program*: likewise, where that makes the page's address and offset as far from each other as those of the first
+//!    segment, with a few pages of zeros before it at most.
+//! 4. *A program with fixed addresses*: likewise, and the segment lies below the first one.
+//!
+//! Linux up to 5.17 tells a program that its program headers are as far from the first segment's address as in the file
+//! from that segment's offset; this holds for 1, 3 and 4. Others (valgrind, and gVisor as its sources have it) add the
+//! offset in the file to the lowest address, which does not hold for 4: static programs with segments that are 2 MiB
+//! apart do not start there. Nor is the ELF header at their lowest address any more, which is what `dladdr` gives.
+//!
+//! # Who runs the init code
+//!
+//! A program at its entry point. A shared object as its `DT_INIT`, and only where glibc's loader runs it, which hands
+//! `argc` and `argv` to it; the loader itself is refused.
+
+use object::LittleEndian as Le;
+use object::elf;
+use object::pod::{bytes_of, bytes_of_slice};
+use object::read::elf::{FileHeader as _, SectionHeader as _};
+use object::{U32, U64};
+
+use crate::addr::{FileOffset, Vaddr};
+use crate::apply;
+use crate::elf::{FileType, Image, PAGE_SIZE, ProgramHeader};
+use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy};
+use crate::vdso::{FREE_BYTE, POINTERS_SIZE, Page, Start};
+use crate::vsyscall::ENTRY_STRIDE;
+
+/// The kernel maps nothing of a program below this (`vm.mmap_min_addr`, as distributions set it).
+const LOWEST_ADDRESS: u64 = 0x1_0000;
+
+/// The farthest that the end of a file is moved so that the page's address fits its offset.
+const LARGEST_FILL: u64 = 0x3000;
+
+/// From the begin of the page's segment to the program header table, where that moves: as far as from the begin of a file.
+/// `llvm-strip` takes a table at the very begin of a segment for what the segment is in.
+const TABLE_AT: u64 = 64;
+
+/// Number of segments that are added.
+const ADDED: usize = 2;
+
+/// Byte offsets of fields of the ELF header.
+const E_ENTRY: u64 = 24;
+const E_PHOFF: u64 = 32;
+const E_SHOFF: u64 = 40;
+const E_PHNUM: u64 = 56;
+const E_SHNUM: u64 = 60;
+
+/// The sections of the page and of its pointers: without them `strip` and `objcopy` would drop what is in the segments.
+const PAGE_SECTION: &[u8] = b".vsyspatch";
+const POINTERS_SECTION: &[u8] = b".vsyspatch.data";
+
+type SectionHeader = elf::SectionHeader64<Le>;
+
+/// A stretch of bytes of the longer file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) offset: FileOffset,
+    /// Its address, where it is code or data of the program.
+    pub(crate) vaddr: Option<Vaddr>,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) role: Role,
+}
+
+/// A file that is longer by the page.
+#[derive(Clone, Debug)]
+pub(crate) struct Extension {
+    /// The whole file.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) page: Page,
+    /// What differs in the bytes that were there before, sorted by offset.
+    changed: Vec<Piece>,
+    /// What stands behind these, without gaps.
+    added: Vec<Piece>,
+}
+
+impl Extension {
+    /// `plan`, which is for the longer file, as one for the `original`; nothing where it overlaps what the extension
+    /// changes.
+    pub(crate) fn of_original(&self, original: &[u8], plan: Plan) -> Option<Plan> {
+        let size = original.len() as u64;
+        let first = plan.sites.iter().find(|site| site.strategy == Some(Strategy::Vdso))?;
+        let edit = |piece: &Piece, before: &[u8]| Edit {
+            offset: piece.offset,
+            vaddr: piece.vaddr,
+            before: before.to_vec(),
+            after: piece.bytes.clone(),
+            role: piece.role,
+            entry: first.entry,
+            form: first.form,
+            strategy: Strategy::Vdso,
+            function: first.function.clone(),
+        };
+        let mut edits = Vec::new();
+        for piece in &self.changed {
+            edits.push(edit(piece, original.get(piece.offset.index()..)?.get(..piece.bytes.len())?));
+        }
+        let (inside, behind): (Vec<&Edit>, Vec<&Edit>) =
+            plan.edits.iter().partition(|edit| edit.offset.0 < size);
+        edits.extend(inside.into_iter().cloned());
+        for piece in &self.added {
+            edits.extend(self.split(piece, &behind).iter().map(|piece| edit(piece, &[])));
+        }
+        let own: Vec<FileOffset> = edits
+            .iter()
+            .filter(|edit| edit.strategy == Strategy::Vdso && is_own(edit.role))
+            .map(|edit| edit.offset)
+            .collect();
+        edits.extend(behind.into_iter().map(|edit| Edit { before: vec![], ..edit.clone() }));
+        edits.sort_by_key(|edit| edit.offset);
+        apply::check_layout(&edits, size).ok()?;
+        let number = |offset: &FileOffset| edits.binary_search_by_key(offset, |edit| edit.offset).ok();
+        let renumbered = |site: &PlannedSite| {
+            let of_site = site.edits.iter().filter_map(|&edit| number(&plan.edits.get(edit)?.offset));
+            // What all need is listed with the first.
+            let of_page = own.iter().filter(|_| site.offset == first.offset).filter_map(number);
+            let mut edits: Vec<usize> = of_site.chain(of_page).collect();
+            edits.sort_unstable();
+            PlannedSite { edits, ..site.clone() }
+        };
+        let sites = plan.sites.iter().map(renumbered).collect();
+        Some(Plan { size, sites, edits, not_vdso: None })
+    }
+
+    /// What is left of `piece` between `edits`.
+    fn split(&self, piece: &Piece, edits: &[&Edit]) -> Vec<Piece> {
+        let end = piece.offset.0 + piece.bytes.len() as u64;
+        let mut left = Vec::new();
+        let mut from = piece.offset.0;
+        let inside = edits.iter().filter(|edit| (piece.offset.0..end).contains(&edit.offset.0));
+        let stops = inside.map(|edit| (edit.offset.0, edit.offset.0 + edit.after.len() as u64));
+        for (start, behind) in stops.chain([(end, end)]) {
+            if start > from {
+                let range = (from - piece.offset.0) as usize..(start - piece.offset.0) as usize;
+                let vaddr = piece.vaddr.map(|at| at.plus(range.start as u64));
+                let bytes = piece.bytes.get(range).unwrap_or_default().to_vec();
+                left.push(Piece { offset: FileOffset(from), vaddr, bytes, role: piece.role });
+            }
+            from = behind;
+        }
+        left
+    }
+}
+
+/// Whether an edit with this role belongs to the page, not to a site.
+fn is_own(role: Role) -> bool {
+    matches!(role, Role::Header | Role::Page | Role::Pointers | Role::Init | Role::Fill)
+}
+
+/// `image` with the page; or why it cannot take the page.
+pub(crate) fn extended(image: &Image<'_>) -> Result<Extension, String> {
+    let size = image.bytes.len() as u64;
+    let hook = hook(image)?;
+    if image.bytes.get(image.named_end() as usize..).is_some_and(|rest| !rest.is_empty()) {
+        return Err(
+            "bytes stand behind everything that the headers name, which are found from the end of the file"
+                .into(),
+        );
+    }
+    let place = place(image, hook.start)?;
+    let page = Page {
+        vaddr: place.vaddr.plus(place.head),
+        pointers: place.vaddr.plus(PAGE_SIZE),
+        start: hook.start,
+        next: hook.next,
+        ibt: image.ibt,
+    };
+    let code = page.code().ok_or("the page is too far from what the program begins with")?;
+    let sections = sections(image.bytes, &place);
+    let changed = changed(image, &place, hook.leading_to(page.init()), sections.as_ref());
+    let added = added(size, &place, &page, code, sections.as_ref());
+    let mut bytes = image.bytes.to_vec();
+    for piece in &changed {
+        let start = piece.offset.index();
+        let there =
+            bytes.get_mut(start..start + piece.bytes.len()).ok_or("the headers do not fit the file")?;
+        there.copy_from_slice(&piece.bytes);
+    }
+    for piece in &added {
+        bytes.extend_from_slice(&piece.bytes);
+    }
+    Ok(Extension { bytes, page, changed, added })
+}
+
+/// What differs in the file: `lead`, which leads to the init code, and the headers.
+fn changed(image: &Image<'_>, place: &Place, lead: Piece, sections: Option<&Sections>) -> Vec<Piece> {
+    let (old_table, headers) = image.program_headers();
+    let mut changed = vec![lead];
+    let mut change = |offset, bytes: &[u8]| {
+        let (offset, bytes) = (FileOffset(offset), bytes.to_vec());
+        changed.push(Piece { offset, vaddr: None, bytes, role: Role::Header });
+    };
+    if place.head > 0 {
+        change(E_PHOFF, &(place.offset.0 + TABLE_AT).to_le_bytes());
+    } else {
+        let is_kept = |(new, old): &(&ProgramHeader, &ProgramHeader)| {
+            bytes_of::<ProgramHeader>(new) == bytes_of::<ProgramHeader>(old)
+        };
+        let kept = place.table.iter().zip(headers).take_while(is_kept).count();
+        change(
+            old_table.0 + (kept * size_of::<ProgramHeader>()) as u64,
+            bytes_of_slice(&place.table[kept..]),
+        );
+    }
+    if place.table.len() != headers.len() {
+        change(E_PHNUM, &(place.table.len() as u16).to_le_bytes());
+    }
+    if let Some(Sections { names, table }) = sections {
+        change(E_SHOFF, &(place.names_at() + names.len() as u64).to_le_bytes());
+        change(E_SHNUM, &(table.len() as u16).to_le_bytes());
+    }
+    changed.sort_by_key(|piece| piece.offset);
+    changed
+}
+
+/// What stands behind the `size` bytes of the file, in order: the page with its `code`, the pointers, and the tables.
+fn added(size: u64, place: &Place, page: &Page, code: Vec<u8>, sections: Option<&Sections>) -> Vec<Piece> {
+    let mut added = Vec::new();
+    let mut end = size;
+    let mut add = |role, vaddr, bytes: Vec<u8>| {
+        if !bytes.is_empty() {
+            let offset = FileOffset(end);
+            end += bytes.len() as u64;
+            added.push(Piece { offset, vaddr, bytes, role });
+        }
+    };
+    add(Role::Fill, None, vec![0; (place.offset.0 - size) as usize]);
+    if place.head > 0 {
+        let mut head = vec![0; TABLE_AT as usize];
+        head.extend_from_slice(bytes_of_slice(&place.table));
+        head.resize(place.head as usize, 0);
+        add(Role::Header, None, head);
+    }
+    add(Role::Page, Some(page.vaddr), code);
+    add(Role::Fill, None, vec![FREE_BYTE; page.room().len() as usize]);
+    add(Role::Pointers, Some(page.pointers), vec![0; POINTERS_SIZE as usize]);
+    if let Some(Sections { names, table }) = sections {
+        add(Role::Header, None, names.clone());
+        add(Role::Header, None, bytes_of_slice(table).to_vec());
+    }
+    added
+}
+
+/// The field that leads to the init code.
+struct Hook {
+    start: Start,
+    next: Vaddr,
+    offset: FileOffset,
+    /// Its address, where it is data of the program.
+    vaddr: Option<Vaddr>,
+}
+
+impl Hook {
+    fn leading_to(&self, init: Vaddr) -> Piece {
+        let bytes = init.0.to_le_bytes().to_vec();
+        Piece { offset: self.offset, vaddr: self.vaddr, bytes, role: Role::Init }
+    }
+}
+
+fn hook(image: &Image<'_>) -> Result<Hook, String> {
+    const LIBC: &str = "libc.so.6";
+    let soname = image.identity.soname.as_deref();
+    let is_program = match image.identity.file_type {
+        FileType::Exec => true,
+        FileType::Dyn => image.dynamic.is_pie || (image.identity.interp.is_some() && soname.is_none()),
+        FileType::Rel => return Err("an object has no segments".into()),
+    };
+    if is_program {
+        let next = image.entry_point.ok_or("the program has no entry point")?;
+        return Ok(Hook { start: Start::Program, next, offset: FileOffset(E_ENTRY), vaddr: None });
+    }
+    if soname != Some(LIBC) && !image.needs(LIBC) {
+        return Err(
+            "a shared object without glibc's libc.so.6: its init function may not be given argc and argv"
+                .into(),
+        );
+    }
+    let field = image.dynamic.init.zip(image.dynamic.init_field).filter(|(next, _)| *next != 0);
+    let (next, (offset, vaddr)) = field.ok_or("the shared object has no init function (DT_INIT)")?;
+    Ok(Hook { start: Start::Object, next: Vaddr(next), offset, vaddr: Some(vaddr) })
+}
+
+/// Where the page goes, and the program headers that tell of it.
+struct Place {
+    vaddr: Vaddr,
+    offset: FileOffset,
+    table: Vec<ProgramHeader>,
+    /// Bytes of the table at the begin of the segment, before the page; none where it stays where it is.
+    head: u64,
+}
+
+impl Place {
+    /// File offset behind the pointers, where the names of sections go.
+    fn names_at(&self) -> u64 {
+        self.offset.0 + PAGE_SIZE + POINTERS_SIZE
+    }
+}
+
+fn place(image: &Image<'_>, start: Start) -> Result<Place, String> {
+    let (at, headers) = image.program_headers();
+    let loaded = || headers.iter().filter(|p| p.p_type.get(Le) == elf::PT_LOAD);
+    if !loaded().is_sorted_by_key(|p| p.p_vaddr.get(Le)) {
+        return Err("the segments are not in the order of their addresses".into());
+    }
+    let first = loaded().min_by_key(|p| p.p_vaddr.get(Le)).ok_or("nothing is loaded")?;
+    let first_page = first.p_vaddr.get(Le) & !(PAGE_SIZE - 1);
+    let end = loaded().map(|p| p.p_vaddr.get(Le).saturating_add(p.p_memsz.get(Le))).max().unwrap_or(0);
+    let (behind, offset) = (end.checked_next_multiple_of(PAGE_SIZE), image.bytes.len() as u64);
+    let behind = behind
+        .filter(|at| at.checked_add(3 * PAGE_SIZE).is_some())
+        .ok_or("the last segment ends with the address space")?;
+    let offset = offset.next_multiple_of(PAGE_SIZE);
+    let talking = without_silent(headers);
+    if talking.kept.len() + ADDED <= talking.room_at(image, at) {
+        return Ok(talking.with(Vaddr(behind), FileOffset(offset), 0));
+    }
+    let headers = Table { kept: headers.to_vec(), silent: 0 };
+    let size = ((headers.kept.len() + ADDED) * size_of::<ProgramHeader>()) as u64;
+    let head = (TABLE_AT + size).next_multiple_of(16);
+    if head >= ENTRY_STRIDE {
+        // The page's address has zeros where its entries differ.
+        return Err("the program header table is too large to move".into());
+    }
+    // A page stays free before the segment: `strip` begins a segment with the table anywhere in a page of the file.
+    let below = first_page.checked_sub(2 * PAGE_SIZE).filter(|&at| at >= LOWEST_ADDRESS + PAGE_SIZE);
+    let behind = behind + PAGE_SIZE;
+    if start == Start::Object {
+        return Ok(headers.with(Vaddr(behind), FileOffset(offset), head));
+    }
+    let distance = first.p_vaddr.get(Le).wrapping_sub(first.p_offset.get(Le));
+    let fitting = offset.max(behind.wrapping_sub(distance));
+    if fitting - offset <= LARGEST_FILL && distance % PAGE_SIZE == 0 {
+        return Ok(headers.with(Vaddr(fitting.wrapping_add(distance)), FileOffset(fitting), head));
+    }
+    match (image.identity.file_type, below) {
+        (FileType::Exec, Some(below)) => Ok(headers.with(Vaddr(below), FileOffset(offset), head)),
+        _ => Err("the program header table has no room for two more segments".into()),
+    }
+}
+
+/// A section header table, and the names in it, which stand right before it.
+struct Sections {
+    names: Vec<u8>,
+    table: Vec<SectionHeader>,
+}
+
+/// The sections of the file `bytes` and those of the page. Nothing where the file has no sound section headers: then
+/// nobody reads them.
+fn sections(bytes: &[u8], place: &Place) -> Option<Sections> {
+    let header = elf::FileHeader64::<Le>::parse(bytes).ok()?;
+    let old = header.sections(Le, bytes).ok().filter(|table| !table.is_empty())?;
+    let index = header.section_strings_index(Le, bytes).ok()?;
+    let (start, size) = old.section(index).ok()?.file_range(Le)?;
+    let mut names = bytes.get(usize::try_from(start).ok()?..)?.get(..usize::try_from(size).ok()?)?.to_vec();
+    let mut table: Vec<SectionHeader> = old.iter().copied().collect();
+    if table.len() + ADDED >= usize::from(elf::SHN_LORESERVE) {
+        return None;
+    }
+    let mut add = |name: &[u8], flags: elf::SectionFlags, distance, size, align| {
+        let section = SectionHeader {
+            sh_name: U32::new(Le, names.len() as u32),
+            sh_type: U32::new(Le, elf::SHT_PROGBITS),
+            sh_flags: U64::new(Le, flags),
+            sh_addr: U64::new(Le, place.vaddr.0 + distance),
+            sh_offset: U64::new(Le, place.offset.0 + distance),
+            sh_size: U64::new(Le, size),
+            sh_link: U32::new(Le, 0),
+            sh_info: U32::new(Le, 0),
+            sh_addralign: U64::new(Le, align),
+            sh_entsize: U64::new(Le, 0),
+        };
+        names.extend_from_slice(name);
+        names.push(0);
+        table.push(section);
+    };
+    let head = place.head;
+    add(PAGE_SECTION, elf::SHF_ALLOC | elf::SHF_EXECINSTR, head, PAGE_SIZE - head, 16);
+    add(POINTERS_SECTION, elf::SHF_ALLOC | elf::SHF_WRITE, PAGE_SIZE, POINTERS_SIZE, 8);
+    let of_names = table.get_mut(index.0)?;
+    of_names.sh_offset = U64::new(Le, place.names_at());
+    of_names.sh_size = U64::new(Le, names.len() as u64);
+    names.resize(names.len().next_multiple_of(8), 0);
+    Some(Sections { names, table })
+}
+
+/// Program headers that can take more.
+struct Table {
+    /// All that say something.
+    kept: Vec<ProgramHeader>,
+    /// Number of those that do not.
+    silent: usize,
+}
+
+/// `headers` without those that nothing is lost with.
+fn without_silent(headers: &[ProgramHeader]) -> Table {
+    let file =
+        |p: &ProgramHeader| (p.p_offset.get(Le), p.p_offset.get(Le).saturating_add(p.p_filesz.get(Le)));
+    let is_noted = |property: &ProgramHeader| {
+        let (start, end) = file(property);
+        let covers = |note: &ProgramHeader| {
+            let (from, to) = file(note);
+            note.p_type.get(Le) == elf::PT_NOTE && from <= start && end <= to
+        };
+        headers.iter().any(covers)
+    };
+    let is_silent = |p: &ProgramHeader| match p.p_type.get(Le) {
+        elf::PT_NULL => true,
+        elf::PT_GNU_PROPERTY => is_noted(p),
+        _ => false,
+    };
+    let mut left = ADDED;
+    let mut kept = Vec::new();
+    for header in headers {
+        if left > 0 && is_silent(header) {
+            left -= 1;
+        } else {
+            kept.push(*header);
+        }
+    }
+    Table { silent: ADDED - left, kept }
+}
+
+impl Table {
+    /// Number of entries that the table can have where it is, at `at`: its own, and those that fit into the zero bytes
+    /// before the first section behind it.
+    fn room_at(&self, image: &Image<'_>, at: FileOffset) -> usize {
+        let now = self.kept.len() + self.silent;
+        let size = size_of::<ProgramHeader>();
+        let end = at.0 + (now * size) as u64;
+        let wanted = ADDED.saturating_sub(self.silent);
+        let behind = end..end + (wanted * size) as u64;
+        let is_mapped = image
+            .segments
+            .iter()
+            .any(|segment| segment.offset.0 <= at.0 && behind.end <= segment.file_end().0);
+        let overlaps = |(start, stop): (u64, u64)| start < behind.end && behind.start < stop;
+        let sections = image
+            .sections
+            .iter()
+            .map(|section| (section.file.0, section.file.0.saturating_add(section.file.1)));
+        let headers = self.kept.iter().filter(|p| p.p_type.get(Le) != elf::PT_LOAD);
+        let named =
+            headers.map(|p| (p.p_offset.get(Le), p.p_offset.get(Le).saturating_add(p.p_filesz.get(Le))));
+        let knows_sections = image.sections.iter().any(|section| section.executable);
+        let is_taken =
+            sections.chain(named).filter(|&(start, stop)| start < stop && start != at.0).any(overlaps);
+        let zeros = image.bytes.get(behind.start as usize..behind.end as usize);
+        let are_zeros = zeros.is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0));
+        if is_mapped && knows_sections && !is_taken && are_zeros { now + wanted } else { now }
+    }
+
+    /// The table with the segments of a page at `vaddr` and `offset`, which has the table itself in its first `head`
+    /// bytes.
+    fn with(&self, vaddr: Vaddr, offset: FileOffset, head: u64) -> Place {
+        let mut table = self.kept.clone();
+        let segment = |flags: elf::ProgramFlags, distance: u64, size: u64| ProgramHeader {
+            p_type: U32::new(Le, elf::PT_LOAD),
+            p_flags: U32::new(Le, flags),
+            p_offset: U64::new(Le, offset.0 + distance),
+            p_vaddr: U64::new(Le, vaddr.0 + distance),
+            p_paddr: U64::new(Le, vaddr.0 + distance),
+            p_filesz: U64::new(Le, size),
+            p_memsz: U64::new(Le, size),
+            p_align: U64::new(Le, PAGE_SIZE),
+        };
+        let segments = [
+            segment(elf::PF_R | elf::PF_X, 0, PAGE_SIZE),
+            segment(elf::PF_R | elf::PF_W, PAGE_SIZE, POINTERS_SIZE),
+        ];
+        // Loaders want them by address.
+        let is_above = |p: &ProgramHeader| p.p_type.get(Le) == elf::PT_LOAD && p.p_vaddr.get(Le) < vaddr.0;
+        let last_below = table.iter().rposition(is_above).map(|last| last + 1);
+        let first = table.iter().position(|p| p.p_type.get(Le) == elf::PT_LOAD).unwrap_or(table.len());
+        let at = last_below.unwrap_or(first);
+        table.splice(at..at, segments);
+        let size = U64::new(Le, (table.len() * size_of::<ProgramHeader>()) as u64);
+        for header in table.iter_mut().filter(|p| p.p_type.get(Le) == elf::PT_PHDR) {
+            header.p_filesz = size;
+            header.p_memsz = size;
+            if head > 0 {
+                header.p_offset = U64::new(Le, offset.0 + TABLE_AT);
+                header.p_vaddr = U64::new(Le, vaddr.0 + TABLE_AT);
+            }
+        }
+        if head > 0 {
+            // Linux does not read physical addresses. Without them `strip` finds a place for a table that is not at the
+            // begin of the file; with them it complains of sections whose physical address it has to adjust.
+            table.iter_mut().for_each(|header| header.p_paddr = U64::new(Le, 0));
+        }
+        Place { vaddr, offset, table, head }
+    }
+}

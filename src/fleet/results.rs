@@ -1,0 +1,203 @@
+//! The directory of results: one file for each item, `ab/ab12....json`, whole or not there.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Action, Item, Kind, RESULT_SCHEMA, Status, TOOL};
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::Via;
+use crate::report::summary::Summary;
+use crate::store;
+
+/// Largest result that is read: some hundred bytes, and those of each name.
+const RESULT_BYTES: u64 = 64 << 20;
+
+/// Digits of an identity that name the directory its result is in: 256 of them.
+const BUCKET_DIGITS: usize = 2;
+
+/// What came of an item.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ItemResult {
+    /// [`RESULT_SCHEMA`]
+    pub schema: String,
+    /// That of the item.
+    pub id: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Digest of the input, where it was looked up.
+    pub digest: Option<String>,
+    /// What was done.
+    pub action: Action,
+    /// What calls became.
+    #[serde(default)]
+    pub via: Via,
+    /// Version of the program that did it.
+    pub tool: String,
+    /// What came of it; the worst, where the item has several names.
+    pub status: Status,
+    /// Its names, and what was written for each.
+    pub places: Vec<Written>,
+    /// Bytes of the item, as the work list has them.
+    pub bytes: u64,
+    /// Files and sites of all names.
+    pub summary: Summary,
+    /// Layers that were known from before.
+    pub layers_known: usize,
+    /// How long it took.
+    pub seconds: f64,
+    /// Why it failed.
+    pub error: Option<Failure>,
+}
+
+/// What was written for one name of an item.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The name.
+    pub name: String,
+    /// Where it was written to, and its digest where it is an image; nothing where nothing was written.
+    pub output: Option<String>,
+}
+
+/// Why an item failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Stable name of the kind of error.
+    pub kind: String,
+    /// What was wrong.
+    pub message: String,
+    /// Whether it may pass by itself.
+    pub may_pass: bool,
+}
+
+impl Failure {
+    /// Of `error`.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        Self { kind: error.kind().name().to_owned(), message: error.to_string(), may_pass: error.may_pass() }
+    }
+}
+
+impl ItemResult {
+    /// Whether nothing is left to do for `item`: `action` was done to the same input, by the same version.
+    #[must_use]
+    pub fn settles(&self, item: &Item, action: Action, via: Via) -> bool {
+        (self.action, self.via) == (action, via)
+            && self.tool == TOOL
+            && self.status != Status::Failed
+            && self.digest.is_some()
+            && self.digest == item.digest
+    }
+
+    /// What of two results of one item counts, the greater one: what is done, of two failures the one that stays.
+    /// All else decides so that the order in which they are seen does not.
+    fn rank(&self) -> (bool, bool, Status, String) {
+        let stays = self.error.as_ref().is_some_and(|error| !error.may_pass);
+        let text = serde_json::to_string(self).unwrap_or_default();
+        (self.status != Status::Failed, stays, self.status, text)
+    }
+
+    /// The one of two that counts.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        if self.rank() >= other.rank() { self } else { other }
+    }
+}
+
+/// A directory of results.
+#[derive(Clone, Debug)]
+pub struct Results {
+    directory: PathBuf,
+}
+
+impl Results {
+    /// That at `directory`, which need not be there yet.
+    #[must_use]
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.directory.join(&id[..BUCKET_DIGITS]).join(format!("{id}.json"))
+    }
+
+    /// The result of the item `id`; nothing where there is none, or it cannot be understood.
+    ///
+    /// # Errors
+    /// `Io` where it cannot be read.
+    pub fn get(&self, id: &str) -> Result<Option<ItemResult>> {
+        if !is_id(id) {
+            return Err(Error::new(ErrorKind::Malformed, format!("{id:?} identifies no item")));
+        }
+        let path = self.path(id);
+        let cannot = |error| Error::io(format!("cannot read {}", path.display()), error);
+        let file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(cannot(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(RESULT_BYTES).read_to_end(&mut bytes).map_err(cannot)?;
+        let result: Option<ItemResult> = serde_json::from_slice(&bytes).ok();
+        Ok(result.filter(|result| result.schema == RESULT_SCHEMA && result.id == id))
+    }
+
+    /// Keeps the result, unless it is a failure and another worker was more fortunate meanwhile with `item`.
+    ///
+    /// # Errors
+    /// Those of writing; then what was there is there.
+    pub fn put(&self, result: &ItemResult, item: &Item) -> Result<()> {
+        if result.status == Status::Failed
+            && self.get(&item.id)?.is_some_and(|other| other.settles(item, result.action, result.via))
+        {
+            return Ok(());
+        }
+        let path = self.path(&result.id);
+        store::make_directories(path.parent().unwrap_or(&self.directory))?;
+        let mut json =
+            serde_json::to_vec(result).map_err(|error| Error::io("cannot write a result", error))?;
+        json.push(b'\n');
+        store::write_file(&path, &mut json.as_slice()).map_err(|error| {
+            if error.may_pass() {
+                error.remedy("make room, or wait for the file system, and run again")
+            } else {
+                error
+            }
+        })
+    }
+
+    /// The identities that there are results for, in order, one 256th at a time.
+    ///
+    /// # Errors
+    /// `Io` where the directory cannot be read.
+    pub fn ids(&self) -> Result<impl Iterator<Item = Result<Vec<String>>>> {
+        let directory = self.directory.clone();
+        list(&directory)?;
+        Ok((0..=u8::MAX).map(move |bucket| {
+            let mut ids: Vec<String> = list(&directory.join(format!("{bucket:02x}")))?
+                .into_iter()
+                .filter_map(|name| name.strip_suffix(".json").filter(|id| is_id(id)).map(str::to_owned))
+                .collect();
+            ids.sort_unstable();
+            Ok(ids)
+        }))
+    }
+}
+
+/// Names in a directory; none where it is not there.
+fn list(directory: &Path) -> Result<Vec<String>> {
+    let cannot = |error| Error::io(format!("cannot read {}", directory.display()), error);
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) => return Err(cannot(error)),
+    };
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().unwrap_or_default()));
+    names.collect::<std::io::Result<_>>().map_err(cannot)
+}
+
+/// Whether `id` is one: 32 hex digits.
+fn is_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}

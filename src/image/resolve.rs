@@ -1,0 +1,57 @@
+//! What an image is, as far as its documents tell: digest and layers. No layer of an image of today is read.
+
+use std::path::Path;
+
+use super::blobs::Opened;
+use super::document::{Descriptor, Digest, Document};
+use super::reference::Reference;
+use super::registry::Repository;
+use crate::error::Result;
+
+/// What the documents of an image tell.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// Digest of its manifest or index.
+    pub digest: Digest,
+    /// Layers of the image, or of the first image for x86-64 of the index, base first: digest and size in bytes. Empty
+    /// where there is none.
+    pub layers: Vec<(Digest, u64)>,
+}
+
+/// Looks up the image `reference`.
+///
+/// # Errors
+/// Those of [`Opened::open`].
+pub fn resolve(reference: &Reference) -> Result<Resolved> {
+    if let Reference::Registry { name, access } = reference {
+        let repository = Repository::open(name, access)?;
+        return resolved(repository.manifest(None)?, |digest| repository.manifest(Some(digest)));
+    }
+    let opened = Opened::open(reference)?;
+    resolved(opened.root, |digest| opened.blobs.manifest(digest))
+}
+
+fn resolved(root: Document, manifest: impl Fn(&Digest) -> Result<Document>) -> Result<Resolved> {
+    let digest = root.digest();
+    let image = match root.manifests()? {
+        Some(all) => match all.iter().find(|one| one.is_for_x86_64()) {
+            Some(one) => manifest(&one.digest)?,
+            None => return Ok(Resolved { digest, layers: vec![] }),
+        },
+        None => root,
+    };
+    // Manifests of schema 1, and indexes in indexes, list none; what they are is said when they are looked at.
+    let layers = if image.value().get("layers").is_some() { image.layers()? } else { vec![] };
+    let layers = layers.into_iter().map(|Descriptor { digest, size, .. }| (digest, size)).collect();
+    Ok(Resolved { digest, layers })
+}
+
+/// The tags that the layout at `path` lists; those of images without one are not there.
+///
+/// # Errors
+/// Those of reading the layout's index.
+pub fn tags_of_layout(path: &Path) -> Result<Vec<String>> {
+    let index = super::blobs::document_at(&path.join("index.json"))?;
+    let manifests = index.manifests()?.unwrap_or_default();
+    Ok(manifests.into_iter().filter_map(|one| one.name).collect())
+}

@@ -1,0 +1,157 @@
+//! What a page that was added (`--via vdso`) must be, and what it may change in the headers.
+
+use goblin::container::{Container, Ctx, Endian};
+use goblin::elf::dynamic::DT_INIT;
+use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_PROPERTY, PT_LOAD, PT_NULL, PT_PHDR};
+use goblin::elf::{Elf, ProgramHeader, SectionHeader};
+
+use super::{PROGRAM_HEADER_SIZE, program_headers};
+use crate::addr::Vaddr;
+use crate::elf::PAGE_SIZE;
+use crate::plan::{Edit, Role};
+use crate::record::Record;
+use crate::vdso::{POINTERS_SIZE, Page, Start};
+
+/// Byte offset of the entry point in the ELF header.
+pub(super) const E_ENTRY: u64 = 24;
+
+/// The page that the edits add, made anew from where they say that it is and what they say that it goes on with.
+pub(super) fn added_page(original: &[u8], record: &Record) -> Option<Page> {
+    let (page, init, pointers) =
+        (only(record, Role::Page)?, only(record, Role::Init)?, only(record, Role::Pointers)?);
+    let start = if init.vaddr.is_none() { Start::Program } else { Start::Object };
+    let next = Vaddr(u64::from_le_bytes(init.before.as_slice().try_into().ok()?));
+    let header = Elf::parse_header(original).ok()?;
+    let is_next = match start {
+        Start::Program => init.offset.0 == E_ENTRY && header.e_entry == next.0,
+        Start::Object => dynamic_value(original, DT_INIT) == Some((init.offset.0, next.0)),
+    };
+    let ibt = page.after.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]);
+    let page = Page { vaddr: page.vaddr?, pointers: pointers.vaddr?, start, next, ibt };
+    (is_next && init.after == page.init().0.to_le_bytes()).then_some(page)
+}
+
+/// The edit with this `role`, where there is one alone.
+fn only(record: &Record, role: Role) -> Option<&Edit> {
+    let mut edits = record.edits.iter().filter(|edit| edit.role == role);
+    edits.next().filter(|_| edits.next().is_none())
+}
+
+/// Where the value of the first entry `tag` of the dynamic table is in the file, and the value.
+fn dynamic_value(bytes: &[u8], tag: u64) -> Option<(u64, u64)> {
+    let (_, headers) = program_headers(bytes)?;
+    let table = headers.iter().find(|p| p.p_type == PT_DYNAMIC)?;
+    let start = usize::try_from(table.p_offset).ok()?;
+    let end = start.checked_add(usize::try_from(table.p_filesz).ok()?)?;
+    let word = |bytes: &[u8]| bytes.first_chunk().copied().map(u64::from_le_bytes);
+    let entries = bytes.get(start..end)?.chunks_exact(16).enumerate();
+    let mut found = entries.filter(|(_, entry)| word(entry) == Some(tag));
+    let (index, entry) = found.next()?;
+    Some((table.p_offset + index as u64 * 16 + 8, word(&entry[8..])?))
+}
+
+/// The program headers `after` without the segments of `page`, and with those of `before` that made room for them;
+/// nothing where the segments are not as they have to be.
+pub(super) fn without_page(
+    before: &[ProgramHeader],
+    after: &[ProgramHeader],
+    page: &Page,
+    record: &Record,
+) -> Option<Vec<ProgramHeader>> {
+    let offset = |role| only(record, role).map(|edit| edit.offset.0);
+    // The table may stand at the begin of the page's segment.
+    let (first, head) = after.iter().find_map(|p| {
+        let head = offset(Role::Page)?.checked_sub(p.p_offset).filter(|&head| head < p.p_filesz)?;
+        (p.p_type == PT_LOAD && p.p_vaddr.checked_add(head)? == page.vaddr.0).then_some((p.p_vaddr, head))
+    })?;
+    // A table that moved tells of no physical addresses.
+    let is_physical = after.iter().any(|p| p.p_paddr != 0);
+    let segment = |at: u64, offset, flags, size| ProgramHeader {
+        p_type: PT_LOAD,
+        p_flags: flags,
+        p_offset: offset,
+        p_vaddr: at,
+        p_paddr: if is_physical { at } else { 0 },
+        p_filesz: size,
+        p_memsz: size,
+        p_align: PAGE_SIZE,
+    };
+    let added = [
+        segment(first, offset(Role::Page)? - head, PF_R | PF_X, PAGE_SIZE),
+        segment(page.pointers.0, offset(Role::Pointers)?, PF_R | PF_W, POINTERS_SIZE),
+    ];
+    let loaded: Vec<u64> = after.iter().filter(|p| p.p_type == PT_LOAD).map(|p| p.p_vaddr).collect();
+    let mut rest: Vec<ProgramHeader> = after.iter().filter(|&p| !added.contains(p)).cloned().collect();
+    if rest.len() + added.len() != after.len() || !loaded.is_sorted() {
+        return None;
+    }
+    for (header, old) in rest.iter_mut().zip(before).filter(|_| !is_physical && head > 0) {
+        header.p_paddr = old.p_paddr;
+    }
+    // The table describes itself, wherever it is.
+    for (header, old) in rest.iter_mut().zip(before).filter(|(header, _)| header.p_type == PT_PHDR) {
+        let size = (after.len() * PROGRAM_HEADER_SIZE) as u64;
+        let is_mapped = |p: &ProgramHeader| {
+            p.p_type == PT_LOAD
+                && p.p_offset <= header.p_offset
+                && header.p_offset.saturating_add(size) <= p.p_offset.saturating_add(p.p_filesz)
+                && header.p_vaddr.wrapping_sub(p.p_vaddr) == header.p_offset - p.p_offset
+        };
+        if header.p_filesz != size || header.p_memsz != size || !after.iter().any(is_mapped) {
+            return None;
+        }
+        *header = old.clone();
+    }
+    // What is gone said nothing.
+    for (index, old) in before.iter().enumerate() {
+        let is_silent = matches!(old.p_type, PT_NULL | PT_GNU_PROPERTY);
+        if is_silent && rest.get(index) != Some(old) && rest.len() < before.len() {
+            rest.insert(index, old.clone());
+        }
+    }
+    Some(rest)
+}
+
+/// Whether the section headers of `patched` are those of `original`, with their names elsewhere, and two of `page`; or
+/// the same in both, where there are none.
+pub(super) fn are_sections_with_page(original: &[u8], patched: &[u8], page: &Page, record: &Record) -> bool {
+    let offset = |role| only(record, role).map(|edit| edit.offset.0);
+    // The table that the header names is the original's, whatever stands there: nothing was added.
+    let table = |bytes: &[u8]| [40..48, 60..62].map(|field| bytes.get(field).map(<[u8]>::to_vec));
+    if table(original) == table(patched) {
+        return true;
+    }
+    let (Some((_, mut before)), Some((names, after))) = (section_headers(original), section_headers(patched))
+    else {
+        return false;
+    };
+    let is = |section: &SectionHeader, at: Vaddr, role, size| {
+        section.sh_addr == at.0 && Some(section.sh_offset) == offset(role) && section.sh_size == size
+    };
+    let Some(([of_page, of_pointers], rest)) = after.split_last_chunk().map(|(rest, last)| (last, rest))
+    else {
+        return false;
+    };
+    let bytes_of = |bytes: &[u8], section: &SectionHeader, size| {
+        let start = usize::try_from(section.sh_offset).ok()?;
+        bytes.get(start..)?.get(..usize::try_from(size).ok()?).map(<[u8]>::to_vec)
+    };
+    let (Some(old), Some(new)) = (before.get_mut(names), rest.get(names)) else { return false };
+    let size = old.sh_size;
+    if new.sh_size <= size || bytes_of(patched, new, size) != bytes_of(original, old, size) {
+        return false;
+    }
+    (old.sh_offset, old.sh_size) = (new.sh_offset, new.sh_size);
+    rest == before
+        && is(of_page, page.vaddr, Role::Page, page.room().end.0.wrapping_sub(page.vaddr.0))
+        && is(of_pointers, page.pointers, Role::Pointers, POINTERS_SIZE)
+}
+
+/// The section header table, and the number of the section with the names.
+fn section_headers(bytes: &[u8]) -> Option<(usize, Vec<SectionHeader>)> {
+    let header = Elf::parse_header(bytes).ok()?;
+    let offset = usize::try_from(header.e_shoff).ok().filter(|&offset| offset != 0)?;
+    let context = Ctx::new(Container::Big, Endian::Little);
+    let sections = SectionHeader::parse(bytes, offset, usize::from(header.e_shnum), context).ok()?;
+    Some((usize::from(header.e_shstrndx), sections)).filter(|(_, sections)| !sections.is_empty())
+}

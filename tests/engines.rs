@@ -1,0 +1,355 @@
+//! Images that an engine built, patched from the outside, in the engines: podman on both of its storages and from
+//! registries, Docker, containerd and skopeo. Each has a store of its own.
+
+mod harness;
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use harness::docker::Daemon;
+use harness::image::Registry;
+use harness::mtree::{Listing, changed, listing};
+use harness::{Ran, host_emulates, is_root, need, real_corpus, rootfs, skip, temp_dir, tool};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Programs of the tree that make a vsyscall at once: one through libc, one static; and a further name of one.
+const PROGRAMS: [[&str; 2]; 3] =
+    [["/bin/e2fsck", "-V"], ["/bin/mdadm", "--version"], ["/opt/mdadm-too", "--version"]];
+
+const OLD: &str = "localhost/legacy:1";
+const CURED: &str = "localhost/legacy:1-novsyscall";
+/// As the one before, with calls of the vDSO.
+const FAST: &str = "localhost/legacy:1-vdso";
+
+/// Longer than a daemon takes to start or to stop on a slow host.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn ready(programs: &[&str]) -> bool {
+    if real_corpus().is_none() {
+        skip("no VSYSPATCH_CORPUS");
+        return false;
+    }
+    if !is_root() {
+        skip("engines need root");
+        return false;
+    }
+    if !host_emulates() {
+        skip("this kernel has no vsyscalls that a run could show");
+        return false;
+    }
+    programs.iter().all(|program| need(program))
+}
+
+/// An image of the tree, with hard links, a capability, setuid and sticky bits, as buildah builds it, and the
+/// patched one: archives.
+fn images(dir: &Path) -> [PathBuf; 2] {
+    let tree = rootfs::unpack(dir, "tree");
+    fs::create_dir_all(tree.join("opt")).expect("a directory");
+    fs::hard_link(tree.join("bin/mdadm"), tree.join("opt/mdadm-too")).expect("a second name");
+    fs::create_dir_all(tree.join("tmp")).expect("a directory");
+    let mode = |path: &str, mode| {
+        fs::set_permissions(tree.join(path), fs::Permissions::from_mode(mode)).expect("its mode");
+    };
+    mode("tmp", 0o1777);
+    mode("bin/e2fsck", 0o4755);
+    // Of a program that is patched, and of a file that is not.
+    fs::write(tree.join("bin/untouched"), b"#!/bin/sh\n").expect("written");
+    for path in ["bin/mdadm", "bin/untouched"] {
+        Ran::of(Command::new("setcap").arg("cap_chown+ep").arg(tree.join(path))).expect(0);
+    }
+    Ran::of(Command::new("touch").args(["-h", "-d", "2011-02-03T04:05:06"]).arg(tree.join("bin/untouched")))
+        .expect(0);
+
+    let buildah = |words: &[&str]| {
+        let mut command = Command::new("buildah");
+        command.arg("--root").arg(dir.join("built")).arg("--runroot").arg(dir.join("building"));
+        Ran::of(command.args(["--storage-driver", "vfs"]).args(words).stdin(Stdio::null())).expect(0)
+    };
+    let container = buildah(&["from", "scratch"]).stdout.trim().to_owned();
+    let mounted = buildah(&["mount", &container]).stdout.trim().to_owned();
+    Ran::of(Command::new("cp").arg("-a").arg(tree.join(".")).arg(mounted)).expect(0);
+    buildah(&["umount", &container]);
+    buildah(&["config", "--env", "BUILT=yes", &container]);
+    buildah(&["commit", "-q", &container, OLD]);
+    let [old, cured] = ["old.tar", "cured.tar"].map(|name| dir.join(name));
+    buildah(&["push", "-q", OLD, &format!("docker-archive:{}:{OLD}", old.display())]);
+    let [from, to] = [(&old, OLD), (&cured, CURED)]
+        .map(|(path, name)| format!("docker-archive:{}:{name}", path.display()));
+    tool(["patch", "-q", &from, &to]).expect(0);
+    tool(["verify", "-q", &to, "--against", &from]).expect(0);
+    [old, cured]
+}
+
+/// What a shell says of the first process of a container that was killed: no other signal ends it.
+const KILLED_AS_FIRST: i32 = 128 + 9;
+
+/// Only the programs differ, and these in their content alone; the record is new.
+#[track_caller]
+fn assert_only_programs_differ(before: &Listing, after: &Listing) {
+    let mut names = Vec::new();
+    for line in changed(before, after) {
+        let (name, facts) = line.split_once(": ").expect("a name and facts");
+        match name {
+            _ if name.starts_with("var") => {}
+            // No layer says when the root was made, and so it is when the engine made it.
+            "" => assert_eq!(facts, "mtime"),
+            _ => {
+                assert_eq!(facts, "sha256", "{line}");
+                names.push(name.to_owned());
+            }
+        }
+    }
+    for program in ["bin/mdadm", "opt/mdadm-too"] {
+        assert!(names.iter().any(|name| name == program), "{program} is patched: {names:?}");
+        let facts = &after[Path::new(program)];
+        assert!(facts["xattrs"].contains("security.capability"), "{facts:?}");
+    }
+}
+
+/// A podman with a store of its own.
+struct Podman {
+    store: TempDir,
+    driver: &'static str,
+}
+
+impl Podman {
+    fn new(driver: &'static str) -> Self {
+        Self { store: temp_dir(), driver }
+    }
+
+    fn with(&self, command: &mut Command, words: &[&str]) -> Ran {
+        let place = |name: &str| self.store.path().join(name);
+        command.arg("--root").arg(place("root")).arg("--runroot").arg(place("run"));
+        command.args(["--storage-driver", self.driver, "--cgroup-manager", "cgroupfs", "--runtime", "runc"]);
+        Ran::of(command.args(words).stdin(Stdio::null()))
+    }
+
+    fn plain(&self, words: &[&str]) -> Ran {
+        self.with(&mut Command::new("podman"), words)
+    }
+
+    /// Runs the program in the image with vsyscalls denied.
+    fn denied(&self, image: &str, program: &[&str]) -> Ran {
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+        let words = [&["run", "--rm", "-q", "--network", "none"][..], &limits, &[image], program].concat();
+        self.with(harness::vsyspatch().args(["exec", "--", "podman"]), &words)
+    }
+}
+
+#[test]
+fn podman_runs_what_was_patched_on_both_of_its_storages() {
+    if !ready(&["buildah", "podman", "runc", "setcap"]) {
+        return;
+    }
+    let dir = temp_dir();
+    let [old, cured] = images(dir.path());
+    let fast = dir.path().join("fast.tar");
+    let [from, to] =
+        [(&old, OLD), (&fast, FAST)].map(|(path, name)| format!("docker-archive:{}:{name}", path.display()));
+    tool(["patch", "-q", "--via=vdso", &from, &to]).expect(0);
+    for driver in ["vfs", "overlay"] {
+        let podman = Podman::new(driver);
+        let listings = [(&old, OLD), (&cured, CURED)].map(|(archive, name)| {
+            podman.plain(&["load", "-q", "-i", archive.to_str().expect("UTF-8")]).expect(0);
+            let mounted = podman.plain(&["image", "mount", name]).expect(0);
+            let all = listing(Path::new(mounted.stdout.trim()));
+            podman.plain(&["image", "unmount", name]).expect(0);
+            all
+        });
+        assert_only_programs_differ(&listings[0], &listings[1]);
+        for program in PROGRAMS {
+            podman.denied(OLD, &program).expect(KILLED_AS_FIRST);
+            podman.denied(CURED, &program).expect(0);
+        }
+        podman.plain(&["load", "-q", "-i", fast.to_str().expect("UTF-8")]).expect(0);
+        for program in PROGRAMS {
+            podman.denied(FAST, &program).expect(0);
+        }
+    }
+}
+
+#[test]
+fn podman_pulls_and_runs_what_was_patched_in_a_registry() {
+    if !ready(&["buildah", "podman", "runc", "setcap", "skopeo", "docker-registry", "openssl"]) {
+        return;
+    }
+    let dir = temp_dir();
+    let [old, _] = images(dir.path());
+    let at = |name: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir(&path).expect("a directory for the registry");
+        path
+    };
+    let plain = "--tls-verify=false".to_owned();
+    let (over_tls, authorities) = Registry::over_tls(&at("tls"));
+    // Each with what podman and the tool have to be told alike.
+    let registries = [
+        (Registry::start(&at("open")), vec![plain.clone()]),
+        (Registry::closed(&at("closed")), vec![plain, "--creds=user:secret".into()]),
+        (over_tls, vec![format!("--cert-dir={}", authorities.display())]),
+    ];
+    for (registry, access) in &registries {
+        let access: Vec<&str> = access.iter().map(String::as_str).collect();
+        let [was, is] = ["1", "1-novsyscall"].map(|tag| format!("{}/team/legacy:{tag}", registry.address));
+        let [from, to] = [&was, &is].map(|name| format!("docker://{name}"));
+        let archive = format!("docker-archive:{}", old.display());
+        let push = ["copy", "-q", "--dest-tls-verify=false", "--dest-creds=user:secret", &archive, &from];
+        Ran::of(Command::new("skopeo").args(push)).expect(0);
+        let patched = tool([&["patch", "-q"], &access[..], &[&from, &to]].concat()).expect(0);
+        let podman = Podman::new("vfs");
+        for image in [&was, &is] {
+            podman.plain(&[&["pull", "-q"], &access[..], &[image]].concat()).expect(0);
+        }
+        let digest = podman.plain(&["image", "inspect", "--format", "{{.Digest}}", &is]).expect(0).stdout;
+        assert!(patched.stdout.trim().ends_with(digest.trim()), "{patched} {digest}");
+        for program in PROGRAMS {
+            podman.denied(&was, &program).expect(KILLED_AS_FIRST);
+            podman.denied(&is, &program).expect(0);
+        }
+    }
+}
+
+#[test]
+fn docker_loads_and_runs_what_was_patched() {
+    if !ready(&["buildah", "setcap", "dockerd", "docker", "runc", "containerd"]) {
+        return;
+    }
+    let dir = temp_dir();
+    let [old, cured] = images(dir.path());
+    let mut command = harness::vsyspatch();
+    command.args(["exec", "--", "dockerd"]);
+    let Some(daemon) = Daemon::start(&dir.path().join("docker"), command) else { return };
+    for archive in [&old, &cured] {
+        daemon.docker(&["load", "-q", "-i", archive.to_str().expect("UTF-8")]).expect(0);
+    }
+    for program in PROGRAMS {
+        daemon.run(OLD, &program).expect(KILLED_AS_FIRST);
+        daemon.run(CURED, &program).expect(0);
+    }
+}
+
+/// A containerd of its own, with vsyscalls denied to it and to all that it runs; ends with the value.
+struct Containerd {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Containerd {
+    fn start(dir: &Path) -> Result<Self, String> {
+        fs::create_dir(dir).expect("a directory for the daemon");
+        let place = |name: &str| dir.join(name).display().to_string();
+        let settings = format!(
+            "version = 2\nroot = \"{}\"\nstate = \"{}\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{}\"\n",
+            place("root"),
+            place("state"),
+            place("socket")
+        );
+        fs::write(dir.join("settings"), settings).expect("written");
+        let log = File::create(dir.join("log")).expect("the daemon's log");
+        let mut command = harness::vsyspatch();
+        command.args(["exec", "--", "containerd", "-c"]).arg(dir.join("settings"));
+        command.stdin(Stdio::null()).stderr(log.try_clone().expect("a descriptor")).stdout(log);
+        let child = command.spawn().map_err(|error| format!("containerd cannot be run: {error}"))?;
+        let mut daemon = Self { child, dir: dir.to_owned() };
+        let begun = Instant::now();
+        while daemon.ctr(&["version"]).status != 0 {
+            let ended = daemon.child.try_wait().expect("its status");
+            if ended.is_some() || begun.elapsed() > LIMIT {
+                let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
+                let last: Vec<&str> = log.lines().rev().take(3).collect();
+                return Err(format!("containerd does not start here ({ended:?}): {}", last.join(" <- ")));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(daemon)
+    }
+
+    fn ctr(&self, words: &[&str]) -> Ran {
+        let mut ctr = Command::new("ctr");
+        Ran::of(ctr.arg("-a").arg(self.dir.join("socket")).args(words).stdin(Stdio::null()))
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let pid = Pid::from_child(&self.child);
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process(pid, Signal::TERM);
+            let begun = Instant::now();
+            while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < LIMIT {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn containerd_imports_and_runs_what_was_patched() {
+    if !ready(&["buildah", "containerd", "ctr", "runc", "setcap"]) {
+        return;
+    }
+    let dir = temp_dir();
+    let [old, cured] = images(dir.path());
+    let daemon = match Containerd::start(&dir.path().join("containerd")) {
+        Ok(daemon) => daemon,
+        Err(reason) => return skip(&reason),
+    };
+    // The old one as the tool writes it, too: containerd reads nothing older than the hybrid.
+    let again = dir.path().join("again.tar");
+    let to = format!("docker-archive:{}:{OLD}", again.display());
+    tool(["patch", "-q", "--always", &format!("docker-archive:{}", old.display()), &to]).expect(0);
+    tool(["revert", "-q", &to, &to]).expect(0);
+    let native = ["--snapshotter", "native"];
+    for archive in [&again, &cured] {
+        let archive = archive.to_str().expect("UTF-8");
+        daemon.ctr(&[&["image", "import"], &native[..], &[archive]].concat()).expect(0);
+    }
+    let listings = [(OLD, "one"), (CURED, "other")].map(|(image, place)| {
+        let place = dir.path().join(place);
+        fs::create_dir(&place).expect("a directory");
+        let path = place.to_str().expect("UTF-8");
+        daemon.ctr(&[&["image", "mount"], &native[..], &[image, path]].concat()).expect(0);
+        let all = listing(&place);
+        daemon.ctr(&["image", "unmount", path]).expect(0);
+        all
+    });
+    assert_only_programs_differ(&listings[0], &listings[1]);
+    // runc's own place is one for the whole machine: another run of this test may have containers of the same names.
+    let own = dir.path().join("runc");
+    let own = ["--runc-root", own.to_str().expect("UTF-8")];
+    let run = |image: &str, name: &str, program: &[&str]| {
+        daemon.ctr(&[&["run", "--rm"], &native[..], &own, &[image, name], program].concat())
+    };
+    for (number, program) in PROGRAMS.iter().enumerate() {
+        run(OLD, &format!("old-{number}"), program).expect(KILLED_AS_FIRST);
+        run(CURED, &format!("cured-{number}"), program).expect(0);
+    }
+}
+
+#[test]
+fn skopeo_reads_what_was_patched_both_ways() {
+    if !ready(&["buildah", "skopeo", "setcap"]) {
+        return;
+    }
+    let dir = temp_dir();
+    let [old, cured] = images(dir.path());
+    let skopeo = |words: &[&str]| Ran::of(Command::new("skopeo").args(words)).expect(0);
+    let at = |path: &Path| path.display().to_string();
+    let before = skopeo(&["inspect", "--config", &format!("docker-archive:{}", at(&old))]).json();
+    for transport in ["docker-archive", "oci-archive"] {
+        let from = format!("{transport}:{}", at(&cured));
+        let config = skopeo(&["inspect", "--config", &from]).json();
+        assert_eq!(config["config"]["Env"], before["config"]["Env"]);
+        let count = |config: &serde_json::Value| config["rootfs"]["diff_ids"].as_array().map_or(0, Vec::len);
+        assert_eq!(count(&config), count(&before) + 1);
+        let copy = dir.path().join(format!("copy-of-{transport}"));
+        skopeo(&["copy", "-q", &from, &format!("oci:{}:v1", at(&copy))]);
+        tool(["verify", "-q", &at(&copy)]).expect(0);
+    }
+}

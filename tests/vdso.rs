@@ -1,0 +1,737 @@
+//! `--via vdso`: the code that is added looks for the vDSO in an emulator, from stacks as kernels and loaders make them
+//! and in vDSOs of all kinds; programs and libraries, real and compiled ones, run with it, with the system calls denied
+//! that it does without; and tools read what comes out.
+
+mod harness;
+#[path = "emulator/registers.rs"]
+mod registers;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use harness::elf::{segments, u32_at, u64_at};
+use harness::{
+    Ran, denied, host_emulates, is_root, need, read, real_corpus, root, rootfs, skip, temp_dir, tool,
+};
+use object::{Object as _, ObjectSymbol as _};
+use registers::REGISTERS;
+use unicorn_engine::{Arch, HookType, MemType, Mode, Prot, RegisterX86, Unicorn};
+use vsyspatch::apply::{apply, inverse};
+use vsyspatch::digest::Sha256;
+use vsyspatch::examine::examine;
+use vsyspatch::plan::{Role, Via};
+use vsyspatch::record::Record;
+use vsyspatch::site::Verdict;
+use vsyspatch::verify::verify;
+use vsyspatch::vsyscall::Entry;
+
+const DEMO: &[u8] = include_bytes!("../corpus/prebuilt/demo");
+
+/// From an entry to the next, and to the one that keeps all registers.
+const STRIDE: u64 = 0x400;
+const PRESERVING: u64 = 0x40;
+
+/// Where the emulator has things.
+const STACK: u64 = 0x7ff0_0000_0000;
+const STACK_SIZE: u64 = 0x10000;
+const VDSO: u64 = 0x7fff_1000_0000;
+const MODEL: u64 = 0x7000_0000_0000;
+const END: u64 = 0x7100_0000_0000;
+
+/// Bytes below the stack pointer that the init code may use.
+const STACK_OF_INIT: u64 = 128;
+
+/// The general registers but the stack pointer.
+fn general() -> impl Iterator<Item = RegisterX86> {
+    REGISTERS.into_iter().filter(|&register| register != RegisterX86::RSP)
+}
+
+fn values(engine: &Unicorn<Vec<u64>>) -> Vec<u64> {
+    general().map(|register| engine.reg_read(register).expect("a register")).collect()
+}
+
+/// `bytes` patched, and where what was added is.
+struct Patched {
+    bytes: Vec<u8>,
+    page: u64,
+    pointers: u64,
+    /// The init code, and what it goes on with.
+    init: u64,
+    next: u64,
+}
+
+impl Patched {
+    fn of(bytes: &[u8]) -> Self {
+        let plan = examine(bytes, Via::Vdso).expect("a program").1.expect("a plan");
+        let edit = |role| plan.edits.iter().find(|edit| edit.role == role).expect("it is added");
+        let at = |role| edit(role).vaddr.expect("it is in memory").0;
+        let (page, pointers) = (at(Role::Page), at(Role::Pointers));
+        let init = edit(Role::Init);
+        let (before, after) = (u64_at(&init.before, 0), u64_at(&init.after, 0));
+        let patched = apply(bytes, Sha256::of(bytes), &plan.edits).expect("the plan fits");
+        Self { bytes: patched, page, pointers, init: after, next: before }
+    }
+
+    fn entry(&self, entry: Entry) -> u64 {
+        self.page + entry as u64 * STRIDE
+    }
+}
+
+/// The vDSO of this kernel, as it is in this process's memory.
+fn vdso_of_host() -> Vec<u8> {
+    let maps = fs::read_to_string("/proc/self/maps").expect("the maps");
+    let line = maps.lines().find(|line| line.ends_with("[vdso]")).expect("this kernel has a vDSO");
+    let (start, end) = line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+    let [start, end] = [start, end].map(|at| u64::from_str_radix(at, 16).expect("an address"));
+    let mut image = vec![0; (end - start) as usize];
+    let memory = fs::File::open("/proc/self/mem").expect("its own memory");
+    memory.read_exact_at(&mut image, start).expect("it is mapped");
+    image
+}
+
+const NAMES: [&str; 3] = ["__vdso_gettimeofday", "__vdso_time", "__vdso_getcpu"];
+
+/// What the pointers are to be for the vDSO `image`, by another reader of symbols.
+fn functions(image: &[u8]) -> [u64; 3] {
+    let file = object::File::parse(image).expect("the vDSO is an ELF file");
+    let of = |name: &str| {
+        let symbol = file.dynamic_symbols().find(|symbol| symbol.name() == Ok(name));
+        symbol.map_or(0, |symbol| VDSO + symbol.address())
+    };
+    NAMES.map(of)
+}
+
+/// File offset of the value of entry `tag` of the dynamic table.
+fn dynamic(image: &[u8], tag: u64) -> Option<usize> {
+    let table = segments(image).into_iter().find(|segment| segment.kind == 2).expect("a dynamic table");
+    (table.offset as usize..(table.offset + table.file_size) as usize)
+        .step_by(16)
+        .take_while(|&at| u64_at(image, at) != 0)
+        .find(|&at| u64_at(image, at) == tag)
+        .map(|at| at + 8)
+}
+
+fn without(image: &[u8], tags: &[u64]) -> Vec<u8> {
+    let mut image = image.to_vec();
+    for &tag in tags {
+        if let Some(value) = dynamic(&image, tag) {
+            image[value - 8..value].copy_from_slice(&0x6000_0000_u64.to_le_bytes());
+        }
+    }
+    image
+}
+
+fn replaced(image: &[u8], old: &str, new: &str) -> Vec<u8> {
+    assert_eq!(old.len(), new.len());
+    let mut image = image.to_vec();
+    let wanted = [old.as_bytes(), &[0]].concat();
+    let mut found = 0;
+    for at in 0..image.len() - wanted.len() {
+        if image[at..].starts_with(&wanted) && (at == 0 || image[at - 1] == 0) {
+            image[at..at + new.len()].copy_from_slice(new.as_bytes());
+            found += 1;
+        }
+    }
+    assert!(found > 0, "{old} is in the vDSO");
+    image
+}
+
+/// What is on the stack of a program that starts.
+#[derive(Clone)]
+struct Begin {
+    arguments: usize,
+    environment: usize,
+    /// Null words behind the one that ends the environment: where variables were taken out.
+    nulls: usize,
+    /// Pointers behind these: where the environment was cut short.
+    leftovers: usize,
+    auxiliary: Vec<(u64, u64)>,
+}
+
+const AT_SYSINFO_EHDR: u64 = 33;
+
+impl Begin {
+    fn with_vdso(arguments: usize, environment: usize, nulls: usize) -> Self {
+        let auxiliary = vec![(3, 0x40_0040), (16, 0xbfeb_fbff), (AT_SYSINFO_EHDR, VDSO), (6, 4096), (0, 0)];
+        Self { arguments, environment, nulls, leftovers: 0, auxiliary }
+    }
+
+    fn words(&self) -> Vec<u64> {
+        let mut words = vec![self.arguments as u64];
+        words.extend((0..self.arguments).map(|number| STACK + 0x8000 + number as u64));
+        words.push(0);
+        words.extend((0..self.environment).map(|number| STACK + 0x9000 + number as u64));
+        words.extend(vec![0; 1 + self.nulls]);
+        words.extend((0..self.leftovers).map(|number| STACK + 0xa000 + number as u64));
+        words.extend(self.auxiliary.iter().flat_map(|&(kind, value)| [kind, value]));
+        words
+    }
+}
+
+fn machine(patched: &[u8]) -> Unicorn<'static, Vec<u64>> {
+    let mut engine = Unicorn::new_with_data(Arch::X86, Mode::MODE_64, vec![]).expect("the emulator starts");
+    let mut pages: BTreeMap<u64, Prot> = BTreeMap::new();
+    let loads = segments(patched).into_iter().filter(|segment| segment.kind == 1);
+    for load in loads.clone() {
+        let rights = match load.flags & 3 {
+            0 => Prot::READ,
+            1 => Prot::READ | Prot::EXEC,
+            2 => Prot::READ | Prot::WRITE,
+            _ => Prot::ALL,
+        };
+        for page in load.vaddr / 0x1000..(load.vaddr + load.file_size).div_ceil(0x1000) {
+            *pages.entry(page * 0x1000).or_insert(rights) |= rights;
+        }
+    }
+    for (page, rights) in pages {
+        engine.mem_map(page, 0x1000, rights).expect("mapped");
+    }
+    for load in loads {
+        let content = &patched[load.offset as usize..(load.offset + load.file_size) as usize];
+        engine.mem_write(load.vaddr, content).expect("written");
+    }
+    engine.mem_map(STACK, STACK_SIZE, Prot::READ | Prot::WRITE).expect("mapped");
+    engine
+}
+
+/// Runs the init code of `patched`, and gives the pointers. All else must be as before.
+fn pointers_found(patched: &Patched, begin: &Begin, image: Option<&[u8]>, is_object: bool) -> [u64; 3] {
+    let mut engine = machine(&patched.bytes);
+    if let Some(image) = image {
+        engine
+            .mem_map(VDSO, (image.len() as u64).next_multiple_of(0x1000), Prot::READ | Prot::EXEC)
+            .expect("mapped");
+        engine.mem_write(VDSO, image).expect("written");
+    }
+    // A shared object's loader has its own frames above the stack pointer.
+    let words: Vec<u8> = begin.words().into_iter().flat_map(u64::to_le_bytes).collect();
+    let bottom = STACK + 0x4000;
+    engine.mem_write(bottom, &words).expect("written");
+    let stack = if is_object { bottom - 0x800 } else { bottom };
+    for (number, register) in general().enumerate() {
+        engine.reg_write(register, 0x1111_1111_1111_1111 * (number as u64 + 1)).expect("a register");
+    }
+    if is_object {
+        // The upper half of an int argument may hold anything.
+        engine
+            .reg_write(RegisterX86::RDI, 0xdead_beef_0000_0000 | begin.arguments as u64)
+            .expect("a register");
+        engine.reg_write(RegisterX86::RSI, bottom + 8).expect("a register");
+    }
+    engine.reg_write(RegisterX86::RSP, stack).expect("a register");
+    let before = values(&engine);
+    let whole =
+        |engine: &Unicorn<Vec<u64>>| engine.mem_read_as_vec(STACK, STACK_SIZE as usize).expect("mapped");
+    let memory = whole(&engine);
+    engine
+        .add_mem_hook(HookType::MEM_WRITE, 1, 0, |engine, kind, at, _, _| {
+            assert_eq!(kind, MemType::WRITE);
+            engine.get_data_mut().push(at);
+            true
+        })
+        .expect("a hook");
+    engine.emu_start(patched.init, patched.next, 0, 1_000_000).expect("the init code runs");
+    assert_eq!(engine.reg_read(RegisterX86::RIP), Ok(patched.next), "it goes on with what was there");
+    assert_eq!(values(&engine), before, "the registers");
+    assert_eq!(engine.reg_read(RegisterX86::RSP), Ok(stack), "the stack pointer");
+    let used = (stack - STACK_OF_INIT - STACK) as usize..(stack - STACK) as usize;
+    let after = whole(&engine);
+    assert!(
+        after[..used.start] == memory[..used.start] && after[used.end..] == memory[used.end..],
+        "the stack"
+    );
+    let is_expected =
+        |&at: &u64| (patched.pointers..patched.pointers + 24).contains(&at) || at >> 40 == STACK >> 40;
+    assert!(engine.get_data().iter().all(is_expected), "writes: {:x?}", engine.get_data());
+    let found = engine.mem_read_as_vec(patched.pointers, 24).expect("mapped");
+    [0, 8, 16].map(|at| u64_at(&found, at))
+}
+
+#[test]
+fn the_vdso_is_found_on_every_stack() {
+    let (patched, image) = (Patched::of(DEMO), vdso_of_host());
+    let expected = functions(&image);
+    assert!(!expected.contains(&0), "this kernel's vDSO has all: {expected:x?}");
+    for begin in [(0, 0, 0), (1, 0, 0), (1, 30, 0), (200, 1, 0), (2, 500, 0), (1, 3, 60)] {
+        let begin = Begin::with_vdso(begin.0, begin.1, begin.2);
+        assert_eq!(pointers_found(&patched, &begin, Some(&image), false), expected);
+    }
+    let without_vdso = [
+        vec![(3, 0x40_0040), (0, 0)],
+        vec![(AT_SYSINFO_EHDR, 0), (0, 0)],
+        vec![(3, 0x40_0040), (0, 0), (AT_SYSINFO_EHDR, VDSO)],
+    ];
+    for auxiliary in without_vdso {
+        let begin = Begin { arguments: 1, environment: 2, nulls: 0, leftovers: 0, auxiliary };
+        assert_eq!(pointers_found(&patched, &begin, None, false), [0; 3]);
+    }
+}
+
+#[test]
+fn the_vdso_is_found_by_shared_objects() {
+    let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
+    let (libc, image) = (Patched::of(&read(&corpus.join("glibc-2.17/libc.so.6"))), vdso_of_host());
+    let expected = functions(&image);
+    for begin in [(0, 0, 0), (1, 30, 0), (3, 5, 7)] {
+        let begin = Begin::with_vdso(begin.0, begin.1, begin.2);
+        assert_eq!(pointers_found(&libc, &begin, Some(&image), true), expected);
+    }
+    // The user number 33 in the middle of what looks like a pair.
+    for leftovers in 0..6 {
+        let mut begin = Begin { leftovers, ..Begin::with_vdso(1, 0, 0) };
+        begin.auxiliary.insert(1, (11, 33));
+        let found = pointers_found(&libc, &begin, Some(&image), true);
+        assert!(found == expected || leftovers % 2 == 1 && found == [0; 3], "{leftovers}: {found:x?}");
+    }
+}
+
+#[test]
+fn only_what_the_vdso_has_is_taken() {
+    const HASH: u64 = 4;
+    const GNU_HASH: u64 = 0x6fff_fef5;
+    const VERSYM: u64 = 0x6fff_fff0;
+    const VERDEF: u64 = 0x6fff_fffc;
+    const SYMTAB: u64 = 6;
+    const STRTAB: u64 = 5;
+    let (patched, image) = (Patched::of(DEMO), vdso_of_host());
+    let all = functions(&image);
+    let found = |image: &[u8]| pointers_found(&patched, &Begin::with_vdso(1, 5, 0), Some(image), false);
+    let mut tables = 0;
+    for (tag, other) in [(HASH, GNU_HASH), (GNU_HASH, HASH)] {
+        if dynamic(&image, tag).is_some() {
+            assert_eq!(found(&without(&image, &[other])), all, "with the table {tag:#x} alone");
+            tables += 1;
+        }
+    }
+    assert!(tables > 0, "the vDSO has a hash table");
+    assert_eq!(found(&with_gnu_hash(&image)), all, "with a GNU hash table of several buckets");
+    assert_eq!(
+        found(&without(&image, &[HASH, GNU_HASH])),
+        [0; 3],
+        "nobody can tell how many symbols there are"
+    );
+    for tag in [SYMTAB, STRTAB] {
+        assert_eq!(found(&without(&image, &[tag])), [0; 3]);
+    }
+    assert_eq!(found(&without(&image, &[VERSYM, VERDEF])), all, "without versions");
+    assert_eq!(found(&replaced(&image, "LINUX_2.6", "LINUX_2.7")), [0; 3], "of another version");
+    for (number, name) in NAMES.into_iter().enumerate() {
+        let other = name.replace("__vdso", "__none");
+        let mut expected = all;
+        expected[number] = 0;
+        assert_eq!(found(&replaced(&image, name, &other)), expected, "without {name}, as in some sandboxes");
+    }
+    let mut damaged = image.clone();
+    damaged[0] = 0;
+    assert_eq!(found(&damaged), [0; 3], "no ELF file");
+    let mut headless = image.clone();
+    headless[56..58].copy_from_slice(&0_u16.to_le_bytes());
+    assert_eq!(found(&headless), [0; 3], "no program headers");
+    // A symbol that is not defined, or is no function.
+    for (field, value) in [(6, [0, 0]), (4, [0x11, 0])] {
+        let mut image = image.clone();
+        let symbols = u64_at(&image, dynamic(&image, SYMTAB).expect("symbols")) as usize;
+        let strings = u64_at(&image, dynamic(&image, STRTAB).expect("strings")) as usize;
+        let count = object::File::parse(&*image).expect("an ELF file").dynamic_symbols().count();
+        for at in (symbols..).step_by(24).take(count + 1) {
+            let name = &image[strings + u32_at(&image, at) as usize..];
+            if name.starts_with(b"__vdso_time\0") {
+                let bytes = if field == 4 { 1 } else { 2 };
+                image[at + field..at + field + bytes].copy_from_slice(&value[..bytes]);
+            }
+        }
+        assert_eq!(found(&image), [all[0], 0, all[2]]);
+    }
+}
+
+/// The vDSO with a GNU hash table of two buckets at its end, and no other.
+fn with_gnu_hash(image: &[u8]) -> Vec<u8> {
+    let mut image = without(image, &[4]);
+    let count = object::File::parse(&*image).expect("an ELF file").dynamic_symbols().count() as u32 + 1;
+    let table = image.len() as u64;
+    // The first bucket has all symbols but the last, which is in the second one.
+    let (first, last) = (1, count - 1);
+    let mut words = vec![2, first, 1, 6, 0, 0, first, last];
+    words.extend((first..count).map(|number| if number >= last - 1 { 1 } else { 0 }));
+    image.extend(words.into_iter().flat_map(u32::to_le_bytes));
+    let value = dynamic(&image, 0x6fff_fef5).expect("the vDSO has such a table");
+    image[value..value + 8].copy_from_slice(&table.to_le_bytes());
+    image
+}
+
+#[test]
+fn entries_hand_on_what_they_get() {
+    let patched = Patched::of(DEMO);
+    for entry in Entry::ALL {
+        for preserving in [false, true] {
+            let mut engine = machine(&patched.bytes);
+            // A function of the vDSO that changes all that a function may change.
+            let mut model = vec![0x48, 0xc7, 0xc0, 0x2a, 0, 0, 0]; // mov $42,%rax
+            let changes = [
+                &[0x48, 0xc7, 0xc1][..], // rcx, rdx, rsi, rdi, r8 to r11
+                &[0x48, 0xc7, 0xc2],
+                &[0x48, 0xc7, 0xc6],
+                &[0x48, 0xc7, 0xc7],
+                &[0x49, 0xc7, 0xc0],
+                &[0x49, 0xc7, 0xc1],
+                &[0x49, 0xc7, 0xc2],
+                &[0x49, 0xc7, 0xc3],
+            ];
+            changes.iter().for_each(|code| model.extend([code, &[7, 0, 0, 0][..]].concat()));
+            model.extend([0x48, 0x85, 0xc0, 0xf9, 0xc3]); // test %rax,%rax; stc; ret
+            engine.mem_map(MODEL, 0x1000, Prot::READ | Prot::EXEC).expect("mapped");
+            engine.mem_write(MODEL, &model).expect("written");
+            engine.mem_map(END, 0x1000, Prot::READ | Prot::EXEC).expect("mapped");
+            engine.mem_write(patched.pointers + entry as u64 * 8, &MODEL.to_le_bytes()).expect("written");
+            let stack = STACK + 0x4000;
+            let below: Vec<u8> = (0..128).collect();
+            engine.mem_write(stack - 120, &below).expect("written");
+            engine.mem_write(stack, &END.to_le_bytes()).expect("written");
+            for (number, register) in general().enumerate() {
+                engine.reg_write(register, 0x0101_0101_0101_0101 * (number as u64 + 1)).expect("a register");
+            }
+            engine.reg_write(RegisterX86::RSP, stack).expect("a register");
+            engine.reg_write(RegisterX86::RFLAGS, 0x246).expect("flags");
+            let at = patched.entry(entry) + if preserving { PRESERVING } else { 0 };
+            let before = values(&engine);
+            engine
+                .add_code_hook(MODEL, MODEL, |engine, _, _| {
+                    let all = general().chain([RegisterX86::RSP]);
+                    *engine.get_data_mut() =
+                        all.map(|register| engine.reg_read(register).expect("a register")).collect();
+                })
+                .expect("a hook");
+            engine.emu_start(at, END, 0, 1000).expect("it returns");
+            let at_function = engine.get_data().clone();
+            let (stack_there, arguments) = at_function.split_last().expect("the function was called");
+            assert_eq!(arguments[1..], before[1..], "{entry}: the arguments, and all else but rax");
+            if !preserving {
+                assert_eq!(*stack_there, stack, "nothing is on the stack");
+            }
+            assert_eq!(stack_there % 16, stack % 16, "as a function expects it");
+            assert_eq!(engine.reg_read(RegisterX86::RSP), Ok(stack + 8));
+            let after = values(&engine);
+            assert_eq!(after[0], 42, "the result");
+            if preserving {
+                assert_eq!(after[1..], before[1..], "{entry}: all registers are kept");
+                assert_eq!(
+                    engine.reg_read(RegisterX86::RFLAGS).expect("flags") & 0x8d5,
+                    0x44,
+                    "and the flags"
+                );
+                // All that may be kept below the stack pointer, but for the return address of the call.
+                let kept = engine.mem_read_as_vec(stack - 120, 120).expect("mapped");
+                assert_eq!(kept, below[..120], "and the red zone");
+            }
+        }
+    }
+}
+
+/// What each file of the corpus comes to.
+#[test]
+fn real_files_go_there_and_back() {
+    /// A page, the pointers, and the section headers with their names.
+    const MOST: usize = 12 << 10;
+    let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
+    let dir = temp_dir();
+    let tree = rootfs::unpack(dir.path(), "tree");
+    let (mut patched, mut refused) = (0, vec![]);
+    for file in rootfs::elf_files(&corpus).into_iter().chain(rootfs::elf_files(&tree)) {
+        let bytes = read(&file);
+        let (_, Some(plan)) = examine(&bytes, Via::Vdso).expect("it is sound") else { continue };
+        let by_syscall = examine(&bytes, Via::Syscall).expect("it is sound").1.expect("a plan");
+        if !by_syscall.has_edits() {
+            assert!(!plan.has_edits(), "{}", file.display());
+            continue;
+        }
+        if !plan.has_edits() {
+            refused.push((file.file_name().expect("a name").to_owned(), plan.sites[0].reason.clone()));
+            let auto = examine(&bytes, Via::Auto).expect("it is sound").1.expect("a plan");
+            assert_eq!(auto.edits, by_syscall.edits, "{}", file.display());
+            assert!(auto.not_vdso.is_some(), "{}", file.display());
+            continue;
+        }
+        for verdict in [Verdict::Refused, Verdict::Unproven] {
+            assert!(plan.count(verdict) <= by_syscall.count(verdict), "{}", file.display());
+        }
+        let result = apply(&bytes, Sha256::of(&bytes), &plan.edits).expect("the plan fits");
+        let record = Record::of(&plan, Sha256::of(&bytes), Sha256::of(&result), None);
+        assert_eq!(verify(&result, &record), [], "{}", file.display());
+        assert!(
+            result.len() < bytes.len() + MOST + 0x1000,
+            "{}: {} more",
+            file.display(),
+            result.len() - bytes.len()
+        );
+        let back = apply(&result, record.patched, &inverse(&record.edits)).expect("the inverse fits");
+        assert!(back == bytes, "{}", file.display());
+        patched += 1;
+    }
+    assert_eq!(refused, [], "{patched} patched");
+    assert!(patched > 10, "{patched}");
+}
+
+/// How programs are linked that make the calls themselves.
+const KINDS: [&str; 7] = [
+    "-static -no-pie",
+    "-static-pie -fPIE",
+    "-no-pie -fno-pie",
+    "-pie -fPIE",
+    "-pie -fPIE -Wl,-z,noseparate-code -Wl,-z,norelro -s",
+    "-no-pie -fno-pie -fuse-ld=lld",
+    "-pie -fPIE -fuse-ld=lld -Wl,-z,now",
+];
+
+fn compile(source: &str, options: &str, output: &Path) {
+    let mut command = Command::new("gcc");
+    command.args(["-O2", "-w", "-pthread"]).args(options.split(' ')).arg("-o").arg(output);
+    Ran::of(command.arg(root().join("tests/vdso").join(source))).expect(0);
+}
+
+/// `file` patched `via`.
+fn patched(file: &Path, via: &str) -> PathBuf {
+    let output = harness::with_suffix(file, &format!(".{via}"));
+    tool([Path::new("patch"), Path::new("--via"), Path::new(via), file, &output]).expect(0);
+    output
+}
+
+/// Status of a process that was killed for a system call.
+const DENIED: i32 = 128 + 31;
+
+/// Whether values can be compared here.
+fn can_run() -> bool {
+    let can = ["gcc", "ld.lld"].into_iter().all(need);
+    if can && !host_emulates() {
+        skip("this host does not emulate vsyscalls, so nothing shows that the programs made them");
+    }
+    can && host_emulates()
+}
+
+#[test]
+fn programs_get_their_values_from_the_vdso() {
+    if !can_run() {
+        return;
+    }
+    let dir = temp_dir();
+    for (number, kind) in KINDS.into_iter().enumerate() {
+        let program = dir.path().join(format!("values-{number}"));
+        compile("values.c", &format!("-DPROGRAM {kind}"), &program);
+        denied([&program, Path::new("check")]).expect(harness::KILLED);
+        let cured = patched(&program, "vdso");
+        let ran = denied([&cured, Path::new("check")]).expect(0);
+        assert!(ran.stdout.contains("6000000 values from 4 threads, under signals"), "{kind}: {ran}");
+        denied([&cured, Path::new("without")]).expect(0);
+        denied([&cured, Path::new("only")]).expect(0);
+        // The filter of the program's own does bite.
+        let by_syscall = patched(&program, "syscall");
+        let ran = denied([&by_syscall, Path::new("without")]).expect(DENIED);
+        assert_eq!(ran.stderr, "", "another filter killed it");
+        denied([&by_syscall, Path::new("only")]).expect(0);
+    }
+}
+
+#[test]
+fn shared_objects_get_their_values_from_the_vdso() {
+    if !can_run() {
+        return;
+    }
+    let dir = temp_dir();
+    let (object, host) = (dir.path().join("values.so"), dir.path().join("host"));
+    compile("values.c", "-shared -fPIC", &object);
+    compile("host.c", "-rdynamic", &host);
+    let cured = patched(&object, "vdso");
+    let by_syscall = patched(&object, "syscall");
+    let run = |what: &str, object: &Path| denied([&host, Path::new(what), object]);
+    let preloaded =
+        |what: &str, object: &Path| Ran::of(Command::new(&host).arg(what).env("LD_PRELOAD", object));
+    run("check", &object).expect(harness::KILLED);
+    for what in ["check", "without", "only"] {
+        run(what, &cured).expect(0);
+        preloaded(what, &cured).expect(0);
+    }
+    run("without", &by_syscall).expect(DENIED);
+    preloaded("without", &by_syscall).expect(DENIED);
+}
+
+/// What reads and writes such files takes them as it took the originals: no new complaint, and what is written runs.
+#[test]
+fn tools_take_what_was_patched() {
+    if !can_run()
+        || !["strip", "objcopy", "readelf", "objdump", "eu-elflint", "patchelf", "gdb"].into_iter().all(need)
+    {
+        return;
+    }
+    let dir = temp_dir();
+    let host = dir.path().join("host");
+    compile("host.c", "-rdynamic", &host);
+    let library = dir.path().join("values.so");
+    compile("values.c", "-shared -fPIC", &library);
+    let mut files = vec![(library, true)];
+    for (number, kind) in KINDS.into_iter().enumerate() {
+        let program = dir.path().join(format!("values-{number}"));
+        compile("values.c", &format!("-DPROGRAM {kind}"), &program);
+        files.push((program, false));
+    }
+    for (file, is_library) in files {
+        let cured = patched(&file, "vdso");
+        let readers: [&[&str]; 4] = [
+            &["readelf", "-aW"],
+            &["objdump", "-dx"],
+            &["eu-elflint", "--gnu-ld"],
+            &["patchelf", "--print-rpath"],
+        ];
+        for reader in readers {
+            let says = |file: &Path| {
+                let ran = Ran::of(Command::new(reader[0]).args(&reader[1..]).arg(file));
+                let mut complaints: Vec<String> = ran.stderr.lines().map(|line| of_any(line, file)).collect();
+                if reader[0] == "eu-elflint" {
+                    complaints.extend(ran.stdout.lines().map(|line| of_any(line, file)));
+                }
+                (ran.status, complaints)
+            };
+            assert_eq!(says(&cured), says(&file), "{} of {}", reader[0], file.display());
+        }
+        for (number, writer) in
+            [&["strip"][..], &["strip", "--strip-debug"], &["objcopy"]].into_iter().enumerate()
+        {
+            let written = |file: &Path| {
+                let output = harness::with_suffix(file, &format!(".{number}"));
+                let mut command = Command::new(writer[0]);
+                if writer[0] == "strip" {
+                    command.arg("-o").arg(&output);
+                }
+                command.args(&writer[1..]).arg(file);
+                if writer[0] == "objcopy" {
+                    command.arg(&output);
+                }
+                let ran = Ran::of(&mut command).expect(0);
+                (output, ran.stderr.lines().map(|line| of_any(line, file)).collect::<Vec<_>>())
+            };
+            let (output, complaints) = written(&cured);
+            assert_eq!(complaints, written(&file).1, "{writer:?} of {}", file.display());
+            let ran = if is_library {
+                denied([&host, Path::new("without"), &output])
+            } else {
+                denied([&output, Path::new("without")])
+            };
+            assert_eq!(ran.status, 0, "{writer:?} of {}: {ran}", file.display());
+        }
+    }
+    // A debugger stops at an entry, and sees who called it.
+    let program = dir.path().join("values-0.vdso");
+    let entry = Patched::of(&read(&dir.path().join("values-0"))).entry(Entry::Time);
+    let stop = format!("break *{entry:#x}");
+    let words = ["-nx", "-batch", "-ex", &stop, "-ex", "run only", "-ex", "bt", "-ex", "finish"];
+    let ran = Ran::of(Command::new("gdb").args(words).arg(&program));
+    assert!(ran.stdout.contains("Breakpoint 1, ") && ran.stdout.contains("main ("), "{ran}");
+}
+
+/// A complaint without the file's name, and where in it.
+fn of_any(line: &str, file: &Path) -> String {
+    let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+    let line = line.replace(&file.display().to_string(), "FILE").replace(&name, "FILE");
+    line.chars().filter(|letter| !letter.is_ascii_digit()).collect()
+}
+
+/// Trees with old loaders, which have no /proc; records, verification and the way back are as with system calls.
+#[test]
+fn old_loaders_load_it() {
+    if real_corpus().is_none() {
+        return skip("no VSYSPATCH_CORPUS");
+    }
+    if !is_root() {
+        return skip("chroot needs root");
+    }
+    if !host_emulates() {
+        return skip("this host does not emulate vsyscalls");
+    }
+    if !["as", "ld.bfd"].into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
+    let tree = rootfs::unpack(dir.path(), "old");
+    let new = rootfs::unpack(dir.path(), "new");
+    tool([Path::new("patch"), Path::new("--in-place"), Path::new("--via"), Path::new("vdso"), &new])
+        .expect(0);
+    let run = |tree: &Path, program: &[&str]| {
+        Ran::of(harness::vsyspatch().args(["exec", "--", "chroot"]).arg(tree).args(program))
+    };
+    for program in [&["e2fsck", "-V"][..], &["mdadm", "--version"]] {
+        run(&tree, program).expect(harness::KILLED);
+        let normal = Ran::of(Command::new("chroot").arg(&tree).args(program));
+        let ran = run(&new, program);
+        assert_eq!((ran.status, ran.stdout, ran.stderr), (normal.status, normal.stdout, normal.stderr));
+    }
+    tool([Path::new("verify"), &new]).expect(0);
+    tool([Path::new("patch"), Path::new("--in-place"), &new]).expect(0);
+    tool([Path::new("revert"), Path::new("--in-place"), &new]).expect(0);
+    rootfs::assert_same(&tree, &new);
+
+    let oldest = rootfs::glibc_2_5(dir.path(), "oldest");
+    for library in ["lib64/libc.so.6", "lib64/libpthread.so.0"] {
+        tool([Path::new("patch"), Path::new("--in-place"), Path::new("--via=vdso"), &oldest.join(library)])
+            .expect(0);
+    }
+    run(&oldest, &["/old-glibc"]).expect(0);
+}
+
+/// A program that gains privileges, whose loader takes variables out of the environment.
+#[test]
+fn a_program_that_gains_privileges_has_the_vdso() {
+    if !can_run() || !need("setpriv") {
+        return;
+    }
+    if !is_root() {
+        return skip("only root gives files to root");
+    }
+    let dir = temp_dir();
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");
+    let program = dir.path().join("values");
+    compile("values.c", "-DPROGRAM -pie -fPIE", &program);
+    let cured = patched(&program, "vdso");
+    fs::set_permissions(&cured, std::os::unix::fs::PermissionsExt::from_mode(0o4755)).expect("its mode");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--clear-groups"]).arg(&cured).arg("without");
+    command.envs([
+        ("LD_PRELOAD", "none.so"),
+        ("LD_LIBRARY_PATH", "/none"),
+        ("MALLOC_CHECK_", "0"),
+        ("TMPDIR", "/"),
+    ]);
+    Ran::of(&mut command).expect(0);
+}
+
+/// What cannot take the page is refused, or gets system calls, and both are told.
+#[test]
+fn what_cannot_take_the_page_is_told() {
+    let dir = temp_dir();
+    let put = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).expect("written");
+        path
+    };
+    let library = put("forms.so", &read(&root().join("corpus/prebuilt/forms.so")));
+    let payload = put("payload", &[DEMO, b"PK\x05\x06 found from the end of the file"].concat());
+    for (file, why) in [(library, "without glibc's libc.so.6"), (payload, "stand behind everything")] {
+        let before = read(&file);
+        let output = harness::with_suffix(&file, ".new");
+        let words =
+            |via: &str| tool([Path::new("patch"), Path::new(&format!("--via={via}")), &file, &output]);
+        let strict = words("vdso").expect(1);
+        assert!(strict.stdout.contains(why) && strict.stdout.contains("--via auto"), "{strict}");
+        assert!(read(&output) == before, "nothing is changed");
+        let auto = words("auto");
+        assert!(auto.status < 2 && auto.stdout.contains("system calls, not the vDSO: "), "{auto}");
+        assert!(auto.stdout.contains(why) && read(&output).len() == before.len(), "{auto}");
+        let scanned = tool([Path::new("scan"), Path::new("--via=auto"), &file]).expect(1);
+        assert!(scanned.stdout.contains(why), "{scanned}");
+        let ran = tool([Path::new("scan"), Path::new("--via=auto"), Path::new("--json"), &file]).expect(1);
+        let told = harness::files(&ran.report())[0]["not_vdso"].as_str().map(str::to_owned);
+        assert!(told.is_some_and(|told| told.contains(why)), "{ran}");
+        let explained = tool([Path::new("explain"), Path::new("--via=vdso"), &file]);
+        assert!(explained.stdout.contains(why), "{explained}");
+    }
+}
