@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::{Ran, cache, need, read, root, static_program, temp_dir};
+use harness::{Ran, cache, cache_alone, need, read, root, static_program, temp_dir};
 
 /// Bytes that the program may have at most.
 const LIMIT: u64 = 8 << 20;
@@ -33,6 +33,7 @@ fn the_program_is_small_and_says_where_it_comes_from() {
 /// cargo with its command `deb`, which is built once and kept.
 fn with_cargo_deb(command: &mut Command) {
     let tools = cache().join("tools");
+    let alone = cache_alone();
     if !tools.join("bin/cargo-deb").is_file() {
         let mut install = Command::new(env!("CARGO"));
         install.args(["install", "--quiet", "--locked", "--debug", "cargo-deb", "--version", CARGO_DEB]);
@@ -40,6 +41,7 @@ fn with_cargo_deb(command: &mut Command) {
         Ran::of(&mut install).expect(0);
         fs::remove_dir_all(tools.join("target")).expect("what it was built with");
     }
+    drop(alone);
     let path = std::env::var_os("PATH").expect("a PATH");
     let path = std::iter::once(tools.join("bin")).chain(std::env::split_paths(&path));
     command.env("PATH", std::env::join_paths(path).expect("a PATH"));

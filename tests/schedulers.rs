@@ -226,6 +226,7 @@ fn kubernetes_takes_the_manifest() {
     }
     let place = harness::cache().join("kubernetes-validate-1.37.0");
     let validator = place.join("bin/kubernetes-validate");
+    let alone = harness::cache_alone();
     if !validator.is_file() {
         let made = Ran::of(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place));
         let pip = place.join("bin/pip");
@@ -233,6 +234,7 @@ fn kubernetes_takes_the_manifest() {
             return skip(&format!("{VALIDATOR} cannot be installed"));
         }
     }
+    drop(alone);
     let validate = |manifest: &Path, version: &str| {
         Ran::of(Command::new(&validator).args(["--strict", "-k", version]).arg(manifest))
     };

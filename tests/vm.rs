@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use harness::image::image;
-use harness::{Ran, cache, is_root, need, real_corpus, rootfs, skip, temp_dir};
+use harness::{Ran, cache, cache_alone, is_root, need, real_corpus, rootfs, skip, temp_dir};
 
 /// Longer than a boot takes on a slow host (about 4 s here), shorter than anyone waits.
 const BOOT_LIMIT_SECONDS: &str = "180";
@@ -25,6 +25,7 @@ fn kernel() -> Option<PathBuf> {
         boot.map(|entry| entry.expect("an entry").path())
             .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
     };
+    let _alone = cache_alone();
     if let Some(image) = image() {
         return Some(image);
     }

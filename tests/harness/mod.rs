@@ -45,6 +45,14 @@ pub fn cache() -> PathBuf {
     dir
 }
 
+/// The cache for one test alone, of all threads and processes, until what is returned is dropped: who finds something
+/// missing there holds this from before it looks until the thing is made.
+pub fn cache_alone() -> fs::File {
+    let lock = fs::File::create(cache().join("lock")).expect("a file in target/test-cache");
+    lock.lock().expect("a lock of target/test-cache");
+    lock
+}
+
 pub fn temp_dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("vsyspatch-test-").tempdir().expect("a temporary directory")
 }

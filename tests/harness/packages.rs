@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{Ran, cache, need, skip};
+use super::{Ran, cache, cache_alone, need, skip};
 
 /// What became of a package that was asked for.
 pub enum Fetched {
@@ -52,6 +52,7 @@ pub fn fetch(origin: &str, package: &str, version: &str, sha256: Option<&str>) -
         return None;
     }
     let dir = cache().join(format!("{package}_{}", version.replace([':', '~', '+'], "-")));
+    let _alone = cache_alone();
     if dir.is_dir() {
         return Some(Fetched::Tree(dir));
     }
