@@ -49,7 +49,7 @@ pub fn cache() -> PathBuf {
 /// missing there holds this from before it looks until the thing is made.
 pub fn cache_alone() -> fs::File {
     let lock = fs::File::create(cache().join("lock")).expect("a file in target/test-cache");
-    lock.lock().expect("a lock of target/test-cache");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("a lock of target/test-cache");
     lock
 }
 
