@@ -84,7 +84,11 @@ pub(crate) fn branch_through_memory(before: &[u8], at: Vaddr, target: Vaddr) -> 
     filled(&code, before.len())
 }
 
-/// Whatever the bytes do, e.g. `push $entry; ret` `-> jmp target`, filled with `nop`; five bytes or more.
+/// Whatever the bytes do -> `jmp target`, filled with `nop`; five bytes or more:
+/// ```text
+/// push $entry; ret                                             ->  jmp target
+/// sub $8,%rsp; mov $entry,%rax; call *%rax; add $8,%rsp; ret   ->  jmp target; (the last three are not reached)
+/// ```
 pub(crate) fn jump(before: &[u8], at: Vaddr, target: Vaddr) -> Option<Vec<u8>> {
     let mut code = vec![0xe9]; // jmp rel32
     code.extend(relative(at, 5, target)?);

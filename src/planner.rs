@@ -422,6 +422,9 @@ impl Planner<'_> {
         let one = |span: Span, role, change: &dyn Fn(&[u8]) -> Option<Vec<u8>>| {
             Some(vec![self.edit(span, role, site.entry, change)?])
         };
+        if let Some(whole) = evidence.wrapper.filter(|_| self.page.is_some()) {
+            return one(whole, Role::Constant, &|before| encode::jump(before, whole.vaddr, target));
+        }
         let returned_to = evidence.calls.iter().find(|call| call.through == Through::Return);
         if let Some(call) = returned_to.filter(|_| evidence.adjacent) {
             let whole = Span { len: span.len + call.span.len, ..span };

@@ -245,6 +245,7 @@ sources! {
     tail_jump: "tail-jump",
     two_constants_branch: "two-constants-branch",
     two_constants_cmov: "two-constants-cmov",
+    wrapper: "wrapper",
 }
 
 #[test]

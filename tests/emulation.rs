@@ -260,6 +260,12 @@ enum Agreed {
     Cut,
 }
 
+/// `sub $n,%rsp`, which an edit begins with that makes a jump of a function.
+const SUB_RSP: &[u8] = &[0x48, 0x83, 0xec];
+
+/// `call *%rax; add $n,%rsp; ret` behind such an edit.
+const BEHIND_CONSTANT: u64 = 2 + 4 + 1;
+
 /// Compares runs.
 struct Judge<'a> {
     subject: &'a Subject,
@@ -268,6 +274,8 @@ struct Judge<'a> {
     stubs: BTreeMap<u64, Entry>,
     /// In place calls, in memory's addresses.
     calls: Vec<Range<u64>>,
+    /// Functions that only make the call, in memory's addresses, which have become jumps.
+    wrappers: Vec<Range<u64>>,
     /// Numbers of the pages that the patch adds, in memory.
     added: BTreeSet<u64>,
     /// Stubs that the patched program had where the original had the entry's address.
@@ -285,6 +293,11 @@ impl<'a> Judge<'a> {
             bias,
             stubs: subject.stubs().map(|(at, entry)| (at + bias, entry)).collect(),
             calls: calls.map(|range| range.start + bias..range.end + bias).collect(),
+            wrappers: { subject.plan.edits.iter() }
+                .filter(|edit| edit.role == Role::Constant && edit.before.starts_with(SUB_RSP))
+                .filter_map(range)
+                .map(|range| range.start + bias..range.end + bias + BEHIND_CONSTANT)
+                .collect(),
             added: { subject.plan.edits.iter() }
                 .filter(|edit| matches!(edit.role, Role::Page | Role::Pointers))
                 .filter_map(|edit| Some((edit.vaddr?.0 + bias) / PAGE_SIZE))
@@ -338,15 +351,31 @@ impl<'a> Judge<'a> {
         self.pages().into_iter().any(is_from) && !self.stubs.contains_key(&of_patch)
     }
 
+    /// The events without the way through functions that have become jumps, where the called code returns to.
+    fn without_wrappers(&self, events: &[Event]) -> Vec<Event> {
+        let is_inside = |at: &u64| self.wrappers.iter().any(|wrapper| wrapper.contains(at));
+        let (mut kept, mut writes) = (Vec::new(), Vec::new());
+        for event in events {
+            writes.extend(event.writes.iter().copied());
+            if !matches!(event.what, What::After(at) if is_inside(&at)) {
+                let trace = event.trace.iter().copied().filter(|at| !is_inside(at)).collect();
+                kept.push(Event { trace, writes: std::mem::take(&mut writes), ..event.clone() });
+            }
+        }
+        kept
+    }
+
     /// Compares the runs from `start`; what differs in words.
     fn compare(&mut self, start: &Start, original: &Run, patched: &Run) -> Result<Agreed, String> {
         self.holds_page = false;
+        let (events, of_patch) =
+            (self.without_wrappers(&original.events), self.without_wrappers(&patched.events));
         // What the patch adds is memory that is no program's.
         if original.pages.iter().any(|page| self.added.contains(&(page / PAGE_SIZE))) {
             return Ok(Agreed::Cut);
         }
-        for (index, event) in original.events.iter().enumerate() {
-            let of_patch = patched.events.get(index);
+        for (index, event) in events.iter().enumerate() {
+            let of_patch = of_patch.get(index);
             if let What::Call(_) | What::Jump(_) | What::Invalid(_) = event.what
                 && !start.is_entry
                 && self.calls.iter().any(|call| call.contains(&event.at))
@@ -379,8 +408,8 @@ impl<'a> Judge<'a> {
                 return Err(format!("event {index}: {what}\n  original {event:x?}\n  patched {of_patch:x?}"));
             }
         }
-        if patched.events.len() > original.events.len() {
-            return Err(format!("more events: {:x?}", patched.events.last()));
+        if of_patch.len() > events.len() {
+            return Err(format!("more events: {:x?}", of_patch.last()));
         }
         if (patched.used_page || self.holds_page) && !patched.passed_left {
             return Err("the patched program calls the page, or has its address".into());

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::elf::{segments, u32_at, u64_at};
+use harness::source::{Link, Linker, Source};
 use harness::{
     Ran, denied, host_emulates, is_root, need, read, real_corpus, root, rootfs, skip, temp_dir, tool,
 };
@@ -22,7 +23,7 @@ use unicorn_engine::{Arch, HookType, MemType, Mode, Prot, RegisterX86, Unicorn};
 use vsyspatch::apply::{apply, inverse};
 use vsyspatch::digest::Sha256;
 use vsyspatch::examine::examine;
-use vsyspatch::plan::{Role, Via};
+use vsyspatch::plan::{Edit, Role, Via};
 use vsyspatch::record::Record;
 use vsyspatch::site::Verdict;
 use vsyspatch::verify::verify;
@@ -702,6 +703,26 @@ fn a_program_that_gains_privileges_has_the_vdso() {
         ("TMPDIR", "/"),
     ]);
     Ran::of(&mut command).expect(0);
+}
+
+/// A jump stands for a function that only makes the call, unless something leads into what it replaces.
+#[test]
+fn a_function_that_only_makes_the_call_becomes_a_jump() {
+    if !["as", "strip", "ld.bfd"].into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
+    let source = Source::load("wrapper");
+    let linked = source.link(&source.assemble(dir.path()), Link::Exec, Linker::Bfd, dir.path());
+    let plan = examine(&read(&linked.files[0]), Via::Vdso).expect("an ELF file").1.expect("a plan");
+    let first_byte = |function: &str| {
+        let of_it = |edit: &&Edit| edit.role == Role::Constant && edit.function.as_deref() == Some(function);
+        let edits: Vec<&Edit> = plan.edits.iter().filter(of_it).collect();
+        assert_eq!(edits.len(), 1, "{function}");
+        (edits[0].after[0], edits[0].after.len())
+    };
+    assert_eq!(first_byte("plain"), (0xe9, 11), "jmp");
+    assert_eq!(first_byte("entered"), (0x48, 7), "lea");
 }
 
 /// What cannot take the page is refused, or gets system calls, and both are told.

@@ -67,6 +67,9 @@ pub(crate) struct Evidence {
     pub(crate) only_called: bool,
     /// Nothing lies between the constant and its single call.
     pub(crate) adjacent: bool,
+    /// The function does nothing but make the call: its first instructions up to the constant's, which a jump to the
+    /// called code may stand for.
+    pub(crate) wrapper: Option<Span>,
     /// What code behind a call expects to find unchanged.
     pub(crate) expected: Expected,
     /// What else is done with the value, which a rewrite would change.

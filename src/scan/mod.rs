@@ -6,7 +6,7 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 pub(crate) use self::finding::{Call, Constant, Evidence, Finding, Load, Site, Span};
 use self::judge::{Judged, called_form, judge};
@@ -19,7 +19,7 @@ use crate::functions::Functions;
 use crate::limits;
 use crate::liveness::{self, Expected};
 use crate::references;
-use crate::registers::gpr;
+use crate::registers::{RAX, gpr};
 use crate::search::{self, Hit};
 use crate::site::{Deed, Form, Reach, Step};
 use crate::vsyscall::Entry;
@@ -187,6 +187,7 @@ impl<'a> Scanner<'a> {
             word_may_change: false,
             only_called: false,
             adjacent: false,
+            wrapper: None,
             expected: if is_jump { Expected::default() } else { expected.unwrap_or(Expected::ALL) },
             conflict: None,
             flags_are_free: false,
@@ -532,6 +533,9 @@ impl<'a> Scanner<'a> {
             }
             _ => false,
         };
+        let is_in_rax = constant == Constant::Register(RAX);
+        let is_simple = is_in_rax && only_called && adjacent && !expected.of_function();
+        let wrapper = if is_simple { self.wrapper(function, subject, flow) } else { None };
         let scratch_is_free = self.scratch_is_free(function, subject);
         let index = function.index_of(Vaddr(subject.instruction.ip()));
         let flags_are_free = index.is_some_and(|index| liveness::flags_are_free(function, index));
@@ -543,11 +547,44 @@ impl<'a> Scanner<'a> {
             word_may_change,
             only_called,
             adjacent,
+            wrapper,
             expected,
             conflict,
             flags_are_free,
             scratch_is_free,
         }
+    }
+
+    /// The first instructions of `function`, up to the constant's, where the stack pointer is aligned for the call and
+    /// nothing else is done:
+    /// ```text
+    /// sub $n,%rsp; mov $entry,%rax; call *%rax; add $n,%rsp; ret
+    /// ```
+    fn wrapper(&self, function: &Function<'a>, subject: &Subject, flow: &Flow) -> Option<Span> {
+        let constant = function.index_of(Vaddr(subject.instruction.ip()))?;
+        let first = constant.checked_sub(1)?;
+        let [sub, _, _, add, ret] = function.instructions.get(first..constant + 4)? else { return None };
+        let of_stack = |instruction: &Instruction, code| {
+            let is_it = instruction.code() == code && instruction.op0_register() == Register::RSP;
+            is_it.then(|| instruction.immediate(1))
+        };
+        let taken = of_stack(sub, Code::Sub_rm64_imm8)?;
+        let is_given_back = of_stack(add, Code::Add_rm64_imm8) == Some(taken);
+        let start = function.extent.range.start;
+        let is_first = sub.ip() == start.0
+            || (first == 1
+                && function.instructions[0].code() == Code::Endbr64
+                && function.instructions[0].ip() == start.0);
+        let is_straight = (first..first + 4).all(|index| function.fall_through(index) == Some(index + 1))
+            && !flow.block_starts[constant];
+        if !(is_given_back && is_first && is_straight && ret.mnemonic() == Mnemonic::Ret) {
+            return None;
+        }
+        let span = self.span(sub);
+        let span = Span { len: span.len + subject.instruction.len(), ..span };
+        let inside = VaddrRange { start: span.vaddr.plus(1), end: span.vaddr.plus(span.len as u64) };
+        let is_entered = references::may_lead_into(self.image, &self.functions, Some(function), inside);
+        (!is_entered).then_some(span)
     }
 
     /// Whether an `R_X86_64_IRELATIVE` relocation names the function at `start`. Static programs have such

@@ -241,6 +241,7 @@ impl<'a> Scanner<'a> {
                 word_may_change: uses.may_change() || self.image.is_writable(candidate.at),
                 only_called: false,
                 adjacent: false,
+                wrapper: None,
                 expected: uses.expected,
                 conflict: uses.conflict.or(self.unrelocatable(candidate, uses)),
                 flags_are_free: false,
