@@ -143,8 +143,11 @@ fn headers(original: &[u8], patched: &[u8], record: &Record, page: Option<&Page>
     let Some(places) = places(patched, &after) else {
         return vec![finding("header-unreadable", "goblin cannot read the section headers", None)];
     };
-    let table_end = old_table.saturating_add((before.len() * PROGRAM_HEADER_SIZE) as u64);
-    let tables = [0..ELF_HEADER_SIZE as u64, old_table..table_end];
+    let old_end = old_table.saturating_add((before.len() * PROGRAM_HEADER_SIZE) as u64);
+    let end = old_table.saturating_add((after.len() * PROGRAM_HEADER_SIZE) as u64);
+    let behind = original.get(old_end as usize..end as usize).unwrap_or_default();
+    let unused = behind.iter().take_while(|&&byte| byte == 0).count() as u64;
+    let tables = [0..ELF_HEADER_SIZE as u64, old_table..old_end.saturating_add(unused)];
     for edit in &record.edits {
         if !is_where_it_may_be(&places, &tables, edit) {
             let message = "the edit is not in a segment of the kind that it needs";
@@ -258,7 +261,7 @@ fn holds_range(table: &Range<u64>, edit: &Edit) -> bool {
     table.start <= edit.offset.0 && end <= table.end
 }
 
-/// Whether `edit` is in one of the `places` as its role wants it, or in the original's `headers`.
+/// Whether `edit` is in one of the `places` as its role wants it, or in the original's `headers` and the zeros behind them.
 fn is_where_it_may_be(places: &[Place], headers: &[Range<u64>], edit: &Edit) -> bool {
     let is_added = edit.before.is_empty();
     let Some(vaddr) = edit.vaddr else {
