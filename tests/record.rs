@@ -5,11 +5,11 @@ mod files;
 use files::{CALL, CONSTANT, Expected, plan, program};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use vsyspatch::addr::FileOffset;
+use vsyspatch::addr::{FileOffset, Vaddr};
 use vsyspatch::apply::{apply, inverse};
 use vsyspatch::digest::Sha256;
 use vsyspatch::error::ErrorKind;
-use vsyspatch::plan::{Edit, Role, Strategy as PatchStrategy};
+use vsyspatch::plan::{Edit, Role, Strategy as PatchStrategy, Via};
 use vsyspatch::record::{Record, SCHEMA};
 use vsyspatch::site::Form;
 use vsyspatch::verify::verify;
@@ -266,7 +266,7 @@ fn a_call_that_is_left_is_found() {
     let record = record_of(&original, &patched, |edits| {
         let call = edits.pop().unwrap();
         edits.clear();
-        let vaddr = Some(vsyspatch::addr::Vaddr(files::BASE + last as u64));
+        let vaddr = Some(Vaddr(files::BASE + last as u64));
         edits.push(Edit { offset: FileOffset(last as u64), vaddr, before: vec![0x0f, 0x0b], ..call });
     });
     assert_eq!(slugs(&patched, &record), ["site-left"]);
@@ -288,12 +288,67 @@ fn edits_of_headers_and_of_places_that_are_not_run_are_found() {
     let trailer = [expected.original.as_slice(), b"\xff\xd0"].concat();
     let patched = [expected.patched.as_slice(), b"\x0f\x05"].concat();
     let record = record_of(&trailer, &patched, |edits| {
-        let vaddr = Some(vsyspatch::addr::Vaddr(files::BASE + expected.patched.len() as u64));
+        let vaddr = Some(Vaddr(files::BASE + expected.patched.len() as u64));
         let offset = FileOffset(expected.patched.len() as u64);
         let call = Edit { offset, vaddr, ..edits[1].clone() };
         edits.push(call);
     });
     assert_eq!(slugs(&patched, &record), ["edit-misplaced"]);
+}
+
+/// The corpus' forms with the page for the vDSO, and records of it that are true and say what no patch may do.
+#[test]
+fn edits_that_no_page_needs_are_found() {
+    let original = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/prebuilt/forms")).unwrap();
+    let plan = vsyspatch::examine::examine(&original, Via::Vdso).unwrap().1.unwrap();
+    let patched = apply(&original, Sha256::of(&original), &plan.edits).unwrap();
+    let found = |change: &dyn Fn(&mut Vec<Edit>)| {
+        let mut record = Record::of(&plan, Sha256::of(&original), Sha256::of(&patched), None);
+        change(&mut record.edits);
+        record.edits.sort_by_key(|edit| edit.offset);
+        let mut bytes = patched.clone();
+        for edit in &record.edits {
+            bytes[edit.offset.index()..][..edit.after.len()].copy_from_slice(&edit.after);
+        }
+        record.patched = Sha256::of(&bytes);
+        slugs(&bytes, &record)
+    };
+    assert_eq!(found(&|_| {}), [""; 0], "as it was planned");
+    let load = plan.edits.iter().find(|edit| edit.role == Role::Constant && edit.after[0] == 0x48).unwrap();
+    // Bytes of code that no edit of the plan touches, right behind one.
+    let behind = load.offset.index() + load.before.len();
+    let another = |role, vaddr: Option<Vaddr>| Edit {
+        offset: FileOffset(behind as u64),
+        vaddr,
+        before: original[behind..behind + 2].to_vec(),
+        after: vec![0xcc, 0xcc],
+        role,
+        ..load.clone()
+    };
+    let in_memory = load.vaddr.map(|at| at.plus(load.before.len() as u64));
+    for role in [Role::Init, Role::Pointers, Role::Page, Role::Fill, Role::Header] {
+        for vaddr in [None, in_memory] {
+            let slugs = found(&|edits| edits.push(another(role, vaddr)));
+            assert!(!slugs.is_empty(), "{role:?} over code, {vaddr:?}");
+        }
+    }
+    let changed = |role: Role, change: &dyn Fn(&mut Edit)| {
+        found(&|edits| change(edits.iter_mut().find(|edit| edit.role == role).unwrap()))
+    };
+    let code = changed(Role::Page, &|edit| edit.after[20] ^= 1);
+    assert_eq!(code, ["instruction-mismatch"], "other code in the page");
+    let fill = changed(Role::Fill, &|edit| edit.after[0] = 0x90);
+    assert_eq!(fill, ["instruction-mismatch"], "code in what is unused");
+    let pointers = changed(Role::Pointers, &|edit| edit.after[0] = 1);
+    assert_eq!(pointers, ["instruction-mismatch"], "a pointer before anything has run");
+    assert!(!changed(Role::Init, &|edit| edit.after[0] ^= 0x40).is_empty(), "another way to the program");
+    // A jump for an instruction that others follow.
+    let to = i32::from_le_bytes(load.after[3..7].try_into().unwrap()) + 2;
+    let jump = found(&|edits| {
+        let edit = edits.iter_mut().find(|edit| edit.offset == load.offset).unwrap();
+        edit.after = [&[0xe9][..], &to.to_le_bytes(), &[0x90, 0x90]].concat();
+    });
+    assert_eq!(jump, ["instruction-mismatch"], "a jump instead of a load");
 }
 
 proptest! {

@@ -362,8 +362,22 @@ fn is_as_its_role(edit: &Edit, edits: &[Edit], page: Option<&Page>) -> bool {
         },
         (Role::Constant, Strategy::Stub | Strategy::Vdso) => {
             let to = code::refers_to(&edit.after, at);
-            lines.len() == 1 && to.is_some_and(|to| is_stub_of(to, edit.entry) || is_detour(to))
+            let may_jump = !lines[0].starts_with("jmp") || leaves_its_function(edit, at);
+            let leads = |to| is_detour(to) || (may_jump && is_stub_of(to, edit.entry));
+            lines.len() == 1 && to.is_some_and(leads)
         }
+    }
+}
+
+/// Whether nothing of the function ran behind the call that `edit` replaces: the bytes before end in a jump or a return,
+/// or are the begin of a function that only makes the call.
+fn leaves_its_function(edit: &Edit, at: Vaddr) -> bool {
+    let before = code::assembly(&edit.before, at);
+    let constant = format!("mov ${:#x},%rax", edit.entry.address());
+    match before.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [taken, moved] if moved == constant => taken.starts_with("sub $") && taken.ends_with(",%rsp"),
+        [.., last] => last.starts_with("jmp") || last == "ret",
+        [] => false,
     }
 }
 
@@ -378,7 +392,6 @@ fn is_stub(lines: &[&str], number: &str) -> bool {
         || unskipped.is_some_and(|body| body == preserving)
 }
 
-/// Nothing that could be patched is left, by the planner's own eyes.
 /// Every call that could be patched.
 pub(crate) fn sites_left_in(plan: &Plan) -> Vec<Finding> {
     let left = plan.sites.iter().filter(|site| site.verdict == Verdict::Patch);
@@ -388,6 +401,7 @@ pub(crate) fn sites_left_in(plan: &Plan) -> Vec<Finding> {
     left.map(finding_of).collect()
 }
 
+/// Nothing that could be patched is left, by the planner's own eyes.
 fn sites_left(patched: &[u8]) -> Vec<Finding> {
     match examine(patched, Via::default()) {
         Ok((_, Some(plan))) => sites_left_in(&plan),
