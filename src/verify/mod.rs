@@ -373,9 +373,11 @@ fn is_as_its_role(edit: &Edit, edits: &[Edit], page: Option<&Page>) -> bool {
 /// or are the begin of a function that only makes the call.
 fn leaves_its_function(edit: &Edit, at: Vaddr) -> bool {
     let before = code::assembly(&edit.before, at);
-    let constant = format!("mov ${:#x},%rax", edit.entry.address());
+    let constant = format!(" ${:#x},%rax", edit.entry.address());
     match before.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [taken, moved] if moved == constant => taken.starts_with("sub $") && taken.ends_with(",%rsp"),
+        [taken, moved] if moved.starts_with("mov") && moved.ends_with(&constant) => {
+            taken.starts_with("sub $") && taken.ends_with(",%rsp")
+        }
         [.., last] => last.starts_with("jmp") || last == "ret",
         [] => false,
     }
