@@ -108,6 +108,11 @@ impl<'a> Function<'a> {
         let extent = functions
             .extent(image, at)
             .filter(|extent| extent.range.contains(at) && extent.range.len() <= limits::FUNCTION_BYTES)
+            // What begins somewhere and ends nobody knows where is no function of a whole program's size.
+            .filter(|extent| {
+                let has_end = extent.nominal_end > extent.range.start;
+                has_end || at.0 - extent.range.start.0 <= UNBOUNDED_BYTES
+            })
             .filter(|extent| {
                 at < extent.nominal_end
                     || is_reached(image, *extent, at)

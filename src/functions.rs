@@ -12,11 +12,12 @@ use object::read::{ReadRef as _, StringTable};
 
 use crate::addr::{Vaddr, VaddrRange};
 use crate::elf::Image;
+use crate::go_table;
 
 /// What says that a function begins somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
-    /// Unwind information: begin and end are those of the code.
+    /// Unwind information, or Go's table: begin and end are those of the code.
     UnwindInfo,
     /// A function symbol.
     Symbol,
@@ -97,7 +98,13 @@ impl<'a> Functions<'a> {
     pub fn of(image: &Image<'a>) -> Self {
         let (mut starts, mut names) = (Vec::new(), Names::default());
         unwind_starts(image, &mut starts);
-        symbol_starts(image, &mut starts, &mut names);
+        if !symbol_starts(image, &mut starts, &mut names) {
+            let functions = go_table::functions(image).into_iter();
+            starts.extend(
+                functions
+                    .map(|range| Start { end: range.end.0, ..Start::new(range.start.0, Source::UnwindInfo) }),
+            );
+        }
         for entry in relocations(image).filter(|entry| entry.r_type(Le, false) == elf::R_X86_64_IRELATIVE) {
             let at = entry.r_addend.get(Le).cast_unsigned();
             starts.push(Start { resolver: true, ..Start::new(at, Source::EntryPoint) });
@@ -271,15 +278,16 @@ fn eh_frame<'a>(image: &Image<'a>) -> Option<(Vaddr, &'a [u8], BaseAddresses)> {
     by_section().or_else(by_header)
 }
 
-fn symbol_starts<'a>(image: &Image<'a>, starts: &mut Vec<Start>, names: &mut Names<'a>) {
+/// Adds what the symbol tables tell; whether there is one that strip would remove.
+fn symbol_starts<'a>(image: &Image<'a>, starts: &mut Vec<Start>, names: &mut Names<'a>) -> bool {
     if let Some((symbols, strings)) = dynamic_symbols(image) {
         push_symbols(symbols, &strings, 0, starts, names);
     }
-    let Ok(header) = elf::FileHeader64::<Le>::parse(image.bytes) else { return };
-    let Ok(sections) = header.sections(Le, image.bytes) else { return };
-    if let Ok(table) = sections.symbols(Le, image.bytes, elf::SHT_SYMTAB) {
-        push_symbols(table.symbols(), &table.strings(), 1 << 30, starts, names);
-    }
+    let Ok(header) = elf::FileHeader64::<Le>::parse(image.bytes) else { return false };
+    let Ok(sections) = header.sections(Le, image.bytes) else { return false };
+    let Ok(table) = sections.symbols(Le, image.bytes, elf::SHT_SYMTAB) else { return false };
+    push_symbols(table.symbols(), &table.strings(), 1 << 30, starts, names);
+    !table.is_empty()
 }
 
 /// Symbols of exported names come first, in the order of the tables: their names are those of the manual.

@@ -101,6 +101,7 @@ pub mod fleet;
 mod flow;
 pub mod functions;
 pub mod glance;
+mod go_table;
 pub mod image;
 mod landing_pads;
 pub mod limits;

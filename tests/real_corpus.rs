@@ -5,8 +5,9 @@ mod harness;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use harness::{Site, read, real_corpus, rootfs, round_trip, sha256, skip, temp_dir};
+use harness::{Ran, Site, elf, need, read, real_corpus, rootfs, round_trip, sha256, skip, temp_dir};
 
 /// A look-alike of the table is named by the first of its bytes; the tool may name the instruction around them.
 const MAX_INSTRUCTION: u64 = 15;
@@ -95,9 +96,13 @@ fn differences(rows: &[&Truth], sites: &[Site]) -> Vec<String> {
     wrong
 }
 
-/// Takes every file of `files` (its name in the table, where it is) through the whole round.
+/// Takes every file of `files` (its name in the table, where it is) through the whole round, and finds the same where
+/// nothing names the functions.
 fn check(files: &[(String, PathBuf)]) {
     let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
+    if !need("strip") {
+        return;
+    }
     let truth = truth(&corpus);
     let dir = temp_dir();
     let mut wrong = vec![];
@@ -112,6 +117,22 @@ fn check(files: &[(String, PathBuf)]) {
         }
         let trip = round_trip(&copy, dir.path());
         wrong.extend(differences(&rows, &trip.sites).into_iter().map(|line| format!("{name}: {line}")));
+        let patched = |sites: &[Site]| {
+            let patched = sites.iter().filter(|site| site.verdict == "patch");
+            patched.map(|site| site.offset).collect::<Vec<_>>()
+        };
+        let all = patched(&trip.sites);
+        let stripped = harness::with_suffix(&copy, ".stripped");
+        Ran::of(Command::new("strip").arg("-o").arg(&stripped).arg(&copy)).expect(0);
+        let count = patched(&harness::scan(&stripped)).len();
+        if all.len() != count {
+            wrong.push(format!("{name}: {} are patched, stripped {count}", all.len()));
+        }
+        fs::write(&copy, elf::without_section_headers(&original)).expect("a copy");
+        let headerless = patched(&harness::scan(&copy));
+        if all != headerless {
+            wrong.push(format!("{name}: {all:x?} are patched, without section headers {headerless:x?}"));
+        }
     }
     assert!(wrong.is_empty(), "{} differences\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -1,0 +1,67 @@
+//! Where the functions of a Go program begin: the table that its run-time unwinds the stack with
+//! (`runtime.pclntab`, section `.gopclntab`). Stripped Go programs have nothing else that tells.
+//!
+//! Source: Go's `runtime/symtab.go` and `debug/gosym`, with the layouts of Go 1.2, 1.16, 1.18 and 1.20.
+
+use memchr::memmem;
+
+use crate::addr::{Vaddr, VaddrRange};
+use crate::elf::Image;
+
+/// What stands behind the first byte of the table: the rest of its magic number, two zeros, the smallest
+/// instruction's size, and a pointer's.
+const MAGIC_END: [u8; 7] = [0xff, 0xff, 0xff, 0, 0, 1, 8];
+
+/// The functions, by address; nothing where there is no table, or it is none.
+pub(crate) fn functions(image: &Image<'_>) -> Vec<VaddrRange> {
+    named(image).or_else(|| found(image)).unwrap_or_default()
+}
+
+fn named(image: &Image<'_>) -> Option<Vec<VaddrRange>> {
+    let section = image.sections.iter().find(|section| section.allocated && section.name == b".gopclntab")?;
+    read(image, image.bytes_at(section.range.start)?)
+}
+
+/// The table where no section tells of it: in data that nobody writes to.
+fn found(image: &Image<'_>) -> Option<Vec<VaddrRange>> {
+    if !image.sections.is_empty() {
+        return None;
+    }
+    image.segments.iter().filter(|segment| !segment.writable).find_map(|segment| {
+        let bytes = image.segment_bytes(segment);
+        memmem::find_iter(bytes, &MAGIC_END).find_map(|at| read(image, bytes.get(at.checked_sub(1)?..)?))
+    })
+}
+
+fn read(image: &Image<'_>, table: &[u8]) -> Option<Vec<VaddrRange>> {
+    let (&magic, rest) = table.split_first()?;
+    if !rest.starts_with(&MAGIC_END) {
+        return None;
+    }
+    let word = |index: usize| Some(u64::from_le_bytes(*table.get(8 + index * 8..)?.first_chunk()?));
+    // What distances in the list of functions count from, where the list is, and bytes of a number in it.
+    let (text, list, size) = match magic {
+        0xfb => (0, 16, 8),
+        0xfa => (0, word(6)?, 8),
+        0xf0 | 0xf1 => (word(2)?, word(7)?, 4),
+        _ => return None,
+    };
+    let count = usize::try_from(word(0)?).ok()?;
+    let list = table.get(usize::try_from(list).ok()?..)?;
+    // Each function has its begin and where more is told of it; the last end stands alone.
+    let entries = list.get(..count.checked_mul(2 * size)?.checked_add(size)?)?.chunks(2 * size);
+    let begins: Vec<u64> = entries
+        .map(|entry| {
+            let number = entry[..size].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte));
+            text.wrapping_add(number)
+        })
+        .collect();
+    let functions = begins.windows(2).map(|pair| VaddrRange { start: Vaddr(pair[0]), end: Vaddr(pair[1]) });
+    let are_code = |range: &VaddrRange| {
+        range.start < range.end
+            && image.is_executable(range.start)
+            && image.is_executable(Vaddr(range.end.0 - 1))
+    };
+    let functions: Vec<VaddrRange> = functions.collect();
+    functions.iter().all(are_code).then_some(functions)
+}
