@@ -34,6 +34,7 @@
 //! * [`explain`] turns what the scan noted of a site into a listing.
 //! * [`apply`] is mechanical, and revert is the inverse edits through the same code.
 //! * [`verify`] reads the final bytes back with another ELF parser than the one that planned.
+//! * [`memory`] maps large files for a look, and lets go of what was searched.
 //! * [`store`] is the only module that touches the user's files: names in open directories, files that are read or
 //!   mapped, complete copies that replace a file, the root of a tree, copies of trees.
 //! * [`tree`] walks a directory with several threads, looks at each file once, records what it is about to do,
@@ -61,7 +62,7 @@
 //! clocks, printing and panics on any input; [`limits`] bounds what hostile input can cost.
 //!
 //! **Invariant: what is deliberately absent.** No `unsafe` but for the map of a file, and what guards it
-//! ([`store::mapped`]), and a filter of system calls ([`watch::listener`]); no execution of what is patched but where
+//! ([`memory`]), and a filter of system calls ([`watch::listener`]); no execution of what is patched but where
 //! the user asks for it; no rewriting of sections, symbols or debug information; no configuration.
 //!
 //! # Use as a library
@@ -106,6 +107,7 @@ pub mod image;
 mod landing_pads;
 pub mod limits;
 mod liveness;
+pub mod memory;
 pub mod outcome;
 pub mod plan;
 mod planner;

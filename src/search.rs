@@ -5,6 +5,7 @@ use memchr::memmem;
 
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::elf::{FileType, Image, Segment};
+use crate::memory;
 use crate::vsyscall::{ENTRY_STRIDE, Entry, PAGE};
 
 /// The bytes that every address of the page ends in, as a pointer.
@@ -12,6 +13,9 @@ const WORD_TAIL: [u8; 6] = [0x60, 0xff, 0xff, 0xff, 0xff, 0xff];
 
 /// Bytes searched at a time: they stay in the first-level cache over the passes of a search.
 const BLOCK: usize = 32 << 10;
+
+/// Bytes after which those that were searched need not stay in memory.
+const STRETCH: usize = 32 * BLOCK;
 
 /// Something that looks like an entry's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,8 +38,21 @@ pub fn hits(image: &Image<'_>) -> Vec<Hit> {
     }
     let mut hits = Vec::new();
     for segment in &image.segments {
-        hits_in(image.identity.file_type, segment, 0, image.segment_bytes(segment), &mut hits);
+        let bytes = image.segment_bytes(segment);
+        for from in (0..bytes.len()).step_by(STRETCH) {
+            let stretch = &bytes[from.saturating_sub(OVERLAP)..bytes.len().min(from + STRETCH)];
+            hits_in(
+                image.identity.file_type,
+                segment,
+                from.saturating_sub(OVERLAP) as u64,
+                stretch,
+                &mut hits,
+            );
+            memory::searched(stretch);
+        }
     }
+    hits.sort_unstable();
+    hits.dedup();
     hits
 }
 
@@ -216,6 +233,9 @@ fn relative(bytes: &[u8], start: Vaddr, target: u64, len: u64, found: impl FnMut
 fn numbers(bytes: &[u8], step: u32, first: u64, len: u64, mut found: impl FnMut(usize)) {
     let (first, len) = (first as u32, u32::try_from(len).unwrap_or(u32::MAX));
     for block_start in (0..bytes.len()).step_by(BLOCK) {
+        if block_start > 0 && block_start.is_multiple_of(STRETCH) {
+            memory::searched(&bytes[block_start - STRETCH..block_start]);
+        }
         let block = &bytes[block_start..bytes.len().min(block_start + BLOCK + 3)];
         for phase in 0..block.len().min(4) {
             let lanes = block[phase..].as_chunks::<4>().0;

@@ -26,7 +26,7 @@ pub fn definition() -> clap::Command {
 #[must_use]
 pub fn main() -> ExitCode {
     // Where the allocator cannot, it takes more memory.
-    let _ = crate::store::mapped::give_back_large_blocks();
+    let _ = crate::memory::give_back_large_blocks();
     let args = match Args::parse_from_os(std::env::args_os()) {
         Ok(args) => args,
         Err(error) => return explain(&error),

@@ -7,13 +7,12 @@
 //! relative to its open directory and never through a symbolic link. Modification times are those of the
 //! write, unless the user wants them kept: the content did change.
 //!
-//! * [`place`]: names in open directories. [`source`]: files that are read. [`mapped`]: files that are looked at. `attributes`: what a copy keeps.
+//! * [`place`]: names in open directories. [`source`]: files that are read. `attributes`: what a copy keeps.
 //! * [`pending`]: complete copies that wait to replace a file. Records of single files are here.
 //! * [`root`]: paths below the root of a tree. [`copy`]: whole trees.
 
 mod attributes;
 pub mod copy;
-pub mod mapped;
 pub mod pending;
 pub mod place;
 pub mod root;

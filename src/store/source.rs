@@ -10,6 +10,10 @@ use rustix::io::Errno;
 use super::place::{Place, times_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
+use crate::memory::Map;
+
+/// Files up to this size are read to be looked at; larger ones are mapped.
+const READ_BYTES: u64 = 1 << 20;
 
 /// Opening never waits, and takes no terminal.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
@@ -62,6 +66,23 @@ impl Source {
     #[must_use]
     pub fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// What `look` tells of the bytes of the whole file. Large files are mapped.
+    ///
+    /// # Errors
+    /// Those of [`Source::read`] and of `look`; `Io` where the file cannot be mapped, `Unsafe` where it was made
+    /// shorter meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        let is_large = (READ_BYTES + 1..=limits::FILE_BYTES).contains(&self.size());
+        let map = if is_large { Map::of(&self.file) } else { Ok(None) };
+        let map = map.map_err(|error| Error::io("cannot map", error))?;
+        let Some(map) = map else { return look(&self.read()?) };
+        let told = look(map.bytes());
+        if map.is_cut() || map.bytes().len() as u64 != self.size() {
+            return Err(self.changed());
+        }
+        told
     }
 
     pub(crate) fn file(&self) -> &File {

@@ -1,4 +1,5 @@
-//! The bytes of a file for a look at it: only what is looked at is read, and nothing is copied. Unsafe code.
+//! Memory that is a file: only what is looked at is read, nothing is copied, and what was searched leaves again. Unsafe
+//! code.
 //!
 //! **Contract.** A large file is mapped privately and read-only, while a look takes. Another process can write to it
 //! meanwhile, or make it shorter; no type here depends on what the bytes are (they are `u8`), nothing is written from
@@ -9,6 +10,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
+use std::fs::File;
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,17 +18,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use libc::{c_void, siginfo_t};
 use memmap2::Mmap;
 
-use super::source::Source;
-use crate::error::{Error, Result};
-use crate::limits;
-
-/// Files up to this size are read.
-const READ_BYTES: u64 = 1 << 20;
-
 /// Files that may be mapped at the same time; more are read.
 const MAPS: usize = 64;
 
 /// Addresses of a map, for the handler.
+#[derive(Debug)]
 struct Range {
     /// 0 where the slot is free, 1 where it is just taken.
     start: AtomicUsize,
@@ -42,16 +38,20 @@ static RANGES: [Range; MAPS] = [const {
 /// What SIGBUS did before; nothing where the handler could not be installed.
 static BEFORE: OnceLock<Option<libc::sigaction>> = OnceLock::new();
 
-/// A map that the handler knows of.
-struct Watched {
+/// A file in memory, which the handler knows of.
+#[derive(Debug)]
+pub(crate) struct Map {
     // Unmapped after the range was given free: nobody reads it then.
     range: &'static Range,
     map: Mmap,
 }
 
-impl Watched {
-    /// Maps the file; nothing where it cannot be watched.
-    fn of(source: &Source) -> Result<Option<Self>> {
+impl Map {
+    /// Maps `file`; nothing where it cannot be watched.
+    ///
+    /// # Errors
+    /// Those of `mmap`.
+    pub(crate) fn of(file: &File) -> io::Result<Option<Self>> {
         if BEFORE.get_or_init(install).is_none() {
             return Ok(None);
         }
@@ -59,11 +59,11 @@ impl Watched {
             |range: &&Range| range.start.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
         let Some(range) = RANGES.iter().find(take) else { return Ok(None) };
         // SAFETY: the module's contract.
-        let map = match unsafe { Mmap::map(source.file()) } {
+        let map = match unsafe { Mmap::map(file) } {
             Ok(map) => map,
             Err(error) => {
                 range.start.store(0, Ordering::Release);
-                return Err(Error::io("cannot map", error));
+                return Err(error);
             }
         };
         range.is_cut.store(false, Ordering::Relaxed);
@@ -72,12 +72,18 @@ impl Watched {
         Ok(Some(Self { range, map }))
     }
 
-    fn is_cut(&self) -> bool {
+    /// The bytes of the file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// Whether the file was made shorter, so that some of the bytes are zeros that it never had.
+    pub(crate) fn is_cut(&self) -> bool {
         self.range.is_cut.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Watched {
+impl Drop for Map {
     fn drop(&mut self) {
         self.range.start.store(0, Ordering::Release);
     }
@@ -125,21 +131,22 @@ extern "C" fn put_zeros(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     }
 }
 
-impl Source {
-    /// What `look` tells of the bytes of the whole file. Large files are mapped.
-    ///
-    /// # Errors
-    /// Those of [`Source::read`] and of `look`; `Io` where the file cannot be mapped, `Unsafe` where it was made
-    /// shorter meanwhile.
-    pub fn look<T>(&self, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
-        let is_large = (READ_BYTES + 1..=limits::FILE_BYTES).contains(&self.size());
-        let watched = if is_large { Watched::of(self)? } else { None };
-        let Some(watched) = watched else { return look(&self.read()?) };
-        let told = look(&watched.map);
-        if watched.is_cut() || watched.map.len() as u64 != self.size() {
-            return Err(self.changed());
+/// Tells that `bytes` were searched, and that hardly any of them will be read again: where they are of a file in memory,
+/// they leave it. Who reads them again all the same finds them again.
+pub(crate) fn searched(bytes: &[u8]) {
+    let (start, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
+    let holds = |range: &&Range| {
+        let first = range.start.load(Ordering::Acquire);
+        first > 1 && first <= start && end <= range.end.load(Ordering::Relaxed)
+    };
+    if RANGES.iter().any(|range| holds(&range) && !range.is_cut.load(Ordering::Relaxed)) {
+        let page = rustix::param::page_size();
+        let (first, behind) = (start.next_multiple_of(page), end & !(page - 1));
+        if first < behind {
+            // SAFETY: whole pages of a live map of a file, which nobody writes to: they are read from the file again.
+            // It stays mapped, since whoever holds `bytes` holds the map.
+            unsafe { libc::madvise(first as *mut c_void, behind - first, libc::MADV_DONTNEED) };
         }
-        told
     }
 }
 
