@@ -160,7 +160,7 @@ fn add_command(tree: &Path) {
 const COMMANDS: [(&str, i32, &str); 6] = [
     ("demo", 0, "SIGSEGV"),
     ("doctor", 1, "vsyscalls do not work here"),
-    ("doctor -- /sample", SEGMENTATION_FAULT, "SIGSEGV, and this host has no vsyscalls"),
+    ("doctor -- /sample", SEGMENTATION_FAULT, "died calling time in the vsyscall page"),
     ("exec -- /sample", SEGMENTATION_FAULT, "killed by SIGSEGV, and this kernel has no vsyscalls"),
     ("trace -- /sample", 2, "there is nothing to trace here"),
     ("doctor --log /log", 1, "died calling time in the vsyscall page"),

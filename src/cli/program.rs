@@ -9,7 +9,7 @@ use super::args::{Common, Doctor, Exec, Trace};
 use super::output::Output;
 use crate::deny::{self, SIGNAL_BY_KERNEL};
 use crate::doctor::host::Host;
-use crate::doctor::log;
+use crate::doctor::log::{self, KernelLog};
 use crate::error::Error;
 use crate::outcome::Status;
 use crate::report::json::Document;
@@ -62,9 +62,11 @@ pub fn doctor(doctor: Doctor, common: &Common, output: &Output) -> io::Result<u8
     Ok(status.code())
 }
 
-/// Runs a program and explains its end on stderr: where vsyscalls are emulated by looking at those that it makes.
+/// Runs a program and explains its end on stderr: where vsyscalls are emulated by looking at those that it makes, else by
+/// what the kernel's log tells, where it can be read.
 fn autopsy(words: Vec<OsString>, output: &Output) -> u8 {
     let emulates = watch::emulates();
+    let log = KernelLog::from_now();
     let ended = if emulates == Some(true) {
         trace::trace(command(words)).map(|traced| (traced.ended, traced.count()))
     } else {
@@ -77,7 +79,8 @@ fn autopsy(words: Vec<OsString>, output: &Output) -> u8 {
     };
     match ended {
         Ok((ended, calls)) => {
-            output.note(&diagnosis::end(ended, calls, emulates));
+            let deaths = log.and_then(KernelLog::deaths).unwrap_or_default();
+            output.note(&diagnosis::end(ended, calls, emulates, &deaths));
             ended.status()
         }
         Err(error) => failed(&error, output),

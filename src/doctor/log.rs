@@ -9,8 +9,11 @@
 //! limits its rate either.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Read as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 
+use rustix::fs::OFlags;
 use serde::Serialize;
 
 use crate::vsyscall::{Entry, PAGE};
@@ -36,6 +39,45 @@ pub struct Death {
     pub first: Option<String>,
     /// How often it is told of; both lines of one death count once.
     pub count: u64,
+}
+
+/// This host's kernel log, from some moment on.
+#[derive(Debug)]
+pub struct KernelLog(File);
+
+impl KernelLog {
+    /// What is logged from now on.
+    ///
+    /// # Errors
+    /// Those of opening `/dev/kmsg`, for which most hosts want a privilege.
+    pub fn from_now() -> io::Result<Self> {
+        let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+        let mut log = OpenOptions::new().read(true).custom_flags(nonblocking).open("/dev/kmsg")?;
+        log.seek(SeekFrom::End(0))?;
+        Ok(Self(log))
+    }
+
+    /// What it tells of vsyscalls by now.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn deaths(self) -> io::Result<Vec<Death>> {
+        read(BufReader::new(self))
+    }
+}
+
+impl Read for KernelLog {
+    /// The next entry; nothing where there is none yet.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                // Entries were lost, because the log is full; the next read gives the first that is left.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                read => return read,
+            }
+        }
+    }
 }
 
 /// The two kinds of line, counted.

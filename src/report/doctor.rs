@@ -107,9 +107,9 @@ fn write_deaths(out: &mut String, deaths: &[Death]) -> fmt::Result {
     )
 }
 
-/// Why a program ended as it did.
+/// Why a program ended as it did; `told` is what the kernel's log has of while it ran.
 #[must_use]
-pub fn end(ended: Ended, calls: u64, emulates: Option<bool>) -> String {
+pub fn end(ended: Ended, calls: u64, emulates: Option<bool>, told: &[Death]) -> String {
     let what = match ended {
         Ended::Exited(status) => format!("it ended with status {status}"),
         Ended::Killed(signal) => format!("it was killed by signal {signal} (status {})", ended.status()),
@@ -124,6 +124,12 @@ pub fn end(ended: Ended, calls: u64, emulates: Option<bool>) -> String {
             "SIGSYS: a filter of system calls killed it, and no vsyscall was seen".into()
         }
         (Some(true), 0) => "it made no vsyscall: they are not its problem".into(),
+        (_, _) if is_killed_by(SIGNAL_BY_KERNEL) && !told.is_empty() => {
+            let told = deaths(told);
+            return format!(
+                "vsyspatch: {what}\nvsyspatch: SIGSEGV; the kernel's log says of while it ran:\n{told}"
+            );
+        }
         (_, _) if is_killed_by(SIGNAL_BY_KERNEL) => {
             "SIGSEGV, and this host has no vsyscalls: that is how programs that make one die. \
              dmesg | vsyspatch doctor --log - tells whether it was, vsyspatch scan which file"
