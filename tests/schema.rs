@@ -1,17 +1,14 @@
 //! Real output of every command, held against the JSON Schema of the report.
 
 mod common;
+#[path = "harness/schema.rs"]
+mod of_json;
 
 use std::fs;
 
 use common::{SAMPLE, folder, run};
+use of_json::{assert_follows, compiled};
 use serde_json::{Value, json};
-
-fn compiled(schema: &str) -> jsonschema::Validator {
-    let schema: Value = serde_json::from_str(schema).expect("JSON");
-    jsonschema::draft202012::meta::validate(&schema).expect("a JSON Schema");
-    jsonschema::draft202012::new(&schema).expect("a JSON Schema")
-}
 
 fn schema() -> jsonschema::Validator {
     compiled(include_str!("schema/report-1.json"))
@@ -24,13 +21,6 @@ fn record_schema() -> jsonschema::Validator {
 #[track_caller]
 fn assert_valid(document: &Value) {
     assert_follows(&schema(), document);
-}
-
-#[track_caller]
-fn assert_follows(schema: &jsonschema::Validator, document: &Value) {
-    let errors: Vec<String> =
-        schema.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path())).collect();
-    assert!(errors.is_empty(), "{}\n{document:#}", errors.join("\n"));
 }
 
 #[test]

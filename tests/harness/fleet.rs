@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::image::{LAYER, LIBRARY, Layout, PROGRAM, files};
+use super::schema::{assert_follows, compiled};
 use super::{Ran, temp_dir, vsyspatch};
 
 /// A directory with a work list, what it is of, and results.
@@ -46,12 +47,17 @@ impl Fleet {
 
     pub fn items(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.path("work.jsonl")).expect("a work list");
-        text.lines().skip(1).map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let schema = compiled(include_str!("../schema/work-1.json"));
+        lines.iter().for_each(|line| assert_follows(&schema, line));
+        assert!(lines[0].get("schema").is_some(), "the head comes first");
+        lines[1..].to_vec()
     }
 }
 
-/// Names and contents of all results, without what differs from run to run.
+/// Names and contents of all results, which follow their schema, without what differs from run to run.
 pub fn results(directory: &Path) -> Vec<(String, Value)> {
+    let schema = compiled(include_str!("../schema/result-1.json"));
     let mut all = Vec::new();
     let buckets = fs::read_dir(directory).expect("results").flatten();
     // The cache of layers may be beside them.
@@ -62,6 +68,7 @@ pub fn results(directory: &Path) -> Vec<(String, Value)> {
                 continue;
             }
             let mut result: Value = serde_json::from_slice(&super::read(&file.path())).expect("whole");
+            assert_follows(&schema, &result);
             result["seconds"] = Value::Null;
             result["layers_known"] = Value::Null;
             // A worker that was killed behind the write finds a file or a tree patched already, and no site in it.

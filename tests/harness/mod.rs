@@ -9,6 +9,7 @@ pub mod layout;
 pub mod mtree;
 pub mod packages;
 pub mod rootfs;
+pub mod schema;
 pub mod source;
 pub mod static_program;
 pub mod web;
