@@ -61,8 +61,10 @@ pub(super) fn without_page(
     let offset = |role| only(record, role).map(|edit| edit.offset.0);
     // The table may stand at the begin of the page's segment.
     let (first, head) = after.iter().find_map(|p| {
-        let head = offset(Role::Page)?.checked_sub(p.p_offset).filter(|&head| head < p.p_filesz)?;
-        (p.p_type == PT_LOAD && p.p_vaddr.checked_add(head)? == page.vaddr.0).then_some((p.p_vaddr, head))
+        let is_one_page = p.p_type == PT_LOAD && p.p_flags == PF_R | PF_X && p.p_filesz == PAGE_SIZE;
+        let head =
+            offset(Role::Page)?.checked_sub(p.p_offset).filter(|&head| is_one_page && head < PAGE_SIZE)?;
+        (p.p_vaddr.checked_add(head)? == page.vaddr.0).then_some((p.p_vaddr, head))
     })?;
     // A table that moved tells of no physical addresses.
     let is_physical = after.iter().any(|p| p.p_paddr != 0);
