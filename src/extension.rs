@@ -314,14 +314,19 @@ fn place(image: &Image<'_>, start: Start) -> Result<Place, String> {
     }
     let first = loaded().min_by_key(|p| p.p_vaddr.get(Le)).ok_or("nothing is loaded")?;
     let first_page = first.p_vaddr.get(Le) & !(PAGE_SIZE - 1);
-    let end = loaded().map(|p| p.p_vaddr.get(Le).saturating_add(p.p_memsz.get(Le))).max().unwrap_or(0);
+    // An empty segment has a place in the order of addresses, too.
+    let end = loaded().map(|p| p.p_vaddr.get(Le).saturating_add(p.p_memsz.get(Le).max(1))).max().unwrap_or(0);
     let (behind, offset) = (end.checked_next_multiple_of(PAGE_SIZE), image.bytes.len() as u64);
     let behind = behind
         .filter(|at| at.checked_add(3 * PAGE_SIZE).is_some())
         .ok_or("the last segment ends with the address space")?;
     let offset = offset.next_multiple_of(PAGE_SIZE);
     let talking = without_silent(headers);
-    if talking.kept.len() + ADDED <= talking.room_at(image, at) {
+    let says_so = |p: &ProgramHeader| {
+        p.p_type.get(Le) != elf::PT_PHDR
+            || (p.p_offset.get(Le) == at.0 && image.offset_at(Vaddr(p.p_vaddr.get(Le))) == Some(at))
+    };
+    if headers.iter().all(says_so) && talking.kept.len() + ADDED <= talking.room_at(image, at) {
         return Ok(talking.with(Vaddr(behind), FileOffset(offset), 0));
     }
     let headers = Table { kept: headers.to_vec(), silent: 0 };
