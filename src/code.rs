@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use iced_x86::{
-    Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Formatter as _, GasFormatter, Instruction,
-    OpKind, Register,
+    BlockEncoder, BlockEncoderOptions, Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl,
+    Formatter as _, GasFormatter, Instruction, InstructionBlock, OpKind, Register,
 };
 
 use crate::addr::{Vaddr, VaddrRange};
@@ -114,10 +114,11 @@ impl<'a> Function<'a> {
                 has_end || at.0 - extent.range.start.0 <= UNBOUNDED_BYTES
             })
             .filter(|extent| {
+                let behind = VaddrRange { start: extent.nominal_end, end: at.plus(1) };
                 at < extent.nominal_end
                     || is_reached(image, *extent, at)
                     || converges(image, at, extent.range.start)
-                    || is_branched_to(image, functions, *extent, at)
+                    || branched_to(image, functions, behind, at).is_some()
             })
             .or_else(|| unbounded_extent(image, functions, at))
             .ok_or(Doubt::NoBoundary)?;
@@ -464,6 +465,14 @@ pub(crate) fn may_be_displacement(image: &Image<'_>, at: Vaddr) -> bool {
     may_be_branch_operand(image, at) || modrm.is_some_and(|[byte]| byte & 0xc7 == 0x05)
 }
 
+/// The bytes of the instructions `code` for `place`; nothing where a branch or an operand does not reach from there.
+pub(crate) fn encoded(code: &[Instruction], place: Vaddr) -> Option<Vec<u8>> {
+    let block = InstructionBlock::new(code, place.0);
+    BlockEncoder::encode(64, block, BlockEncoderOptions::DONT_FIX_BRANCHES)
+        .ok()
+        .map(|result| result.code_buffer)
+}
+
 /// Where in `instruction`, which stands in `image`, its immediate and displacement are.
 pub(crate) fn constant_offsets(image: &Image<'_>, instruction: &Instruction) -> ConstantOffsets {
     let bytes = image.bytes_at(Vaddr(instruction.ip())).unwrap_or_default();
@@ -523,10 +532,9 @@ fn is_reached(image: &Image<'_>, extent: Extent<'_>, at: Vaddr) -> bool {
 /// Branches to out-of-line code that are looked at; one is enough.
 const BRANCHES_TO_ONE_PLACE: usize = 16;
 
-/// Whether a direct branch of a function that can be decoded leads behind the nominal end of `extent`, and
-/// straight code from there to `at`: out-of-line code.
-fn is_branched_to(image: &Image<'_>, functions: &Functions<'_>, extent: Extent<'_>, at: Vaddr) -> bool {
-    let behind = VaddrRange { start: extent.nominal_end, end: at.plus(1) };
+/// Where in `behind`, which ends with `at`, a direct branch of a function that can be decoded leads, if straight code leads
+/// from there to `at`: out-of-line code.
+fn branched_to(image: &Image<'_>, functions: &Functions<'_>, behind: VaddrRange, at: Vaddr) -> Option<Vaddr> {
     let (mut targets, mut places) = (Vec::new(), 0);
     let mut note = |place: Vaddr| {
         let holder = functions.extent(image, place).filter(|holder| place < holder.nominal_end);
@@ -545,12 +553,12 @@ fn is_branched_to(image: &Image<'_>, functions: &Functions<'_>, extent: Extent<'
             note(place);
         }
     });
-    is_searched
-        && targets.into_iter().any(|target| {
-            let code = sweep(image, VaddrRange { start: Vaddr(target), end: at.plus(15) });
-            let straight = code.iter().take_while(|instruction| instruction.ip() <= at.0);
-            straight.last().is_some_and(|last| at.0 < last.next_ip())
-        })
+    let leads_there = |target: &u64| {
+        let code = sweep(image, VaddrRange { start: Vaddr(*target), end: at.plus(15) });
+        let straight = code.iter().take_while(|instruction| instruction.ip() <= at.0);
+        straight.last().is_some_and(|last| at.0 < last.next_ip())
+    };
+    targets.into_iter().filter(|_| is_searched).find(leads_there).map(Vaddr)
 }
 
 /// Whether a decode from `start` agrees at `at` with decodes from everywhere before.
@@ -565,7 +573,9 @@ fn converges(image: &Image<'_>, at: Vaddr, start: Vaddr) -> bool {
 fn unbounded_extent<'a>(image: &Image<'_>, functions: &Functions<'a>, at: Vaddr) -> Option<Extent<'a>> {
     let segment = image.segment_at(at)?;
     let next = functions.next_start(at).unwrap_or(segment.range.end).min(segment.range.end);
-    let start = convergence(image, at, segment.range.start)?;
+    let near = Vaddr(at.0.saturating_sub(CONVERGENCE_DISTANCE)).max(segment.range.start);
+    let branched = branched_to(image, functions, VaddrRange { start: near, end: at.plus(1) }, at);
+    let start = branched.or_else(|| convergence(image, at, segment.range.start))?;
     let end = Vaddr(next.0.min(start.0 + UNBOUNDED_BYTES));
     let range = VaddrRange { start, end };
     Some(Extent { range, nominal_end: end, name: None, is_bounded: false, is_resolver: false, lsda: None })

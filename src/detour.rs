@@ -1,11 +1,10 @@
 //! Code for unused bytes, which does what one instruction did with an entry's address, with the address of a stub in
 //! its stead, and goes on behind that instruction. For instructions that have no room for it themselves.
 
-use iced_x86::{
-    BlockEncoder, BlockEncoderOptions, Code, Instruction, InstructionBlock, MemoryOperand, OpKind, Register,
-};
+use iced_x86::{Code, Instruction, MemoryOperand, OpKind, Register};
 
 use crate::addr::Vaddr;
+use crate::code;
 use crate::vsyscall::Entry;
 
 /// Code for `place` that does with `target` what `instruction` did with an entry's address, and goes on
@@ -36,7 +35,7 @@ pub(crate) fn with_address(instruction: &Instruction, place: Vaddr, target: Vadd
         _ => code.push(address(register, target)?),
     }
     code.push(Instruction::with_branch(Code::Jmp_rel32_64, instruction.next_ip()).ok()?);
-    encoded(&code, place)
+    code::encoded(&code, place)
 }
 
 /// Code for `place` that loads the word that `instruction` loads, calls or jumps through, and takes `target` in
@@ -76,7 +75,7 @@ pub(crate) fn with_guard(
         address(register, target)?,
         last,
     ];
-    encoded(&code, place)
+    code::encoded(&code, place)
 }
 
 /// Code for `place` that computes what `instruction` computes from an entry's address and an index that is not known,
@@ -125,7 +124,7 @@ pub(crate) fn with_index(
         ]);
     }
     code.push(Instruction::with_branch(Code::Jmp_rel32_64, instruction.next_ip()).ok()?);
-    encoded(&code, place)
+    code::encoded(&code, place)
 }
 
 /// `at(%rip)`
@@ -141,11 +140,4 @@ fn address(register: Register, at: Vaddr) -> Option<Instruction> {
 /// `cmp $entry,%register`
 fn compare(register: Register, entry: Entry) -> Option<Instruction> {
     Instruction::with2(Code::Cmp_rm64_imm32, register, (entry.address() as u32).cast_signed()).ok()
-}
-
-fn encoded(code: &[Instruction], place: Vaddr) -> Option<Vec<u8>> {
-    let block = InstructionBlock::new(code, place.0);
-    BlockEncoder::encode(64, block, BlockEncoderOptions::DONT_FIX_BRANCHES)
-        .ok()
-        .map(|result| result.code_buffer)
 }

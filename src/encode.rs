@@ -7,6 +7,9 @@ use crate::registers::Gpr;
 /// `nop`, to fill what an instruction leaves over.
 pub(crate) const NOP: u8 = 0x90;
 
+/// Bytes of a direct call or jump.
+pub(crate) const BRANCH_LEN: u64 = 5;
+
 /// Puts `number` into the immediate of an instruction that sets a whole register or word:
 /// ```text
 /// mov $entry,%reg      ->  mov $number,%reg
@@ -100,6 +103,15 @@ pub(crate) fn call(before: &[u8], at: Vaddr, target: Vaddr) -> Option<Vec<u8>> {
     let mut code = vec![0xe8]; // call rel32
     code.extend(relative(at, 5, target)?);
     filled(&code, before.len())
+}
+
+/// Whatever the bytes do, and a call as the last of it -> `call target`, with `nop` before it, so that it returns to where
+/// it did.
+pub(crate) fn call_at_end(before: &[u8], at: Vaddr, target: Vaddr) -> Option<Vec<u8>> {
+    let filled = before.len().checked_sub(BRANCH_LEN as usize)?;
+    let mut after = vec![NOP; filled];
+    after.extend(call(&before[filled..], at.plus(filled as u64), target)?);
+    Some(after)
 }
 
 /// Distance from the end of an instruction of `len` bytes at `at`, where 32 bits hold it.

@@ -71,8 +71,8 @@ pub struct Functions<'a> {
     secondary: Vec<u64>,
     /// Initialised pointers that relocations fill, by address; collected when first asked for.
     relocated: OnceCell<Vec<u64>>,
-    /// Data that other files can reach by name.
-    exported_data: Vec<VaddrRange>,
+    /// What other files can reach by name.
+    exported: Vec<VaddrRange>,
 }
 
 /// The stretch of code that belongs to one function, as far as it is known.
@@ -117,7 +117,7 @@ impl<'a> Functions<'a> {
         starts.retain(|start| image.is_executable(Vaddr(start.at)));
         let (primary, secondary) = layered(starts, &names);
         let relocated = OnceCell::new();
-        Self { primary, names, secondary, relocated, exported_data: exported_data(image) }
+        Self { primary, names, secondary, relocated, exported: exported(image) }
     }
 
     /// The function whose code `at` belongs to: the last one that begins at or before it, up to the next.
@@ -177,10 +177,10 @@ impl<'a> Functions<'a> {
         self.primary.binary_search_by_key(&at.0, |start| start.at).is_ok()
     }
 
-    /// Whether other files can reach the data at `at` by name.
+    /// Whether other files can reach the code or data at `at` by name.
     #[must_use]
-    pub fn is_exported_data(&self, at: Vaddr) -> bool {
-        self.exported_data.iter().any(|range| range.contains(at))
+    pub fn is_exported(&self, at: Vaddr) -> bool {
+        self.exported.iter().any(|range| range.contains(at))
     }
 
     /// Whether the 8 bytes at `at` are filled by a relocation when the file is loaded.
@@ -336,15 +336,16 @@ fn dynamic_symbols<'a>(image: &Image<'a>) -> Option<(&'a [elf::Sym64<Le>], Strin
     Some((symbols, strings))
 }
 
-fn exported_data(image: &Image<'_>) -> Vec<VaddrRange> {
+fn exported(image: &Image<'_>) -> Vec<VaddrRange> {
     let Some((symbols, _)) = dynamic_symbols(image) else { return Vec::new() };
-    let is_data = |symbol: &&elf::Sym64<Le>| {
-        symbol.st_type() == elf::STT_OBJECT && symbol.st_shndx.get(Le) != elf::SHN_UNDEF
+    let is_place = |symbol: &&elf::Sym64<Le>| {
+        !matches!(symbol.st_type(), elf::STT_TLS | elf::STT_SECTION | elf::STT_FILE)
+            && symbol.st_shndx.get(Le) != elf::SHN_UNDEF
     };
     symbols
         .iter()
-        .filter(is_data)
-        .filter_map(|symbol| VaddrRange::new(Vaddr(symbol.st_value.get(Le)), symbol.st_size.get(Le)))
+        .filter(is_place)
+        .filter_map(|symbol| VaddrRange::new(Vaddr(symbol.st_value.get(Le)), symbol.st_size.get(Le).max(1)))
         .collect()
 }
 

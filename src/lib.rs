@@ -103,6 +103,7 @@ mod flow;
 pub mod functions;
 pub mod glance;
 mod go_table;
+mod guard;
 pub mod image;
 mod landing_pads;
 pub mod limits;

@@ -44,6 +44,9 @@ pub const CONVERGING_DECODES: usize = 16;
 /// Functions whose code is searched for readers of one memory cell.
 pub const CELL_READERS: usize = 256;
 
+/// Instructions before a guarded call that go to other code with it.
+pub const GUARDED_INSTRUCTIONS: usize = 5;
+
 /// Words before a data word that may belong to the same table.
 pub const TABLE_WORDS: u64 = 64;
 

@@ -176,12 +176,17 @@ fn flags_are_live_behind(function: &Function<'_>, index: usize) -> bool {
     !matches!(function.instructions[at].mnemonic(), Mnemonic::Ret | Mnemonic::Jmp)
 }
 
+/// Whether the result of the call number `index` is read before another value takes its place.
+pub(crate) fn result_is_read(function: &Function<'_>, index: usize) -> bool {
+    is_live_behind(function, index, RAX)
+}
+
 fn is_live_behind(function: &Function<'_>, index: usize, number: Gpr) -> bool {
     read_behind(function, index, register(number)) != 0
 }
 
-/// The places among `wanted` that code behind instruction number `index` may read before it writes them. Callers and
-/// callees read only what the ABI gives them, which is not looked at.
+/// The places among `wanted` that code behind instruction number `index` may read before it writes them. A caller reads
+/// the result; what callees read is not looked at.
 fn read_behind(function: &Function<'_>, index: usize, wanted: Places) -> Places {
     let mut factory = InstructionInfoFactory::new();
     let mut seen: Vec<Places> = vec![0; function.instructions.len()];
@@ -197,7 +202,11 @@ fn read_behind(function: &Function<'_>, index: usize, wanted: Places) -> Places 
             seen[index] |= open;
             let instruction = &function.instructions[index];
             match instruction.mnemonic() {
-                Mnemonic::Call | Mnemonic::Ret => break,
+                Mnemonic::Call => break,
+                Mnemonic::Ret => {
+                    read |= open & register(RAX);
+                    break;
+                }
                 Mnemonic::Syscall => {
                     let arguments = SYSCALL_ARGUMENTS.into_iter().map(register).sum::<Places>();
                     read |= open & arguments;

@@ -37,7 +37,7 @@ pub enum Strategy {
 pub enum Role {
     /// The instruction that holds the entry's address.
     Constant,
-    /// A call or jump through that address.
+    /// A call or jump through that address, with what stands right before it where it has no room for its replacement.
     Call,
     /// An 8-byte pointer in data.
     Pointer,
@@ -46,6 +46,9 @@ pub enum Role {
     /// Code in bytes that were unused, which does what the constant's instruction did with the address
     /// of a stub, and jumps back.
     Detour,
+    /// Code in bytes that were unused, which makes a call whose target is known only when it runs, and calls a stub
+    /// where that is an entry's address.
+    Guard,
     /// A field of the ELF header or the program header table, or the table.
     Header,
     /// The page that takes the vsyscall page's place, at the file's new end.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::FlowControl;
 
-use crate::addr::{FileOffset, Vaddr};
+use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::apply;
 use crate::code;
 use crate::detour;
@@ -13,6 +13,7 @@ use crate::elf::{FileType, Image};
 use crate::encode::{self, Kept};
 use crate::extension;
 use crate::flow::Through;
+use crate::guard;
 use crate::limits;
 use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy, Via};
 use crate::registers::{Gpr, RAX, RDI, RSI};
@@ -156,6 +157,7 @@ fn plan<'a>(image: &'a Image<'a>, scan: &'a Scan<'a>, page: Option<&'a Page>) ->
             .map(|functions| Allocator::new(image, functions, page.map(Page::room))),
         stubs: BTreeMap::new(),
         pages: BTreeMap::new(),
+        guards: BTreeMap::new(),
         edits: BTreeMap::new(),
     };
     let mut outcomes: Vec<Outcome> = scan.sites.iter().map(|site| planner.decide(site)).collect();
@@ -283,7 +285,14 @@ struct Planner<'a> {
     stubs: BTreeMap<(Entry, Kept), (Vaddr, NewEdit)>,
     /// Stubs with the layout of the page, by what they keep.
     pages: BTreeMap<Kept, (Vaddr, Vec<NewEdit>)>,
+    /// Branches to guarded calls and the code for these, by the call.
+    guards: BTreeMap<Vaddr, [NewEdit; 2]>,
     edits: BTreeMap<FileOffset, Edit>,
+}
+
+/// Whether all code that loads a word names it.
+fn loads_are_direct(evidence: &Evidence) -> bool {
+    evidence.loads.iter().all(|load| load.is_direct)
 }
 
 impl Planner<'_> {
@@ -440,7 +449,7 @@ impl Planner<'_> {
             Constant::Word if self.is_exec() => {
                 one(span, Role::Pointer, &|_| Some(target.0.to_le_bytes().to_vec()))
             }
-            Constant::Word if evidence.word_may_change => None,
+            Constant::Word if evidence.word_may_change || !loads_are_direct(evidence) => None,
             Constant::Word => evidence.loads.iter().map(|load| self.load_edit(site, load, target)).collect(),
             Constant::Immediate { at } => {
                 let absolute = self.absolute(target)?;
@@ -534,7 +543,12 @@ impl Planner<'_> {
     ) -> Result<Vec<NewEdit>, &'static str> {
         let span = site.span;
         if evidence.constant == Constant::Word {
-            return self.guarded_loads(site, &evidence.loads, target);
+            if loads_are_direct(evidence)
+                && let Ok(edits) = self.guarded_loads(site, &evidence.loads, target)
+            {
+                return Ok(edits);
+            }
+            return self.guarded_calls(site, evidence);
         }
         if !evidence.scratch_is_free {
             return Err("no room for the address of a stub, and r11 or the flags are in use for a detour");
@@ -567,6 +581,42 @@ impl Planner<'_> {
             let is_call = instruction.flow_control() == FlowControl::IndirectCall;
             let branch = if is_call { encode::call } else { encode::jump };
             edits.extend(self.branch_to_code(site, load.span, branch, len, code_at)?);
+        }
+        Ok(edits)
+    }
+
+    /// Each call through a pointer, with what stands right before it, becomes a branch to code that takes a stub in the
+    /// stead of any entry's address and calls whatever else it finds.
+    fn guarded_calls(&mut self, site: &Site, evidence: &Evidence) -> Result<Vec<NewEdit>, &'static str> {
+        if !evidence.word_is_only_called {
+            return Err(
+                "the word has no relocation that could make it point to a stub, and is not only called",
+            );
+        }
+        if evidence.expected.of_function() {
+            return Err("code behind the call reads a register that a look at what is called changes");
+        }
+        let (mut stubs, mut edits) = (Vec::new(), Vec::new());
+        for entry in Entry::ALL {
+            let (stub, edit) = self.stub(entry, self.kept(evidence), site.span.vaddr)?;
+            stubs.push((entry, stub));
+            edits.extend(edit);
+        }
+        for call in &evidence.calls {
+            if let Some(known) = self.guards.get(&call.span.vaddr) {
+                edits.extend(known.iter().cloned());
+                continue;
+            }
+            let run = call.run.ok_or(NO_GUARD)?;
+            let range = VaddrRange::new(run.vaddr, run.len as u64).ok_or(NO_GUARD)?;
+            let instructions = code::sweep(self.image, range);
+            let code_at = |place| guard::code(&instructions, place, &stubs);
+            let len = code_at(run.vaddr).ok_or(NO_GUARD)?.len();
+            let branch = if call.jump { encode::jump } else { encode::call_at_end };
+            let [branch, guard] = self.branch_to_code(site, run, branch, len, code_at)?;
+            let guard = [NewEdit { role: Role::Call, ..branch }, NewEdit { role: Role::Guard, ..guard }];
+            self.guards.insert(call.span.vaddr, guard.clone());
+            edits.extend(guard);
         }
         Ok(edits)
     }
@@ -642,8 +692,7 @@ impl Planner<'_> {
 }
 
 const NO_ROOM: &str = "no unused bytes for a stub in an executable segment";
-const NO_GUARD: &str =
-    "the word has no relocation that could make it point to a stub, and a load no room for more code";
+const NO_GUARD: &str = "the word has no relocation that could make it point to a stub, and a call through it no room for more code";
 const NO_DETOUR: &str = "the instruction has no room for the address of a stub, nor for a jump to more code";
 
 /// An edit whose site is not noted yet.

@@ -103,7 +103,7 @@ fn every_planted_site_is_found_and_only_what_may_change_is_changed() {
             let inside = |outer: &std::ops::Range<u64>| outer.start <= range.start && range.end <= outer.end;
             let allowed = match edit.role {
                 Role::Constant | Role::Call => may_change(&made, &range),
-                Role::Stub | Role::Detour => made.padding.iter().any(inside),
+                Role::Stub | Role::Detour | Role::Guard => made.padding.iter().any(inside),
                 Role::Header => inside(&made.headers),
                 Role::Pointer | Role::Page | Role::Pointers | Role::Init | Role::Fill => false,
             };

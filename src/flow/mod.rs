@@ -108,6 +108,12 @@ pub(crate) enum Use {
     Argument { callee: Option<Vaddr>, register: Gpr },
     /// Computed with, or read by an instruction that is not followed.
     Computed,
+    /// Left to code that tells it from what else may be called ([`crate::guard`]).
+    Guarded,
+    /// The address of the cell, or of its table, goes where it is not followed.
+    Pointed,
+    /// The address of the cell, or of its table, is in the register of the function's result when it returns.
+    PointedResult,
 }
 
 impl Use {
@@ -121,7 +127,8 @@ impl Use {
             Self::StoredMangled => Deed::StoresMangled,
             Self::Compared => Deed::Compares,
             Self::Argument { .. } => Deed::Passes,
-            Self::Computed => Deed::Computes,
+            Self::Computed | Self::Guarded => Deed::Computes,
+            Self::Pointed | Self::PointedResult => Deed::Near,
         }
     }
 }
@@ -308,7 +315,7 @@ impl Analysis<'_> {
                     Next::Branch(targets, unequal) => (targets, true, unequal),
                     Next::Nowhere => (Vec::new(), false, None),
                 };
-                let branches = !targets.is_empty();
+                let branches = !targets.is_empty() || unequal.is_some();
                 let without = unequal.as_ref().map(|unequal| self.excluding(&state, unequal));
                 let (at_target, behind) = match (&unequal, without) {
                     (Some(unequal), Some(without)) if unequal.is_target => (without, None),

@@ -44,6 +44,8 @@ pub(super) struct Value {
     pub(super) mangled: SiteSet,
     /// Sites whose page address plus an unknown index it may be.
     pub(super) indexed: SiteSet,
+    /// Cells that it may be the address of, or of a table that they may belong to.
+    pub(super) pointed_to: SiteSet,
     /// It may also be something else.
     pub(super) other: bool,
     /// It came through a stack slot.
@@ -56,6 +58,7 @@ impl Value {
         entry: SiteSet(0),
         mangled: SiteSet(0),
         indexed: SiteSet(0),
+        pointed_to: SiteSet(0),
         other: true,
         through_slot: false,
         known: Known::Nothing,
@@ -83,6 +86,7 @@ impl Value {
             entry: self.entry.union(other.entry),
             mangled: self.mangled.union(other.mangled),
             indexed: self.indexed.union(other.indexed),
+            pointed_to: self.pointed_to.union(other.pointed_to),
             other: self.other | other.other,
             through_slot: self.through_slot | other.through_slot,
             known: if self.known == other.known && self.sites() == other.sites() {

@@ -8,6 +8,7 @@ use super::state::{Known, SiteSet, State, Value, add, truncated};
 use super::{Analysis, CallUse, Incoming, Next, Subjects, Through, Use, analyse};
 use crate::addr::Vaddr;
 use crate::code::{self, Doubt, Function};
+use crate::guard;
 use crate::limits;
 use crate::liveness::registers_written;
 use crate::registers::{
@@ -57,6 +58,7 @@ impl Analysis<'_> {
                 for register in SYSCALL_ARGUMENTS {
                     let used = Use::Argument { callee: None, register };
                     self.used(state.registers[register].plain_sites(), used);
+                    self.used(state.registers[register].pointed_to, Use::Pointed);
                     state.escape(state.registers[register]);
                 }
                 for register in [RAX, RCX, R11] {
@@ -70,10 +72,17 @@ impl Analysis<'_> {
             }
             _ => self.anything_else(index, state)?,
         }
-        let targets = match code::jump_target(instruction) {
+        let target = code::jump_target(instruction);
+        let leaves = target.is_some_and(|target| !function.contains(target));
+        let targets = match target {
             Some(target) if function.contains(target) => function.landing(target).into_iter().collect(),
             Some(target) => {
-                self.arguments(state, Some(target));
+                // Where it is known that the entry was found, its address is of no more use.
+                let mut equal = state.clone();
+                if let Some(found) = self.proven_by(index).filter(|unequal| !unequal.is_target) {
+                    equal.registers[found.register] = Value::UNKNOWN;
+                }
+                self.arguments(&equal, Some(target));
                 self.leave();
                 Vec::new()
             }
@@ -81,6 +90,7 @@ impl Analysis<'_> {
         };
         Ok(match (code::ends_flow(instruction), targets.is_empty()) {
             (true, _) => Next::Nowhere,
+            (false, true) if leaves => Next::Branch(targets, self.proven_by(index)),
             (false, true) => Next::FallThrough,
             (false, false) => Next::Branch(targets, self.proven_by(index)),
         })
@@ -102,7 +112,11 @@ impl Analysis<'_> {
             }
             OpKind::Memory => {
                 let size = instruction.memory_size().size() as i64;
-                self.load(index, state, place(&instruction, state), size)
+                let place = place(&instruction, state);
+                if place == Place::Elsewhere {
+                    self.bases_pointed(&instruction, state);
+                }
+                self.load(index, state, place, size)
             }
             OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => Value::UNKNOWN,
             _ => instruction.try_immediate(operand).map_or(Value::UNKNOWN, Value::constant),
@@ -121,7 +135,7 @@ impl Analysis<'_> {
             Place::Table(base) if size == 8 => {
                 let mut value: Option<Value> = None;
                 for (number, cell) in self.subjects.cells.iter().enumerate() {
-                    if (cell.at.0.wrapping_sub(base)) < 8 * limits::TABLE_WORDS {
+                    if is_in_table(base, cell.at) {
                         let cell = self.cell_value(index, number).or_other();
                         value = Some(value.map_or(cell, |value| value.join(cell)));
                     }
@@ -174,6 +188,7 @@ impl Analysis<'_> {
     }
 
     fn store(&mut self, state: &mut State, place: Place, size: i64, value: Value) -> Result<(), Doubt> {
+        self.used(value.pointed_to, Use::Pointed);
         if let Place::Slot(offset) = place {
             return state.store(offset, size, value);
         }
@@ -222,6 +237,7 @@ impl Analysis<'_> {
         let value = self.read(index, state, 1);
         if !wide {
             self.used(self.full_sites(&instruction, state, 1), Use::Computed);
+            self.used(value.pointed_to, Use::Pointed);
         }
         self.write(index, state, value)
     }
@@ -241,6 +257,7 @@ impl Analysis<'_> {
                 Value::UNKNOWN
             }
         };
+        let value = self.pointing(value, &instruction, state);
         let value = self.defined(index, value);
         if let Some(number) = gpr(instruction.op0_register()) {
             let wide = instruction.op0_register().size() == 8;
@@ -248,8 +265,25 @@ impl Analysis<'_> {
         }
     }
 
+    /// `value`, which the `lea` that `instruction` is computes, with the cells that it may be an address of.
+    fn pointing(&mut self, value: Value, instruction: &Instruction, state: &State) -> Value {
+        let bases = [instruction.memory_base(), instruction.memory_index()].into_iter().filter_map(gpr);
+        let from =
+            bases.fold(SiteSet::default(), |sites, base| sites.union(state.registers[base].pointed_to));
+        let Some(at) = value.number() else {
+            self.used(from, Use::Pointed);
+            return value;
+        };
+        let cells = self.subjects.cells.iter().enumerate();
+        let pointed_to = cells
+            .filter(|(_, cell)| is_in_table(at, cell.at))
+            .fold(from, |sites, (number, _)| sites.union(SiteSet::one(self.subjects.cell(number))));
+        Value { pointed_to, ..value }
+    }
+
     fn push(&mut self, index: usize, state: &mut State) -> Result<(), Doubt> {
         let value = self.read(index, state, 0);
+        self.used(value.pointed_to, Use::Pointed);
         let value = self.defined(index, value);
         state.registers[RSP] = add(state.registers[RSP], -8);
         match state.registers[RSP].stack() {
@@ -360,7 +394,10 @@ impl Analysis<'_> {
             (Mnemonic::Sub, Known::Stack(offset), Some(number)) => {
                 Value::known(Known::Stack(offset.wrapping_sub_unsigned(number)))
             }
-            (mnemonic, Known::Constant(a), Some(b)) => Value::constant(compute(mnemonic, a, b)),
+            (mnemonic, Known::Constant(a), Some(b)) => {
+                let pointed_to = left.pointed_to.union(right.pointed_to);
+                Value { pointed_to, ..Value::constant(compute(mnemonic, a, b)) }
+            }
             (_, Known::Stack(_), None) => {
                 state.escape(left);
                 Value::UNKNOWN
@@ -405,7 +442,9 @@ impl Analysis<'_> {
         self.bases_used(&instruction, state);
         let direct = matches!(instruction.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32)
             .then(|| Vaddr(instruction.near_branch_target()));
-        if target.sites().is_empty() {
+        if !target.sites().is_empty() {
+            self.taken_along(state);
+        } else if !self.is_guarded(state, direct) {
             self.arguments(state, direct);
         }
         for register in ARGUMENTS {
@@ -466,27 +505,52 @@ impl Analysis<'_> {
     fn arguments(&mut self, state: &State, callee: Option<Vaddr>) {
         for register in ARGUMENTS {
             self.used(state.registers[register].plain_sites(), Use::Argument { callee, register });
+            self.used(state.registers[register].pointed_to, Use::Pointed);
         }
         if let Some(top) = state.registers[RSP].stack() {
             self.used(state.sites_overlapping(top, 8), Use::Argument { callee: None, register: RSP });
         }
     }
 
+    /// What is called in the stead of an entry may use the address of a cell that it is passed. An entry takes two
+    /// arguments that matter; what is in the other registers is left over.
+    fn taken_along(&mut self, state: &State) {
+        for register in [RDI, RSI] {
+            self.used(state.registers[register].pointed_to, Use::Pointed);
+        }
+    }
+
+    /// Whether code at `target` tells an entry's address from what else it may be given in a register, and calls
+    /// neither the entry nor anything that it is not given.
+    fn is_guarded(&mut self, state: &State, target: Option<Vaddr>) -> bool {
+        let values = state.registers.iter().map(|value| value.plain_sites().union(value.pointed_to));
+        let sites = values.fold(SiteSet::default(), SiteSet::union);
+        let is_guard = !sites.is_empty() && target.is_some_and(|target| guard::is_at(self.image, target));
+        if is_guard {
+            self.used(sites, Use::Guarded);
+            self.taken_along(state);
+        }
+        is_guard
+    }
+
     fn jump(&mut self, index: usize, state: &mut State) -> Next {
         let function = self.function;
         let instruction = &function.instructions[index];
         if let Some(target) = code::jump_target(instruction) {
-            return match function.landing(target).filter(|_| function.contains(target)) {
-                Some(target) => Next::Jump(vec![target]),
-                None => {
-                    self.arguments(state, Some(target));
-                    self.leave();
-                    Next::Nowhere
-                }
-            };
+            let is_guarded = self.is_guarded(state, Some(target));
+            let inside = function.landing(target).filter(|_| function.contains(target) && !is_guarded);
+            if let Some(target) = inside {
+                return Next::Jump(vec![target]);
+            }
+            if !is_guarded {
+                self.arguments(state, Some(target));
+            }
+            self.leave();
+            return Next::Nowhere;
         }
         let target = self.read(index, state, 0);
         if self.called(index, target, true) || !target.sites().is_empty() {
+            self.taken_along(state);
             return Next::Nowhere;
         }
         self.bases_used(instruction, state);
@@ -511,6 +575,7 @@ impl Analysis<'_> {
             *if !value.entry.is_empty() && !value.other { kept } else { lost } += 1;
         }
         self.used(state.registers[RAX].sites(), Use::Returned);
+        self.used(state.registers[RAX].pointed_to, Use::PointedResult);
         let top = state.registers[RSP].stack();
         let pushed = top.map_or(Value::UNKNOWN, |offset| state.load(offset, 8));
         self.called(index, Value { through_slot: false, ..pushed }, true);
@@ -533,6 +598,7 @@ impl Analysis<'_> {
         for used in info_of.used_registers() {
             if let (Some(number), true) = (gpr(used.register()), reads(used.access())) {
                 self.used(state.registers[number].plain_sites(), Use::Computed);
+                self.used(state.registers[number].pointed_to, Use::Pointed);
             }
         }
         for used in info_of.used_memory() {
@@ -592,6 +658,15 @@ impl Analysis<'_> {
         }
     }
 
+    /// Memory that may be a cell is read in a way that is not followed.
+    fn bases_pointed(&mut self, instruction: &Instruction, state: &State) {
+        for register in [instruction.memory_base(), instruction.memory_index()] {
+            if let Some(number) = gpr(register) {
+                self.used(state.registers[number].pointed_to, Use::Pointed);
+            }
+        }
+    }
+
     /// The sites whose value, or part of it, operand `operand` reads.
     fn full_sites(&self, instruction: &Instruction, state: &State, operand: u32) -> SiteSet {
         match instruction.op_kind(operand) {
@@ -606,6 +681,11 @@ impl Analysis<'_> {
             _ => SiteSet::default(),
         }
     }
+}
+
+/// Whether the word at `at` may belong to a table that begins at `base`.
+fn is_in_table(base: u64, at: Vaddr) -> bool {
+    at.0.wrapping_sub(base) < 8 * limits::TABLE_WORDS
 }
 
 /// What a memory operand addresses.

@@ -111,7 +111,7 @@ fn rows(edit: &Edit) -> Vec<[String; 3]> {
     let [before, after] = assembly(edit);
     let side = |lines: Vec<String>, bytes: &[u8]| match edit.role {
         _ if !lines.is_empty() => repeated(&lines),
-        Role::Stub | Role::Detour => vec!["(unused)".to_owned()],
+        Role::Stub | Role::Detour | Role::Guard => vec!["(unused)".to_owned()],
         _ => vec![shown_bytes(bytes)],
     };
     let (before, after) = (side(before, &edit.before), side(after, &edit.after));

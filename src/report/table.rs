@@ -92,7 +92,7 @@ pub fn assembly(edit: &Edit) -> [Vec<String>; 2] {
     let code = |bytes: &[u8]| edit.vaddr.map_or_else(Vec::new, |at| crate::code::assembly(bytes, at));
     match edit.role {
         Role::Constant | Role::Call => [code(&edit.before), code(&edit.after)],
-        Role::Stub | Role::Detour => {
+        Role::Stub | Role::Detour | Role::Guard => {
             let unless_unused = |bytes| if is_unused(bytes) { vec![] } else { code(bytes) };
             [unless_unused(&edit.before), unless_unused(&edit.after)]
         }

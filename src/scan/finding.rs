@@ -42,6 +42,8 @@ pub(crate) struct Call {
     pub(crate) through: Through,
     /// All sites that the call may go through.
     pub(crate) sites: Vec<Vaddr>,
+    /// The call and as much right before it as has room for a branch to other code that does the same.
+    pub(crate) run: Option<Span>,
 }
 
 /// A load of a data word into a register, or a call through it.
@@ -52,6 +54,8 @@ pub(crate) struct Load {
     pub(crate) register: Option<Gpr>,
     /// The flags are free behind it.
     pub(crate) flags_are_free: bool,
+    /// It names the word; else it reads a word of a table by an index.
+    pub(crate) is_direct: bool,
 }
 
 /// Why a site is a call, and what must change with it.
@@ -61,6 +65,8 @@ pub(crate) struct Evidence {
     pub(crate) calls: Vec<Call>,
     /// Loads of a data word.
     pub(crate) loads: Vec<Load>,
+    /// All that is done with what stands in that word is calling it.
+    pub(crate) word_is_only_called: bool,
     /// The program may put something else into that word, so that loads must see what is there.
     pub(crate) word_may_change: bool,
     /// The value reaches nothing but exact calls, so it may become another value.

@@ -16,6 +16,7 @@ use crate::code::{self, Function};
 use crate::elf::Image;
 use crate::flow::{self, Flow, Incoming, SiteUses, Subjects, Use};
 use crate::functions::Functions;
+use crate::guard;
 use crate::limits;
 use crate::liveness::{self, Expected};
 use crate::references;
@@ -184,6 +185,7 @@ impl<'a> Scanner<'a> {
             constant: Constant::Branch,
             calls: Vec::new(),
             loads: Vec::new(),
+            word_is_only_called: false,
             word_may_change: false,
             only_called: false,
             adjacent: false,
@@ -497,9 +499,51 @@ impl<'a> Scanner<'a> {
                 .flat_map(|call| call.sites.iter())
                 .filter_map(|site| query.address(site))
                 .collect();
-            calls.push(Call { span: self.span(&function.instructions[index]), jump, exact, through, sites });
+            let span = self.span(&function.instructions[index]);
+            calls.push(Call { span, jump, exact, through, sites, run: None });
         }
         calls
+    }
+
+    /// The run of instructions up to the call number `index` that [`crate::guard`] can stand for: nothing leads into it.
+    fn run_up_to(&self, function: &Function<'a>, flow: &Flow, index: usize) -> Option<Span> {
+        let first = guard::run_up_to(&function.instructions, index)?;
+        let (start, call) = (&function.instructions[first], &function.instructions[index]);
+        let is_straight = (first + 1..=index).all(|inside| !flow.block_starts[inside]);
+        let inside = VaddrRange { start: Vaddr(start.ip() + 1), end: Vaddr(call.next_ip()) };
+        let is_entered = references::may_lead_into(self.image, &self.functions, Some(function), inside);
+        let len = (call.next_ip() - start.ip()) as usize;
+        (is_straight && !is_entered).then_some(Span { len, ..self.span(start) })
+    }
+
+    /// Whether no caller of the function at `start` reads its result, and all are known.
+    fn result_is_ignored(&self, start: Vaddr) -> bool {
+        if self.functions.is_exported(start) {
+            return false;
+        }
+        let own = VaddrRange { start, end: start.plus(1) };
+        let (mut callers, mut is_taken) = (Vec::new(), false);
+        let are_all = search::relative_references(self.image, own, |at| {
+            if code::may_be_branch_operand(self.image, at) && callers.len() < limits::CELL_READERS {
+                callers.push(at);
+            } else {
+                is_taken |= self.image.may_be_code(at) && code::may_be_displacement(self.image, at);
+            }
+        }) && search::absolute_references(self.image, own, |at| {
+            is_taken |= references::may_be_pointer(self.image, at);
+        });
+        let ignores = |&at: &Vaddr| {
+            let decoded = Function::decode(self.image, &self.functions, at);
+            let Ok(caller) = decoded.and_then(|function| function.complete(self.image, &self.functions))
+            else {
+                return false;
+            };
+            let Some(index) = caller.covering(at) else { return false };
+            let call = &caller.instructions[index];
+            let is_call = call.mnemonic() == Mnemonic::Call && call.near_branch_target() == start.0;
+            is_call && !liveness::result_is_read(&caller, index)
+        };
+        are_all && !is_taken && callers.iter().all(ignores)
     }
 
     fn evidence(
@@ -539,11 +583,12 @@ impl<'a> Scanner<'a> {
         let scratch_is_free = self.scratch_is_free(function, subject);
         let index = function.index_of(Vaddr(subject.instruction.ip()));
         let flags_are_free = index.is_some_and(|index| liveness::flags_are_free(function, index));
-        let (loads, word_may_change) = (Vec::new(), false);
+        let (loads, word_is_only_called, word_may_change) = (Vec::new(), false, false);
         Evidence {
             constant,
             calls,
             loads,
+            word_is_only_called,
             word_may_change,
             only_called,
             adjacent,

@@ -3,11 +3,12 @@
 
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
-use super::{Call, Constant, Evidence, Finding, Load, Scanner, Site, Span};
+use super::{Call, Constant, Evidence, Finding, Load, Scanner, Site, Span, pointer_at};
 use crate::addr::{Vaddr, VaddrRange};
 use crate::code::{self, Function};
 use crate::elf::FileType;
-use crate::flow::{self, Cell, Flow, SiteUses, Subjects, Use};
+use crate::flow::{self, Cell, Flow, SiteUses, Subjects, Through, Use};
+use crate::guard;
 use crate::limits;
 use crate::liveness::{self, Expected};
 use crate::references;
@@ -53,47 +54,23 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// What code does with the words at `addresses`.
+    /// What code does with the words at `addresses`, which are sorted.
     fn readers(&self, addresses: &[Vaddr], entries: &[Entry]) -> Vec<CellUses> {
         let mut found: Vec<CellUses> = addresses.iter().map(|_| CellUses::default()).collect();
-        let mut places: Vec<Vaddr> = Vec::new();
-        for (number, &address) in addresses.iter().enumerate() {
-            let range = VaddrRange { start: self.table_start(address), end: address.plus(1) };
-            let mut is_complete = true;
-            let mut near = |at: Vaddr| {
-                is_complete &= places.len() < limits::CELL_READERS;
-                if is_complete {
-                    places.push(at);
-                }
-            };
-            let is_searched = search::relative_references(self.image, range, &mut near)
-                && search::absolute_references(self.image, range, &mut near);
-            found[number].pointed_to = self.is_pointed_to(address);
-            found[number].doubtful = !(is_complete && is_searched);
-        }
-        places.sort_unstable();
-        places.dedup();
         let mut functions: Vec<Function<'a>> = Vec::new();
-        let mut is_doubtful = false;
-        for &place in &places {
-            if !self.image.may_be_code(place) || functions.iter().any(|function| function.contains(place)) {
-                continue;
+        let starts: Vec<Vaddr> = addresses.iter().map(|&at| self.table_start(at)).collect();
+        let mut first = 0;
+        while first < addresses.len() {
+            // Words of one table are looked for at once.
+            let is_behind = |&next: &usize| starts[next] > addresses[next - 1];
+            let behind = (first + 1..addresses.len()).find(is_behind).unwrap_or(addresses.len());
+            let table = VaddrRange { start: starts[first], end: addresses[behind - 1].plus(1) };
+            let is_doubtful = !self.collect_readers(table, &mut functions);
+            for number in first..behind {
+                found[number].pointed_to = self.is_pointed_to(addresses[number]);
+                found[number].doubtful = is_doubtful;
             }
-            let is_operand = |function: &Function<'_>| {
-                let covering = function.covering(place).map(|index| &function.instructions[index]);
-                covering.is_some_and(|instruction| code::has_operand_at(self.image, instruction, place))
-            };
-            match Function::decode(self.image, &self.functions, place) {
-                Ok(function) if !is_operand(&function) => {}
-                Ok(function) => match function.complete(self.image, &self.functions) {
-                    Ok(function) => functions.push(function),
-                    Err(_) => is_doubtful = true,
-                },
-                Err(_) => is_doubtful |= code::may_be_displacement(self.image, place),
-            }
-        }
-        for uses in &mut found {
-            uses.doubtful |= is_doubtful;
+            first = behind;
         }
         for function in &functions {
             self.note_writers(function, addresses, &mut found);
@@ -102,6 +79,38 @@ impl<'a> Scanner<'a> {
             self.note_readers(function, addresses, entries, &mut found);
         }
         found
+    }
+
+    /// Adds the functions that name an address in `table`; whether these are all.
+    fn collect_readers(&self, table: VaddrRange, functions: &mut Vec<Function<'a>>) -> bool {
+        let (mut places, mut are_all): (Vec<Vaddr>, bool) = (Vec::new(), true);
+        let mut near = |at: Vaddr| {
+            are_all &= places.len() < limits::CELL_READERS;
+            if are_all {
+                places.push(at);
+            }
+        };
+        let is_searched = search::relative_references(self.image, table, &mut near)
+            && search::absolute_references(self.image, table, &mut near);
+        are_all &= is_searched;
+        for place in places {
+            let is_operand = |function: &Function<'_>| {
+                let covering = function.covering(place).map(|index| &function.instructions[index]);
+                covering.is_some_and(|instruction| code::has_operand_at(self.image, instruction, place))
+            };
+            if !self.image.may_be_code(place) || functions.iter().any(is_operand) {
+                continue;
+            }
+            match Function::decode(self.image, &self.functions, place) {
+                Ok(function) if !is_operand(&function) => {}
+                Ok(function) => match function.complete(self.image, &self.functions) {
+                    Ok(function) => functions.push(function),
+                    Err(_) => are_all = false,
+                },
+                Err(_) => are_all &= !code::may_be_displacement(self.image, place),
+            }
+        }
+        are_all
     }
 
     /// The first word of the table that the word at `at` may belong to: pointers to code, or nothing,
@@ -120,11 +129,14 @@ impl<'a> Scanner<'a> {
         start
     }
 
-    /// Whether data holds the address of the word at `at`, so that code unseen may write there.
+    /// Whether data holds the address of the word at `at`, or of an entry's address right before it, so that code unseen
+    /// may read and write there.
     fn is_pointed_to(&self, at: Vaddr) -> bool {
+        let before = (0..=limits::TABLE_WORDS).map(|words| Vaddr(at.0.wrapping_sub(8 * words)));
+        let start = before.take_while(|&word| pointer_at(self.image, word).is_some()).last().unwrap_or(at);
+        let table = VaddrRange { start, end: at.plus(1) };
         let mut found = false;
-        let word = VaddrRange { start: at, end: at.plus(1) };
-        let is_searched = search::absolute_references(self.image, word, |place| {
+        let is_searched = search::absolute_references(self.image, table, |place| {
             found |= !self.image.may_be_code(place) && references::may_be_pointer(self.image, place);
         });
         found || !is_searched
@@ -140,7 +152,7 @@ impl<'a> Scanner<'a> {
                 _ => false,
             };
             match instruction.mnemonic() {
-                Mnemonic::Lea => found[number].pointed_to = true,
+                Mnemonic::Lea => found[number].address_is_taken = true,
                 _ => found[number].written |= !reads_only,
             }
         }
@@ -184,19 +196,34 @@ impl<'a> Scanner<'a> {
         uses: &SiteUses,
         found: &mut CellUses,
     ) {
-        found.calls.extend(self.calls(function, flow, query, number));
+        let mut calls = self.calls(function, flow, query, number);
+        for call in &mut calls {
+            let index = function.index_of(call.span.vaddr).filter(|_| call.through != Through::Return);
+            call.run = index.and_then(|index| self.run_up_to(function, flow, index));
+        }
+        found.calls.extend(calls);
         found.steps.extend(self.steps(function, uses));
         for used in &uses.uses {
-            found.used |= !matches!(used, Use::Compared | Use::Loaded { .. });
+            let is_looked_at = matches!(
+                used,
+                Use::Compared | Use::Loaded { .. } | Use::Guarded | Use::Pointed | Use::PointedResult
+            );
+            let is_called = matches!(used, Use::Call { .. });
+            found.used |= !is_looked_at;
+            found.goes_elsewhere |= !is_looked_at && !is_called;
             match *used {
                 Use::Loaded { index } => {
                     let instruction = &function.instructions[index];
                     let register = (instruction.mnemonic() == Mnemonic::Mov)
                         .then(|| gpr(instruction.op0_register()))
                         .flatten();
+                    let is_direct = memory_address(instruction) == query.address(number);
                     let flags_are_free = register.is_none() || liveness::flags_are_free(function, index);
-                    found.guards += usize::from(is_guard(function, index));
-                    found.loads.push(Load { span: self.span(instruction), register, flags_are_free });
+                    let is_guarded =
+                        is_guard(function, index) || guard::is_at(self.image, Vaddr(instruction.ip()));
+                    found.guards += usize::from(is_guarded);
+                    let span = self.span(instruction);
+                    found.loads.push(Load { span, register, flags_are_free, is_direct });
                 }
                 Use::Call { index, .. } => {
                     found.expected = found.expected.or(Expected::behind_call(function, index));
@@ -204,25 +231,30 @@ impl<'a> Scanner<'a> {
                 Use::Compared => found.conflict = Some("the pointer is also compared with something"),
                 Use::Computed => found.conflict = Some("the pointer is also computed with"),
                 Use::Returned if function.extent.is_resolver => found.returned = true,
+                Use::Guarded => found.guards += 1,
+                Use::Pointed => found.escapes = true,
+                Use::PointedResult => {
+                    let is_ignored =
+                        function.extent.is_bounded && self.result_is_ignored(function.extent.range.start);
+                    found.escapes |= !is_ignored;
+                }
                 _ => {}
             }
         }
     }
 
-    /// Why the loads of an initialised word, not the word, cannot be rewritten where they have to be: in a
-    /// file without fixed addresses.
+    /// Why the code that reads an initialised word, not the word, cannot be rewritten where it has to be: in a file
+    /// without fixed addresses.
     fn unrelocatable(&self, candidate: &Candidate, uses: &CellUses) -> Option<&'static str> {
         if !candidate.initialised || self.image.identity.file_type == FileType::Exec {
             return None;
         }
-        let direct = |load: &Load| {
-            let instruction = code::instruction_at(self.image, load.span.vaddr);
-            instruction.and_then(|instruction| memory_address(&instruction)) == Some(candidate.at)
-        };
-        if uses.pointed_to || self.functions.is_exported_data(candidate.at) {
+        if uses.pointed_to || uses.escapes || self.functions.is_exported(candidate.at) {
             Some("the word has no relocation that could make it point to a stub, and code unseen may read it")
-        } else if uses.doubtful || !uses.loads.iter().all(direct) {
-            Some("the word is read by an index and has no relocation that could make it point to a stub")
+        } else if uses.doubtful {
+            Some(
+                "the word has no relocation that could make it point to a stub, and code that reads it could not be analysed",
+            )
         } else {
             None
         }
@@ -238,6 +270,7 @@ impl<'a> Scanner<'a> {
                 constant: candidate.constant,
                 calls: uses.calls.clone(),
                 loads: uses.loads.clone(),
+                word_is_only_called: !uses.goes_elsewhere,
                 word_may_change: uses.may_change() || self.image.is_writable(candidate.at),
                 only_called: false,
                 adjacent: false,
@@ -284,26 +317,33 @@ pub(super) struct CellUses {
     pub(super) steps: Vec<Step>,
     pub(super) loads: Vec<Load>,
     pub(super) written: bool,
+    /// Data points to it, or to its table.
     pub(super) pointed_to: bool,
+    /// Code computes its address.
+    pub(super) address_is_taken: bool,
+    /// That address, or its table's, goes where it is not followed.
+    pub(super) escapes: bool,
     pub(super) returned: bool,
-    /// Loads right behind which the entry's address is told from what else may be there.
+    /// Places where the entry's address is told from what else may be there, before that is called.
     pub(super) guards: usize,
     /// Anything is done with it but loading and comparing.
     pub(super) used: bool,
+    /// Anything is done with it but loading, comparing and calling.
+    pub(super) goes_elsewhere: bool,
     pub(super) doubtful: bool,
     pub(super) expected: Expected,
     pub(super) conflict: Option<&'static str>,
 }
 
 impl CellUses {
-    /// Whether all code that loads the word takes something else where it holds the entry's address: as
-    /// patched code does.
+    /// Whether code that loads the word takes something else where it holds the entry's address, as patched code does,
+    /// and no other code calls it.
     fn is_guarded(&self) -> bool {
-        self.guards > 0 && self.guards == self.loads.len() && !self.used && !self.doubtful && !self.pointed_to
+        self.guards > 0 && !self.used && !self.doubtful && !self.pointed_to && !self.escapes
     }
 
     fn may_change(&self) -> bool {
-        self.written || self.pointed_to
+        self.written || self.pointed_to || self.address_is_taken
     }
 }
 

@@ -20,7 +20,7 @@ use crate::apply;
 use crate::code;
 use crate::digest::Sha256;
 use crate::elf;
-use crate::encode::Kept;
+use crate::encode::{Kept, NOP};
 use crate::examine::examine;
 use crate::outcome::Kind;
 use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy, Via};
@@ -301,7 +301,7 @@ fn is_as_its_role(edit: &Edit, edits: &[Edit], page: Option<&Page>) -> bool {
         Role::Fill => return page.is_some() && is_added && is_one_byte(),
         Role::Pointers => return page.is_some() && is_added && edit.after == [0; POINTERS_SIZE as usize],
         Role::Page => return is_added && page.and_then(Page::code).is_some_and(|code| code == edit.after),
-        Role::Constant | Role::Call | Role::Pointer | Role::Stub | Role::Detour => {}
+        Role::Constant | Role::Call | Role::Pointer | Role::Stub | Role::Detour | Role::Guard => {}
     }
     let Some(at) = edit.vaddr else { return false };
     let mut assembly = code::assembly(&edit.after, at);
@@ -350,7 +350,19 @@ fn is_as_its_role(edit: &Edit, edits: &[Edit], page: Option<&Page>) -> bool {
             let are_stubs = !replacements.is_empty() && replacements.iter().all(is_stub);
             is_plain && are_stubs && edits.iter().any(goes_on)
         }
-        (Role::Call, _) => matches!(lines[..], ["syscall"] | ["syscall", "ret"]),
+        (Role::Guard, _) => {
+            let sources = edits.iter().filter(|source| source.role == Role::Call);
+            let guarded = |source: &Edit| {
+                let branch = only_branch(source).filter(|&(_, to)| to == at)?;
+                Some(is_guard_of(source, &branch.0, &edit.after, at, is_stub_of))
+            };
+            sources.filter_map(guarded).next().unwrap_or_default()
+        }
+        (Role::Call, Strategy::InPlace) => matches!(lines[..], ["syscall"] | ["syscall", "ret"]),
+        (Role::Call, Strategy::Stub | Strategy::Vdso) => {
+            let to = only_branch(edit).map(|(_, to)| to);
+            to.is_some() && edits.iter().any(|other| other.role == Role::Guard && other.vaddr == to)
+        }
         (Role::Constant, Strategy::InPlace) => match lines.split_first() {
             Some((constant, rest)) => {
                 let operand = constant.split_once(' ').map_or("", |(_, operands)| operands);
@@ -381,6 +393,60 @@ fn leaves_its_function(edit: &Edit, at: Vaddr) -> bool {
         [.., last] => last.starts_with("jmp") || last == "ret",
         [] => false,
     }
+}
+
+/// The branch that `edit` puts among `nop`s, and where it leads. A call stands last, so that it returns to where the one
+/// in its place did.
+fn only_branch(edit: &Edit) -> Option<(String, Vaddr)> {
+    let first = edit.after.iter().position(|&byte| byte != NOP)?;
+    let at = edit.vaddr?.plus(first as u64);
+    let assembly = code::assembly(&edit.after[first..], at);
+    let (branch, filling) = assembly.split_first()?;
+    let is_branch = (branch.starts_with("call ") && filling.is_empty()) || branch.starts_with("jmp ");
+    let to = code::refers_to(&edit.after[first..], at)?;
+    (is_branch && filling.iter().all(|line| line == "nop")).then(|| (branch.clone(), to))
+}
+
+/// Whether `guard`, which stands at `at` and is reached by `branch`, does what the bytes before `source` did, with stubs in
+/// the stead of entries.
+fn is_guard_of(
+    source: &Edit,
+    branch: &str,
+    guard: &[u8],
+    at: Vaddr,
+    is_stub_of: impl Fn(Vaddr, Entry) -> bool,
+) -> bool {
+    let before = code::assembly(&source.before, source.vaddr.unwrap_or(at));
+    let Some((call, moved)) = before.split_last() else { return false };
+    let Some((mnemonic, target)) = call.split_once(" *") else { return false };
+    let is_call = mnemonic.starts_with("call");
+    let in_memory = !target.starts_with('%');
+    let register = if in_memory { "%r11" } else { target };
+    let mut expected = moved.to_vec();
+    expected.extend(in_memory.then(|| format!("mov {target},%r11")));
+    let stubs = code::instructions(guard, at).filter_map(|(at, bytes, line)| {
+        line.starts_with("je ").then(|| code::refers_to(bytes, at)).flatten()
+    });
+    let stubs: Vec<Vaddr> = stubs.collect();
+    if stubs.len() != Entry::ALL.len()
+        || is_call != branch.starts_with("call ")
+        || !(is_call || mnemonic.starts_with("jmp"))
+    {
+        return false;
+    }
+    for (entry, &stub) in Entry::ALL.into_iter().zip(&stubs) {
+        expected.push(format!("cmp ${:#x},{register}", entry.address()));
+        expected.push(format!("je {:#x}", stub.0));
+        if !is_stub_of(stub, entry) {
+            return false;
+        }
+    }
+    expected.push(format!("jmp *{register}"));
+    let mut assembly = code::assembly(guard, at);
+    while assembly.last().is_some_and(|line| line == "nop") {
+        assembly.pop();
+    }
+    assembly == expected
 }
 
 /// Whether `lines` are a stub: the system call, and nothing but what a function's caller may see of it.
