@@ -212,6 +212,7 @@ sources! {
     computed_index_from_time: "computed-index-from-time",
     computed: "computed",
     data_word_dyn: "data-word-dyn",
+    data_word_table: "data-word-table",
     data_word_memory: "data-word-memory",
     data_word_unread: "data-word-unread",
     data_word: "data-word",

@@ -93,7 +93,7 @@ impl Subject {
 
     fn machine_of_patch(&self, patched: &[u8]) -> Machine {
         let stubs = self.stubs().map(|(at, _)| at).collect();
-        let detours = self.plan.edits.iter().filter(|edit| edit.role == Role::Detour);
+        let detours = self.plan.edits.iter().filter(|edit| matches!(edit.role, Role::Detour | Role::Guard));
         let detours = detours.filter_map(|edit| Some(edit.vaddr?.0)).collect();
         Machine::new(patched, &self.changed(), &stubs, &detours, &self.fixed(), &self.left())
     }
@@ -107,7 +107,7 @@ impl Subject {
         let is_fixed = |site: &&PlannedSite| {
             let mut edits = site.edits.iter().map(|&index| &self.plan.edits[index]);
             // A detour looks at what is there.
-            let is_seen = |edit: &Edit| matches!(edit.role, Role::Pointer | Role::Detour);
+            let is_seen = |edit: &Edit| matches!(edit.role, Role::Pointer | Role::Detour | Role::Guard);
             site.form == Form::DataWord && !edits.any(is_seen)
         };
         let words = self.plan.sites.iter().filter(is_fixed).map(|site| site.vaddr.0);
@@ -133,6 +133,11 @@ impl Subject {
         self.plan.sites.iter().any(|site| site.verdict == Verdict::Patch && site.form == Form::Computed)
     }
 
+    /// Whether calls are looked at before they are made.
+    fn has_guard(&self) -> bool {
+        self.plan.edits.iter().any(|edit| edit.role == Role::Guard)
+    }
+
     /// The places that hold an entry's address in the patched file, too.
     fn left(&self) -> BTreeSet<u64> {
         self.plan
@@ -142,6 +147,11 @@ impl Subject {
             .map(|site| site.vaddr.0)
             .collect()
     }
+}
+
+/// Whether `edit` is the branch to a call that is looked at before it is made.
+fn leads_to_guard(edit: &Edit) -> bool {
+    edit.role == Role::Call && edit.strategy != Strategy::InPlace
 }
 
 fn range(edit: &Edit) -> Option<Range<u64>> {
@@ -158,6 +168,11 @@ fn starts(image: &Image<'_>, plan: &Plan, site: &PlannedSite) -> Vec<Start> {
         let Some(at) = edit.vaddr else { continue };
         match edit.role {
             Role::Constant => constants.push(at.0),
+            // Whichever of its words comes to the call: by an index, it is one of few.
+            Role::Call if leads_to_guard(edit) => {
+                constants.push(at.0);
+                constants.extend(readers(image, site.vaddr.0));
+            }
             Role::Pointer => constants.extend(readers(image, at.0)),
             _ => {}
         }
@@ -404,6 +419,12 @@ impl<'a> Judge<'a> {
             let Some(of_patch) = of_patch else {
                 return Err(format!("event {index} is missing: {event:x?}"));
             };
+            // A load by a wild index faults where it is done.
+            if matches!((event.what, of_patch.what), (What::Fault(_), What::Fault(_)))
+                && self.subject.has_guard()
+            {
+                return Ok(Agreed::Cut);
+            }
             if let Some(what) = self.difference(start, event, of_patch, patched) {
                 return Err(format!("event {index}: {what}\n  original {event:x?}\n  patched {of_patch:x?}"));
             }
@@ -411,7 +432,9 @@ impl<'a> Judge<'a> {
         if of_patch.len() > events.len() {
             return Err(format!("more events: {:x?}", of_patch.last()));
         }
-        if (patched.used_page || self.holds_page) && !patched.passed_left {
+        // What is called is looked at, and stays where it was.
+        let holds_page = self.holds_page && !self.subject.has_guard();
+        if (patched.used_page || holds_page) && !patched.passed_left {
             return Err("the patched program calls the page, or has its address".into());
         }
         Ok(Agreed::Whole)
@@ -503,9 +526,10 @@ fn run_site(
         .edits
         .iter()
         .map(|&index| &subject.plan.edits[index])
-        .filter(|edit| matches!(edit.role, Role::Constant | Role::Pointer))
+        .filter(|edit| matches!(edit.role, Role::Constant | Role::Pointer) || leads_to_guard(edit))
         .filter_map(|edit| Some(edit.vaddr?.0))
         .collect();
+    let is_guarded = site.edits.iter().any(|&index| subject.plan.edits[index].role == Role::Guard);
     let mut tally = Tally { sites: 1, ..Tally::default() };
     let mut random = Random(seed);
     let mut judge = Judge::new(subject, machines.0.bias);
@@ -536,12 +560,18 @@ fn run_site(
         tally.runs += 1;
         tally.cut += usize::from(matches!(agreed, Agreed::Cut));
         let passed = !is_site || !original.passed.is_disjoint(&places);
-        let made = original.events.iter().any(|event| event.what == What::Entry(site.entry));
+        // Which word of a table an index leads to is chance.
+        let is_made = |what| match what {
+            What::Entry(entry) => is_guarded || entry == site.entry,
+            _ => false,
+        };
+        let made = original.events.iter().any(|event| is_made(event.what));
         tally.calls += usize::from(passed && made);
         Ok::<(), String>(())
     };
     if !starts.is_empty() {
-        for number in 0..states {
+        // An index that leads to the word is rare.
+        for number in 0..if is_guarded { 4 * states } else { states } {
             let start = Start { seed: random.next(), ..starts[number % starts.len()] };
             run(&mut judge, &start, &start, true)?;
         }
@@ -550,7 +580,7 @@ fn run_site(
     // So must every stub that a detour chooses from, though no state may have led there.
     let own: Vec<&Edit> = site.edits.iter().map(|&index| &subject.plan.edits[index]).collect();
     let mut stubs = judge.handed.clone();
-    if own.iter().any(|edit| edit.role == Role::Detour) {
+    if own.iter().any(|edit| matches!(edit.role, Role::Detour | Role::Guard)) {
         let chosen = own.iter().filter(|edit| edit.role == Role::Stub);
         stubs.extend(chosen.filter_map(|edit| Some((edit.entry, edit.vaddr?.0))));
     }
