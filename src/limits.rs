@@ -108,6 +108,10 @@ pub fn expanded_bytes(compressed: u64) -> u64 {
 /// with their headers, and a handful of programs to patch. More is read again each time.
 pub const REMEMBERED_BYTES: u64 = 32 << 20;
 
+/// What a run over many images keeps in memory of the last ones, in bytes: of what their layers have, of programs in them,
+/// and of what was compressed for them, so much each.
+pub const RECENT_BYTES: u64 = 32 << 20;
+
 /// What is remembered of all layers, in bytes: an entry has some hundred kilobytes, so that this is thousands of layers
 /// and as much of a disk as one image.
 pub const CACHE_BYTES: u64 = 512 << 20;

@@ -120,7 +120,7 @@ pub struct TreeFile {
 }
 
 /// One file and what the command found or did.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct File {
     /// Where it is.
     pub path: PathBuf,

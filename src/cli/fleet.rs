@@ -15,8 +15,8 @@ use crate::fleet::results::Results;
 use crate::fleet::run::{self, Step, WorkList};
 use crate::fleet::shard::Shard;
 use crate::fleet::{self, Item};
-use crate::image::Context;
 use crate::image::epoch::{self, Epoch};
+use crate::image::{Cache, Context};
 use crate::outcome::Status;
 use crate::report::escape::Escaped;
 use crate::report::fleet as report;
@@ -205,7 +205,7 @@ fn run(words: &Run, common: &Common, output: &Output) -> Result<io::Result<Statu
         results: Results::new(words.results.clone()),
         access: words.registry.access(),
         context: Context {
-            cache: words.memory.cache(),
+            cache: words.memory.cache().map(Cache::for_many),
             epoch,
             via: words.way.resolve(),
             ..Context::default()

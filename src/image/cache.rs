@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::blobs;
 use super::document::Digest;
 use super::merged::Noted;
+use super::recent::Recent;
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -56,13 +57,27 @@ pub struct Cache {
     hits: Arc<AtomicUsize>,
     /// Layers that were remembered.
     puts: Arc<AtomicUsize>,
+    /// What is in memory, too.
+    recent: Option<Arc<Recent>>,
 }
 
 impl Cache {
     /// That in `directory`, which is made where it is not there.
     #[must_use]
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, hits: Arc::default(), puts: Arc::default() }
+        Self { directory, hits: Arc::default(), puts: Arc::default(), recent: None }
+    }
+
+    /// The same one for a run over many images: what was needed last stays in memory.
+    #[must_use]
+    pub fn for_many(self) -> Self {
+        Self { recent: Some(Arc::default()), ..self }
+    }
+
+    /// What is in memory; nothing for a run over one image.
+    #[must_use]
+    pub fn recent(&self) -> Option<&Recent> {
+        self.recent.as_deref()
     }
 
     /// That of the user: `vsyspatch` in `XDG_CACHE_HOME` or `~/.cache`; nothing where there is no such place.
@@ -93,6 +108,18 @@ impl Cache {
     /// What the layer with the blob `digest` and the content `diff_id` has, where that is known.
     #[must_use]
     pub fn get(&self, digest: &Digest, diff_id: &Digest) -> Option<Vec<Noted>> {
+        let Some(recent) = &self.recent else { return self.read(digest, diff_id) };
+        let key = (digest.clone(), diff_id.clone());
+        if let Some(known) = recent.layers.get(&key) {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Some(known.to_vec());
+        }
+        let known = self.read(digest, diff_id)?;
+        recent.layers.put(key, Arc::new(known.clone()), Noted::bytes_of(&known));
+        Some(known)
+    }
+
+    fn read(&self, digest: &Digest, diff_id: &Digest) -> Option<Vec<Noted>> {
         let source = Source::open(&self.path(digest)).ok()?;
         if !source.is_own() || source.size() > limits::REMEMBERED_BYTES {
             return None;

@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Read};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256 as Hasher};
 
 use super::document::Digest;
+use super::recent::Recent;
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -124,13 +126,35 @@ impl Read for Layer<'_> {
     }
 }
 
-/// `tar`, compressed without a clock: the same bytes give the same layer.
+/// `tar`, compressed without a clock: the same bytes give the same layer. The `files` that begin there are a gzip member
+/// of their own, which may be known of another image.
 ///
 /// # Errors
 /// None that writing to memory can have.
-pub fn compress(tar: &[u8]) -> io::Result<Vec<u8>> {
+pub fn compress(tar: &[u8], files: usize, recent: Option<&Recent>) -> io::Result<Vec<u8>> {
+    let (own, files) = tar.split_at(files);
+    let mut blob = member(own)?;
+    let Some(recent) = recent else {
+        blob.extend(member(files)?);
+        return Ok(blob);
+    };
+    let key = Sha256::of(files);
+    let compressed = match recent.compressed.get(&key) {
+        Some(known) => known,
+        None => {
+            let made = Arc::new(member(files)?);
+            recent.compressed.put(key, Arc::clone(&made), made.len() as u64);
+            made
+        }
+    };
+    blob.extend_from_slice(&compressed);
+    Ok(blob)
+}
+
+/// A gzip member with `bytes`.
+fn member(bytes: &[u8]) -> io::Result<Vec<u8>> {
     use std::io::Write as _;
     let mut encoder = flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::default());
-    encoder.write_all(tar)?;
+    encoder.write_all(bytes)?;
     encoder.finish()
 }

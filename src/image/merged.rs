@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::recent::Recent;
 use super::record::{self, Entry, ImageRecord};
 use super::tar::{self, Archive, Attributes, Kind};
 use crate::digest::Sha256;
@@ -61,6 +63,15 @@ pub struct Program {
     pub patched: Option<(Record, Vec<u8>)>,
     /// Of a file that the image's record knows: where it is not as recorded.
     pub findings: Option<Vec<Finding>>,
+}
+
+/// What is in a program, wherever it is.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// What was found, without a path.
+    file: File,
+    /// What patching it does, and the patched bytes.
+    patched: Option<(Record, Vec<u8>)>,
 }
 
 /// What is visible.
@@ -198,7 +209,13 @@ impl Noted {
     #[must_use]
     pub fn are_memorable(all: &[Self]) -> bool {
         let is_odd = |one: &Self| matches!(one.content, Content::TooLarge(_) | Content::Record(_));
-        !all.iter().any(is_odd) && all.iter().map(Self::kept).sum::<u64>() <= limits::REMEMBERED_BYTES
+        !all.iter().any(is_odd) && Self::bytes_of(all) <= limits::REMEMBERED_BYTES
+    }
+
+    /// Bytes that all of them take.
+    #[must_use]
+    pub fn bytes_of(all: &[Self]) -> u64 {
+        all.iter().map(Self::kept).sum()
     }
 }
 
@@ -257,19 +274,20 @@ fn passes<R: Read>(magic: &[u8], size: u64, archive: &mut Archive<R>) -> Result<
 
 /// Collects the final tree, layer by layer from the top.
 #[derive(Default)]
-pub struct Collector {
+pub struct Collector<'a> {
     merged: Merged,
     above: Above,
     /// The files that the image's record knows.
     recorded: HashMap<ImagePath, Record>,
     via: Via,
+    recent: Option<&'a Recent>,
 }
 
-impl Collector {
-    /// One without a layer yet, for an image whose calls are to become what `via` says.
+impl<'a> Collector<'a> {
+    /// One without a layer yet, for an image whose calls are to become what `via` says; with what is known of programs.
     #[must_use]
-    pub fn new(via: Via) -> Self {
-        Self { via, ..Self::default() }
+    pub fn new(via: Via, recent: Option<&'a Recent>) -> Self {
+        Self { via, recent, ..Self::default() }
     }
 
     /// What the layer in `archive` has. Nothing where a large program has to be held to be looked into, and the
@@ -389,12 +407,31 @@ impl Collector {
     ) -> Option<Program> {
         let recorded = self.recorded.get(path);
         let findings = recorded.map(|record| verify::verify_hashed(bytes, Sha256::of(bytes), record));
-        let (result, patched) = match examined(path, bytes, self.via, recorded.is_some()) {
+        let (result, patched) = match self.examined(bytes, recorded.is_some()) {
             Ok(None) => return None,
-            Ok(Some((file, patched))) => (Ok(file), patched),
+            Ok(Some(Examined { file, patched })) => {
+                let path = PathBuf::from(std::ffi::OsStr::from_bytes(path));
+                (Ok(File { path, ..file }), patched)
+            }
             Err(error) => (Err(error), None),
         };
         Some(Program { layer, names: vec![], attributes, is_plain, result, patched, findings })
+    }
+
+    /// What is in a program, which may be known of another image.
+    fn examined(&self, bytes: &[u8], is_recorded: bool) -> Result<Option<Examined>> {
+        let Some(recent) = self.recent.filter(|_| !is_recorded) else {
+            return examined(bytes, self.via, is_recorded);
+        };
+        let key = (Sha256::of(bytes), self.via);
+        if let Some(known) = recent.programs.get(&key) {
+            return Ok(Some(Examined::clone(&known)));
+        }
+        let found = examined(bytes, self.via, is_recorded)?;
+        if let Some(found) = &found {
+            recent.programs.put(key, Arc::new(found.clone()), 2 * bytes.len() as u64);
+        }
+        Ok(found)
     }
 
     /// What the record says is checked where it is used; here it only tells which files to look at.
@@ -539,13 +576,7 @@ fn is_worth_telling(kind: &outcome::Kind, plan: Option<&Plan>) -> bool {
 }
 
 /// What is in the program, and what patching it does; nothing where there is nothing to say.
-#[expect(clippy::type_complexity, reason = "one caller")]
-fn examined(
-    path: &[u8],
-    bytes: &[u8],
-    via: Via,
-    is_recorded: bool,
-) -> Result<Option<(File, Option<(Record, Vec<u8>)>)>> {
+fn examined(bytes: &[u8], via: Via, is_recorded: bool) -> Result<Option<Examined>> {
     let (kind, plan) = examine(bytes, via)?;
     if !is_recorded && !is_worth_telling(&kind, plan.as_ref()) {
         return Ok(None);
@@ -556,7 +587,7 @@ fn examined(
         None => None,
     };
     let file = File {
-        path: PathBuf::from(std::ffi::OsStr::from_bytes(path)),
+        path: PathBuf::new(),
         links: vec![],
         layer: None,
         sha256: Some(sha256),
@@ -566,5 +597,5 @@ fn examined(
         action: Action::Scanned,
         warnings: vec![],
     };
-    Ok(Some((file, patched)))
+    Ok(Some(Examined { file, patched }))
 }

@@ -13,6 +13,7 @@ pub mod epoch;
 pub mod layer;
 pub mod legacy;
 pub mod merged;
+pub mod recent;
 pub mod record;
 pub mod reference;
 pub mod registry;
@@ -35,6 +36,7 @@ pub use epoch::Epoch;
 use layer::Layer;
 use merged::{Collector, Merged, Name, Noted, Program};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
+use recent::Recent;
 use record::{Entry, ImageRecord};
 pub use reference::Reference;
 use writer::Image;
@@ -59,6 +61,12 @@ pub struct Context {
     pub epoch: Option<Epoch>,
     /// What calls become.
     pub via: Via,
+}
+
+impl Context {
+    fn recent(&self) -> Option<&Recent> {
+        self.cache.as_ref().and_then(Cache::recent)
+    }
 }
 
 /// Somebody who watches blobs go by.
@@ -98,7 +106,7 @@ fn look(blobs: &Blobs, manifest: Document) -> Result<Seen> {
             format!("the manifest has {} layers, the configuration {}", layers.len(), diff_ids.len());
         return Err(Error::new(ErrorKind::Malformed, message));
     }
-    let mut collector = Collector::new(blobs.context.via);
+    let mut collector = Collector::new(blobs.context.via, blobs.context.recent());
     let mut checked = checks_of_known(blobs, &layers);
     let (mut not_scanned, mut topmost_unread) = (Vec::new(), None);
     for (number, (layer, diff_id)) in layers.iter().zip(&diff_ids).enumerate().rev() {
@@ -290,6 +298,7 @@ pub fn patch(
 ) -> Result<Tree> {
     let opened = Opened::open(reference)?.within(context)?;
     let mut work = Patch {
+        recent: context.recent(),
         base_name: opened.name.clone(),
         added: BTreeMap::new(),
         dry_run: output.is_none(),
@@ -329,14 +338,15 @@ fn write(
 }
 
 /// Makes the layer with the patched files.
-struct Patch {
+struct Patch<'a> {
+    recent: Option<&'a Recent>,
     base_name: Option<String>,
     added: BTreeMap<Digest, Vec<u8>>,
     dry_run: bool,
     epoch: Option<Epoch>,
 }
 
-impl Work for Patch {
+impl Work for Patch<'_> {
     fn on(&mut self, seen: Seen, shown: &Shown<'_>, tree: &mut Tree) -> Result<Option<Document>> {
         let Seen { manifest, config, mut merged, topmost_unread, .. } = seen;
         let programs = std::mem::take(&mut merged.programs);
@@ -379,8 +389,9 @@ impl Work for Patch {
             return Err(Error::new(ErrorKind::Record, message));
         }
         let record = ImageRecord::new(&manifest, &config, files)?;
-        let tar = layer_of(&merged, &patched, &record.to_json(), self.epoch)?;
-        let blob = layer::compress(&tar).map_err(|error| Error::io("cannot compress the layer", error))?;
+        let (tar, files) = layer_of(&merged, &patched, &record.to_json(), self.epoch)?;
+        let blob = layer::compress(&tar, files, self.recent)
+            .map_err(|error| Error::io("cannot compress the layer", error))?;
         let mut labels = vec![
             (label::BASE_DIGEST.to_owned(), manifest.digest().to_string()),
             (label::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
@@ -426,8 +437,14 @@ impl Parts {
 }
 
 /// The layer with the `patched` files under all their names, the directories above them, and the `record`. What
-/// the image has keeps its time; what the tool makes is of the `epoch`, or of 1970.
-fn layer_of(merged: &Merged, patched: &[Parts], record: &[u8], epoch: Option<Epoch>) -> Result<Vec<u8>> {
+/// the image has keeps its time; what the tool makes is of the `epoch`, or of 1970. And where in it the files begin, which
+/// are the same in images of one base.
+fn layer_of(
+    merged: &Merged,
+    patched: &[Parts],
+    record: &[u8],
+    epoch: Option<Epoch>,
+) -> Result<(Vec<u8>, usize)> {
     let mtime = epoch.map_or(0, Epoch::seconds);
     let mut tar = tar::Writer::default();
     let mut made: HashSet<Vec<u8>> = HashSet::new();
@@ -450,6 +467,7 @@ fn layer_of(merged: &Merged, patched: &[Parts], record: &[u8], epoch: Option<Epo
     // The record first: whoever reads the layer knows from the begin what to look for.
     parents(&mut tar, record::PATH.as_bytes(), true)?;
     tar.file(record::PATH.as_bytes(), &tar::own_attributes(mtime), record)?;
+    let files = tar.size();
     for Parts { names, attributes, keeps_headers, bytes } in patched {
         for name in names {
             parents(&mut tar, &name.path, false)?;
@@ -468,7 +486,7 @@ fn layer_of(merged: &Merged, patched: &[Parts], record: &[u8], epoch: Option<Epo
             }
         }
     }
-    Ok(tar.finish())
+    Ok((tar.finish(), files))
 }
 
 fn record_of(merged: &Merged) -> Result<Option<ImageRecord>> {

@@ -311,6 +311,12 @@ fn plain(path: &[u8]) -> Option<Vec<u8>> {
 pub struct Writer(Vec<u8>);
 
 impl Writer {
+    /// Bytes that it has so far.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+
     /// Adds header blocks as they are, with the content that they announce.
     pub fn raw(&mut self, headers: &[u8], content: &[u8]) {
         self.0.extend_from_slice(headers);

@@ -97,12 +97,17 @@ impl Image<'_> {
     fn push(&self, to: &Repository) -> Result<Sent> {
         let mut sent = 0;
         let mut manifests = Vec::new();
+        let is_own = self.source.repository().is_some_and(|from| from.is(to));
         for descriptor in needed(self.root, &|digest| self.document(digest), &|digest| self.has(digest))? {
             if descriptor.is_manifest() {
                 manifests.push(self.document(&descriptor.digest)?);
                 continue;
             }
             let digest = &descriptor.digest;
+            // What the source has in the same repository is left where it is.
+            if is_own && !self.added.contains_key(digest) {
+                continue;
+            }
             let checked = || -> Result<Box<dyn Read + '_>> {
                 Ok(Box::new(Checked::new(self.blob(&descriptor)?, digest)))
             };

@@ -18,7 +18,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use reqwest::blocking::{Body, Client, RequestBuilder, Response};
@@ -81,7 +81,7 @@ pub struct Repository {
     /// Whether it may speak HTTP, where it does not speak HTTPS.
     may_be_plain: bool,
     /// `https://HOST[:PORT]`, once that is known.
-    base: OnceLock<Url>,
+    base: Arc<OnceLock<Url>>,
     /// What the registry wants to hear, for each right.
     granted: Mutex<HashMap<Right, HeaderValue>>,
     /// A repository of the same registry that blobs are mounted from.
@@ -161,6 +161,21 @@ fn client(access: &Access, is_local: bool) -> Result<Client> {
     Ok(http)
 }
 
+/// Where the registry is, once one of its repositories knows.
+fn base_of(registry: &str, may_be_plain: bool) -> Arc<OnceLock<Url>> {
+    type Known = Vec<((String, bool), Arc<OnceLock<Url>>)>;
+    static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, base)) =
+        known.iter().find(|((host, plain), _)| host == registry && *plain == may_be_plain)
+    {
+        return Arc::clone(base);
+    }
+    let base = Arc::default();
+    known.push(((registry.to_owned(), may_be_plain), Arc::clone(&base)));
+    base
+}
+
 impl Repository {
     /// The image that `name` (`HOST[:PORT]/NAME[:TAG|@DIGEST]`) means. Nothing is asked yet.
     ///
@@ -173,7 +188,7 @@ impl Repository {
         let http = client(access, is_local)?;
         let credential = access::credential(registry, access)?;
         let may_be_plain = access.is_insecure || (is_local && access.certificates.is_none());
-        let (base, granted) = (OnceLock::new(), Mutex::default());
+        let (base, granted) = (base_of(registry, may_be_plain), Mutex::default());
         Ok(Self { name, http, credential, may_be_plain, base, granted, mounted: None })
     }
 
@@ -182,6 +197,12 @@ impl Repository {
     pub fn mounting(self, from: Option<&Self>) -> Self {
         let from = from.filter(|from| from.host() == self.host());
         Self { mounted: from.map(|from| from.name.repository().to_owned()), ..self }
+    }
+
+    /// Whether both are one repository.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.host() == other.host() && self.name.repository() == other.name.repository()
     }
 
     /// The name, with the registry.
