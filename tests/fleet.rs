@@ -105,6 +105,38 @@ fn all_kinds_of_things_are_planned_done_and_summed_up() {
     assert!(page.contains("zoo/image-broken") && page.ends_with("</html>\n"), "{page}");
 }
 
+/// What a worker remembers of one image changes nothing of the next: each is, byte for byte, what the command makes.
+#[test]
+fn images_on_one_base_are_those_of_the_command() {
+    let fleet = Fleet::new();
+    let zoo = fleet.path("zoo");
+    fs::create_dir(&zoo).expect("made");
+    let base = files(&[("bin/program", PROGRAM), ("lib/library.so", LIBRARY)]);
+    let same = files(&[("lib/again.so", LIBRARY)]);
+    let hidden = files(&[("lib/.wh.library.so", b"")]);
+    let other = files(&[("bin/program", OTHER)]);
+    layout(&zoo, "plain", &[(LAYER, &base, &base)]);
+    for (name, top) in [("same", &same), ("hidden", &hidden), ("other", &other)] {
+        layout(&zoo, name, &[(LAYER, &base, &base), (LAYER, top, top)]);
+    }
+    fleet.fleet("plan zoo -o work.jsonl").expect(0);
+    fleet.fleet("run work.jsonl --results results --cache-dir cache").expect(0);
+    let totals = fleet.totals("results");
+    assert_eq!(totals["totals"]["layers_known"], 3, "the base is known to all but the first: {totals}");
+    let manifest_of = |layout: &Path| {
+        let index: Value = serde_json::from_slice(&harness::read(&layout.join("index.json"))).expect("JSON");
+        index["manifests"][0]["digest"].as_str().expect("a digest").to_owned()
+    };
+    for name in ["plain", "same", "hidden", "other"] {
+        let alone = fleet.path(&format!("alone-{name}"));
+        let [from, to] = [zoo.join(name), alone.clone()].map(|path| format!("oci:{}", path.display()));
+        Ran::of(vsyspatch().args(["patch", "-q", "--no-cache", &from, &to])).expect(0);
+        let by_fleet = zoo.join(format!("{name}-novsyscall"));
+        assert_eq!(manifest_of(&by_fleet), manifest_of(&alone), "{name}");
+        Ran::of(vsyspatch().arg("verify").arg(&by_fleet)).expect(0);
+    }
+}
+
 #[test]
 fn each_action_is_that_of_the_command() {
     let fleet = Fleet::new();

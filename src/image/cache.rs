@@ -144,6 +144,10 @@ impl Cache {
 
     /// Remembers what the layer has. That this cannot be done harms nothing.
     pub fn put(&self, digest: &Digest, diff_id: &Digest, noted: &[Noted]) {
+        if let Some(recent) = &self.recent {
+            let key = (digest.clone(), diff_id.clone());
+            recent.layers.put(key, Arc::new(noted.to_vec()), Noted::bytes_of(noted));
+        }
         let _ = self.try_put(digest, diff_id, noted);
     }
 
