@@ -107,15 +107,15 @@ impl Cache {
 
     /// What the layer with the blob `digest` and the content `diff_id` has, where that is known.
     #[must_use]
-    pub fn get(&self, digest: &Digest, diff_id: &Digest) -> Option<Vec<Noted>> {
-        let Some(recent) = &self.recent else { return self.read(digest, diff_id) };
+    pub fn get(&self, digest: &Digest, diff_id: &Digest) -> Option<Arc<Vec<Noted>>> {
+        let Some(recent) = &self.recent else { return self.read(digest, diff_id).map(Arc::new) };
         let key = (digest.clone(), diff_id.clone());
         if let Some(known) = recent.layers.get(&key) {
             self.hits.fetch_add(1, Ordering::Relaxed);
-            return Some(known.to_vec());
+            return Some(known);
         }
-        let known = self.read(digest, diff_id)?;
-        recent.layers.put(key, Arc::new(known.clone()), Noted::bytes_of(&known));
+        let known = Arc::new(self.read(digest, diff_id)?);
+        recent.layers.put(key, Arc::clone(&known), Noted::bytes_of(&known));
         Some(known)
     }
 
@@ -143,10 +143,10 @@ impl Cache {
     }
 
     /// Remembers what the layer has. That this cannot be done harms nothing.
-    pub fn put(&self, digest: &Digest, diff_id: &Digest, noted: &[Noted]) {
+    pub fn put(&self, digest: &Digest, diff_id: &Digest, noted: &Arc<Vec<Noted>>) {
         if let Some(recent) = &self.recent {
             let key = (digest.clone(), diff_id.clone());
-            recent.layers.put(key, Arc::new(noted.to_vec()), Noted::bytes_of(noted));
+            recent.layers.put(key, Arc::clone(noted), Noted::bytes_of(noted));
         }
         let _ = self.try_put(digest, diff_id, noted);
     }

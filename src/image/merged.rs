@@ -319,9 +319,9 @@ impl<'a> Collector<'a> {
 
     /// Adds the layer number `layer`, which lies below all that were added before, and has what was noted; its
     /// visible names of what cannot be looked into, and why.
-    pub fn add(&mut self, layer: usize, noted: Vec<Noted>) -> Vec<(ImagePath, &'static str)> {
+    pub fn add(&mut self, layer: usize, noted: &[Noted]) -> Vec<(ImagePath, &'static str)> {
         let mut below = Below::default();
-        noted.into_iter().for_each(|one| self.take(layer, one, &mut below));
+        noted.iter().for_each(|one| self.take(layer, one, &mut below));
         let elsewhere = std::mem::take(&mut below.elsewhere);
         self.settle(below);
         elsewhere
@@ -337,12 +337,13 @@ impl<'a> Collector<'a> {
     }
 
     /// Takes the next entry of a layer.
-    fn take(&mut self, layer: usize, noted: Noted, below: &mut Below) {
-        let Noted { path, kind, target, mut headers, size, content } = noted;
-        if note_whiteout(&path, &mut below.hidden) {
+    fn take(&mut self, layer: usize, noted: &Noted, below: &mut Below) {
+        let Noted { path, kind, target, headers, size, content } = noted;
+        let (kind, size) = (*kind, *size);
+        if note_whiteout(path, &mut below.hidden) {
             return;
         }
-        let is_visible = kind == Kind::File && !self.above.hides(&path, kind);
+        let is_visible = kind == Kind::File && !self.above.hides(path, kind);
         self.merged.seen.files += usize::from(is_visible);
         if is_visible && matches!(content, Content::Clean | Content::Program { .. } | Content::TooLarge(_)) {
             self.merged.seen.candidates += 1;
@@ -352,12 +353,12 @@ impl<'a> Collector<'a> {
             Content::Nothing | Content::Clean => None,
             Content::Record(json) => {
                 if is_visible && self.merged.record.is_none() {
-                    self.read_record(json);
+                    self.read_record(json.clone());
                 }
                 None
             }
             Content::TooLarge(attributes) => {
-                let (names, result) = (vec![], Err(too_large(size)));
+                let (names, result, attributes) = (vec![], Err(too_large(size)), attributes.clone());
                 Some(Program {
                     layer,
                     names,
@@ -369,7 +370,7 @@ impl<'a> Collector<'a> {
                 })
             }
             Content::Program { bytes, attributes, is_plain } => {
-                self.look(layer, &path, &bytes, attributes, is_plain)
+                self.look(layer, path, bytes, attributes.clone(), *is_plain)
             }
         };
         let mut program = program.map(|program| {
@@ -378,22 +379,21 @@ impl<'a> Collector<'a> {
         });
         if kind == Kind::HardLink {
             // To what its target is now: a later entry for that is another file.
-            match below.said.get(&target) {
+            match below.said.get(target) {
                 Some(linked) => program = linked.program,
-                None if self.above.hides(&path, kind) => {}
+                None if self.above.hides(path, kind) => {}
                 None => below.elsewhere.push((path.clone(), "is a link to what the layer does not have")),
             }
         }
         // Engines put it where the link leads to, or a directory in the link's place.
         let is_link = |above| below.said.get(above).is_some_and(|one| one.kind == Kind::SymbolicLink);
-        if program.is_some() && ancestors(&path).any(is_link) {
+        if program.is_some() && ancestors(path).any(is_link) {
             program = None;
             below.elsewhere.push((path.clone(), "is below a symbolic link"));
         }
-        if program.is_none() && kind != Kind::Directory {
-            headers = Vec::new();
-        }
-        say(&mut below.said, path, Said { kind, headers, target, program });
+        let is_needed = program.is_some() || kind == Kind::Directory;
+        let headers = if is_needed { headers.clone() } else { Vec::new() };
+        say(&mut below.said, path.clone(), Said { kind, headers, target: target.clone(), program });
     }
 
     /// What is in a program; nothing where there is nothing to say of it.

@@ -120,7 +120,7 @@ fn look(blobs: &Blobs, manifest: Document) -> Result<Seen> {
         let noted = contents(blobs, layer, diff_id, &collector, check).map_err(in_layer)?;
         not_scanned.extend(
             collector
-                .add(number, noted)
+                .add(number, &noted)
                 .iter()
                 .map(|(path, why)| format!("layer {}: /{} {why}", layer.digest, path_of(path).display())),
         );
@@ -144,7 +144,7 @@ fn contents(
     diff_id: &Digest,
     collector: &Collector,
     check: impl FnOnce() -> Result<()>,
-) -> Result<Vec<Noted>> {
+) -> Result<Arc<Vec<Noted>>> {
     let cache = blobs.context.cache.as_ref();
     let known = cache.and_then(|cache| cache.get(&layer.digest, diff_id));
     if let Some(known) = known.filter(|known| collector.can_add(known)) {
@@ -161,6 +161,7 @@ fn contents(
         Some(noted) => noted,
         None => read(true)?.ok_or_else(|| Error::new(ErrorKind::Mismatch, "it changed while it was read"))?,
     };
+    let noted = Arc::new(noted);
     if let Some(cache) = cache.filter(|_| Noted::are_memorable(&noted)) {
         cache.put(&layer.digest, diff_id, &noted);
     }

@@ -122,7 +122,7 @@ pub fn layer(bytes: &[u8]) -> bool {
         };
         let Ok(first) = noted(&collector, false) else { return false };
         let Some(noted) = first.or_else(|| noted(&collector, true).ok().flatten()) else { return false };
-        collector.add(number, noted);
+        collector.add(number, &noted);
     }
     // What the upper layer has hides the lower one.
     assert!(collector.finish().programs.iter().all(|program| program.layer == 1), "the lower layer shows");
