@@ -393,6 +393,12 @@ pub(crate) fn is_padding(instruction: &Instruction) -> bool {
             && instruction.memory_displacement64() == 0)
 }
 
+/// Whether `bytes` are what stands between functions: zeros, or nothing but padding instructions.
+pub(crate) fn are_padding(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
+        || Decoder::new(64, bytes, DecoderOptions::NONE).iter().all(|instruction| is_padding(&instruction))
+}
+
 /// Decodes `range` from its first byte until something that is no instruction, or as far as a function goes
 /// at most.
 pub(crate) fn sweep(image: &Image<'_>, range: VaddrRange) -> Vec<Instruction> {

@@ -460,7 +460,8 @@ pub(crate) fn parse_linked(bytes: &[u8]) -> Result<Image<'_>> {
         let header = FileOffset(
             header.e_shoff.get(Le).saturating_add((index.0 * size_of::<elf::SectionHeader64<Le>>()) as u64),
         );
-        if flags & elf::SHF_ALLOC.0 == 0 || size == 0 {
+        // A section of no type is none, whatever else its header says: linkers drop it.
+        if flags & elf::SHF_ALLOC.0 == 0 || size == 0 || section.sh_type.get(Le) == elf::SHT_NULL {
             continue;
         }
         let range = VaddrRange::new(Vaddr(section.sh_addr.get(Le)), size);

@@ -44,7 +44,7 @@ const LARGEST_FILL: u64 = 0x3000;
 
 /// From the begin of the page's segment to the program header table, where that moves: as far as from the begin of a file.
 /// `llvm-strip` takes a table at the very begin of a segment for what the segment is in.
-const TABLE_AT: u64 = 64;
+pub(crate) const TABLE_AT: u64 = 64;
 
 /// Number of segments that are added.
 const ADDED: usize = 2;
@@ -57,8 +57,8 @@ const E_PHNUM: u64 = 56;
 const E_SHNUM: u64 = 60;
 
 /// The sections of the page and of its pointers: without them `strip` and `objcopy` would drop what is in the segments.
-const PAGE_SECTION: &[u8] = b".vsyspatch";
-const POINTERS_SECTION: &[u8] = b".vsyspatch.data";
+pub(crate) const PAGE_SECTION: &[u8] = b".vsyspatch";
+pub(crate) const POINTERS_SECTION: &[u8] = b".vsyspatch.data";
 
 type SectionHeader = elf::SectionHeader64<Le>;
 

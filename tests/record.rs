@@ -1,6 +1,9 @@
 //! Apply, record and verify: what they accept, and that each thing that can be wrong is found and named.
 
 mod files;
+mod harness;
+
+use std::path::Path;
 
 use files::{CALL, CONSTANT, Expected, plan, program};
 use proptest::prelude::*;
@@ -9,7 +12,7 @@ use vsyspatch::addr::{FileOffset, Vaddr};
 use vsyspatch::apply::{apply, inverse};
 use vsyspatch::digest::Sha256;
 use vsyspatch::error::ErrorKind;
-use vsyspatch::plan::{Edit, Role, Strategy as PatchStrategy, Via};
+use vsyspatch::plan::{Edit, Plan, Role, Strategy as PatchStrategy, Via};
 use vsyspatch::record::{Record, SCHEMA};
 use vsyspatch::site::Form;
 use vsyspatch::verify::verify;
@@ -269,7 +272,8 @@ fn a_call_that_is_left_is_found() {
         let vaddr = Some(Vaddr(files::BASE + last as u64));
         edits.push(Edit { offset: FileOffset(last as u64), vaddr, before: vec![0x0f, 0x0b], ..call });
     });
-    assert_eq!(slugs(&patched, &record), ["site-left"]);
+    // What was replaced is no call, either.
+    assert_eq!(slugs(&patched, &record), ["edit-misplaced", "site-left"]);
 }
 
 #[test]
@@ -296,14 +300,27 @@ fn edits_of_headers_and_of_places_that_are_not_run_are_found() {
     assert_eq!(slugs(&patched, &record), ["edit-misplaced"]);
 }
 
-/// The corpus' forms with the page for the vDSO, and records of it that are true and say what no patch may do.
-#[test]
-fn edits_that_no_page_needs_are_found() {
-    let original = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/prebuilt/forms")).unwrap();
-    let plan = vsyspatch::examine::examine(&original, Via::Vdso).unwrap().1.unwrap();
-    let patched = apply(&original, Sha256::of(&original), &plan.edits).unwrap();
-    let found = |change: &dyn Fn(&mut Vec<Edit>)| {
-        let mut record = Record::of(&plan, Sha256::of(&original), Sha256::of(&patched), None);
+/// A file with the page for the vDSO, and records of it that are true and say what no patch may do.
+struct Forged {
+    original: Vec<u8>,
+    patched: Vec<u8>,
+    plan: Plan,
+}
+
+impl Forged {
+    fn of(file: &Path) -> Self {
+        let original = harness::read(file);
+        let plan = vsyspatch::examine::examine(&original, Via::Vdso).unwrap().1.unwrap();
+        let patched = apply(&original, Sha256::of(&original), &plan.edits).unwrap();
+        let forged = Self { original, patched, plan };
+        assert_eq!(forged.found(&|_| {}), [""; 0], "as it was planned");
+        forged
+    }
+
+    /// What is found of the file that the edits make once they are changed.
+    fn found(&self, change: &dyn Fn(&mut Vec<Edit>)) -> Vec<&'static str> {
+        let Self { original, patched, plan } = self;
+        let mut record = Record::of(plan, Sha256::of(original), Sha256::of(patched), None);
         change(&mut record.edits);
         record.edits.sort_by_key(|edit| edit.offset);
         let mut bytes = patched.clone();
@@ -312,8 +329,67 @@ fn edits_that_no_page_needs_are_found() {
         }
         record.patched = Sha256::of(&bytes);
         slugs(&bytes, &record)
+    }
+}
+
+/// Bytes of headers, of live code and of the added segment that no patch changes.
+#[test]
+fn edits_that_lead_elsewhere_are_found() {
+    let Some(corpus) = harness::real_corpus() else {
+        return harness::skip(
+            "VSYSPATCH_CORPUS is not set, and there are no real binaries beside the project",
+        );
     };
-    assert_eq!(found(&|_| {}), [""; 0], "as it was planned");
+    let library = Forged::of(&corpus.join("glibc-2.17/libc.so.6"));
+    let header = library.plan.edits.iter().find(|edit| edit.role == Role::Header).unwrap();
+    let entry_point = library.found(&|edits| {
+        let (before, after) = (library.original[24..32].to_vec(), vec![0x10; 8]);
+        edits.push(Edit { offset: FileOffset(24), before, after, ..header.clone() });
+    });
+    assert!(entry_point.contains(&"header-changed"), "the entry point of a library: {entry_point:?}");
+    // The added headers: what comes first stands before the table, in the segment that is run.
+    let is_added = |edit: &&Edit| edit.role == Role::Header && edit.before.is_empty();
+    let tables: Vec<&Edit> = library.plan.edits.iter().filter(is_added).collect();
+    let [table, names, sections] = tables[..] else { panic!("{tables:x?}") };
+    let name = names.after.windows(4).position(|bytes| bytes == b".vsy").unwrap();
+    let kind = sections.after.len() - 60;
+    for (what, edit, at) in [
+        ("code before the table", table, 0),
+        ("code behind the table", table, table.after.len() - 1),
+        ("where the table says that it is", table, 64 + 16),
+        ("the name of an added section", names, name + 1),
+        ("the type of an added section", sections, kind),
+    ] {
+        let slugs = library.found(&|edits| {
+            edits.iter_mut().find(|other| other.offset == edit.offset).unwrap().after[at] ^= 0x41;
+        });
+        assert!(slugs.contains(&"header-changed"), "{what}: {slugs:?}");
+    }
+    let program = Forged::of(&harness::root().join("corpus/prebuilt/forms"));
+    let call = program.plan.edits.iter().find(|edit| edit.role == Role::Constant).unwrap();
+    let behind = call.offset.index() + call.before.len();
+    let stub = [&[0xb8][..], &call.entry.syscall_number().to_le_bytes(), &[0x0f, 0x05, 0xc3]].concat();
+    let number = [&[0x48, 0xc7, 0xc0][..], &call.entry.syscall_number().to_le_bytes()].concat();
+    for (role, strategy, after) in [
+        (Role::Stub, PatchStrategy::Stub, stub),
+        (Role::Constant, PatchStrategy::InPlace, number),
+        (Role::Call, PatchStrategy::InPlace, vec![0x0f, 0x05]),
+    ] {
+        let slugs = program.found(&|edits| {
+            let before = program.original[behind + 2..][..after.len()].to_vec();
+            let vaddr = call.vaddr.map(|at| at.plus(call.before.len() as u64 + 2));
+            let (offset, after) = (FileOffset(behind as u64 + 2), after.clone());
+            edits.push(Edit { offset, vaddr, before, after, role, strategy, ..call.clone() });
+        });
+        assert!(slugs.contains(&"edit-misplaced"), "{role:?} over code: {slugs:?}");
+    }
+}
+
+#[test]
+fn edits_that_no_page_needs_are_found() {
+    let forged = Forged::of(&harness::root().join("corpus/prebuilt/forms"));
+    let found = |change: &dyn Fn(&mut Vec<Edit>)| forged.found(change);
+    let (original, plan) = (&forged.original, &forged.plan);
     let load = plan.edits.iter().find(|edit| edit.role == Role::Constant && edit.after[0] == 0x48).unwrap();
     // Bytes of code that no edit of the plan touches, right behind one.
     let behind = load.offset.index() + load.before.len();

@@ -5,6 +5,7 @@
 //! section table is damaged while every loader runs them.
 
 mod page;
+mod replaced;
 
 use std::ops::Range;
 
@@ -12,7 +13,7 @@ use goblin::archive;
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::header::ET_REL;
 use goblin::elf::program_header::{PF_X, PT_LOAD};
-use goblin::elf::section_header::SHT_NOBITS;
+use goblin::elf::section_header::{SHT_NOBITS, SHT_NULL};
 use goblin::elf::{Elf, ProgramHeader, SectionHeader};
 
 use crate::addr::{FileOffset, Vaddr};
@@ -26,7 +27,7 @@ use crate::outcome::Kind;
 use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy, Via};
 use crate::record::Record;
 use crate::site::Verdict;
-use crate::vdso::{FREE_BYTE, POINTERS_SIZE, Page};
+use crate::vdso::{FREE_BYTE, POINTERS_SIZE, Page, Start};
 use crate::vsyscall::Entry;
 
 /// Something that is not as the record says.
@@ -104,7 +105,7 @@ fn headers(original: &[u8], patched: &[u8], record: &Record, page: Option<&Page>
     else {
         return vec![finding("header-unreadable", "goblin cannot read the program headers", None)];
     };
-    if elf_header(original, page.is_some()) != elf_header(patched, page.is_some()) {
+    if elf_header(original, page) != elf_header(patched, page) {
         findings.push(finding("header-changed", "the ELF header is not the original's", Some(FileOffset(0))));
     }
     if let Some(page) = page
@@ -114,7 +115,7 @@ fn headers(original: &[u8], patched: &[u8], record: &Record, page: Option<&Page>
         findings.push(finding("header-changed", message, None));
     }
     let kept = match page {
-        Some(page) => page::without_page(&before, &after, page, record),
+        Some(page) => page::without_page((old_table, &before), (table, &after), patched, page, record),
         None => Some(after.clone()),
     };
     match kept {
@@ -157,11 +158,13 @@ fn headers(original: &[u8], patched: &[u8], record: &Record, page: Option<&Page>
     findings
 }
 
-/// The ELF header of `bytes`; without what a page that is added changes there.
-fn elf_header(bytes: &[u8], with_page: bool) -> Option<Vec<u8>> {
-    const CHANGED: [std::ops::Range<usize>; 3] = [24..48, 56..58, 60..62]; // e_entry, e_phoff, e_shoff, e_phnum, e_shnum
+/// The ELF header of `bytes`; without what `page` changes there.
+fn elf_header(bytes: &[u8], page: Option<&Page>) -> Option<Vec<u8>> {
+    const TABLES: [Range<usize>; 3] = [32..48, 56..58, 60..62]; // e_phoff and e_shoff, e_phnum, e_shnum
+    const ENTRY: Range<usize> = page::E_ENTRY as usize..32;
     let mut header = bytes.get(..ELF_HEADER_SIZE)?.to_vec();
-    for field in CHANGED.into_iter().filter(|_| with_page) {
+    let of_page = page.map(|page| TABLES.into_iter().chain((page.start == Start::Program).then_some(ENTRY)));
+    for field in of_page.into_iter().flatten() {
         header[field].fill(0);
     }
     Some(header)
@@ -216,7 +219,8 @@ fn places_in_object(bytes: &[u8]) -> Option<Vec<Place>> {
     let (offset, count) = (usize::try_from(header.e_shoff).ok()?, usize::from(header.e_shnum));
     let context = Ctx::new(Container::Big, Endian::Little);
     let sections = SectionHeader::parse(bytes, offset, count, context).ok()?;
-    let in_file = sections.iter().filter(|section| section.is_alloc() && section.sh_type != SHT_NOBITS);
+    let has_bytes = |section: &SectionHeader| ![SHT_NULL, SHT_NOBITS].contains(&section.sh_type);
+    let in_file = sections.iter().filter(|section| section.is_alloc() && has_bytes(section));
     let place = |section: &SectionHeader| Place {
         file: section.sh_offset..section.sh_offset.saturating_add(section.sh_size),
         vaddr: 0,
@@ -287,7 +291,14 @@ fn instructions(record: &Record, page: Option<&Page>) -> Vec<Finding> {
         let assembly = code::assembly(&edit.after, edit.vaddr.unwrap_or(Vaddr(0))).join("; ");
         finding("instruction-mismatch", format!("the edit decodes to `{assembly}`"), Some(edit.offset))
     };
-    record.edits.iter().filter(|edit| !is_as_its_role(edit, &record.edits, page)).map(describe).collect()
+    let of_another = |edit: &Edit| {
+        let assembly = code::assembly(&edit.before, edit.vaddr.unwrap_or(Vaddr(0))).join("; ");
+        let message = format!("the edit replaces `{assembly}`, which no patch does");
+        finding("edit-misplaced", message, Some(edit.offset))
+    };
+    let mismatched = record.edits.iter().filter(|edit| !is_as_its_role(edit, &record.edits, page));
+    let elsewhere = record.edits.iter().filter(|edit| !replaced::may_be_replaced(edit, &record.edits));
+    mismatched.map(describe).chain(elsewhere.map(of_another)).collect()
 }
 
 /// Whether `edit`, one of `edits`, does what its role says, instruction by instruction, for its entry.

@@ -3,11 +3,13 @@
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::dynamic::DT_INIT;
 use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_PROPERTY, PT_LOAD, PT_NULL, PT_PHDR};
+use goblin::elf::section_header::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_PROGBITS};
 use goblin::elf::{Elf, ProgramHeader, SectionHeader};
 
 use super::{PROGRAM_HEADER_SIZE, program_headers};
 use crate::addr::Vaddr;
 use crate::elf::PAGE_SIZE;
+use crate::extension;
 use crate::plan::{Edit, Role};
 use crate::record::Record;
 use crate::vdso::{POINTERS_SIZE, Page, Start};
@@ -50,11 +52,12 @@ fn dynamic_value(bytes: &[u8], tag: u64) -> Option<(u64, u64)> {
     Some((table.p_offset + index as u64 * 16 + 8, word(&entry[8..])?))
 }
 
-/// The program headers `after` without the segments of `page`, and with those of `before` that made room for them;
-/// nothing where the segments are not as they have to be.
+/// The program headers `after`, a table at `table` in `patched`, without the segments of `page`, and with those of
+/// `before`, at `old_table`, that made room for them; nothing where segments or table are not as they have to be.
 pub(super) fn without_page(
-    before: &[ProgramHeader],
-    after: &[ProgramHeader],
+    (old_table, before): (u64, &[ProgramHeader]),
+    (table, after): (u64, &[ProgramHeader]),
+    patched: &[u8],
     page: &Page,
     record: &Record,
 ) -> Option<Vec<ProgramHeader>> {
@@ -84,7 +87,12 @@ pub(super) fn without_page(
     ];
     let loaded: Vec<u64> = after.iter().filter(|p| p.p_type == PT_LOAD).map(|p| p.p_vaddr).collect();
     let mut rest: Vec<ProgramHeader> = after.iter().filter(|&p| !added.contains(p)).cloned().collect();
-    if rest.len() + added.len() != after.len() || !loaded.is_sorted() {
+    let place = if head > 0 { added[0].p_offset + extension::TABLE_AT } else { old_table };
+    let are_headers_known = table == place
+        && is_head(patched, &added[0], head, after.len())
+        && are_added_headers_apart(record, &added, head)
+        && are_alone(&added, &rest);
+    if rest.len() + added.len() != after.len() || !loaded.is_sorted() || !are_headers_known {
         return None;
     }
     for (header, old) in rest.iter_mut().zip(before).filter(|_| !is_physical && head > 0) {
@@ -93,13 +101,12 @@ pub(super) fn without_page(
     // The table describes itself, wherever it is.
     for (header, old) in rest.iter_mut().zip(before).filter(|(header, _)| header.p_type == PT_PHDR) {
         let size = (after.len() * PROGRAM_HEADER_SIZE) as u64;
-        let is_mapped = |p: &ProgramHeader| {
-            p.p_type == PT_LOAD
-                && p.p_offset <= header.p_offset
-                && header.p_offset.saturating_add(size) <= p.p_offset.saturating_add(p.p_filesz)
-                && header.p_vaddr.wrapping_sub(p.p_vaddr) == header.p_offset - p.p_offset
-        };
-        if header.p_filesz != size || header.p_memsz != size || !after.iter().any(is_mapped) {
+        let mut expected = ProgramHeader { p_filesz: size, p_memsz: size, ..old.clone() };
+        if head > 0 {
+            expected.p_offset = table;
+            expected.p_vaddr = first + extension::TABLE_AT;
+        }
+        if *header != expected {
             return None;
         }
         *header = old.clone();
@@ -112,6 +119,39 @@ pub(super) fn without_page(
         }
     }
     Some(rest)
+}
+
+/// Whether `segment` of `patched` begins with `head` bytes of a program header table of `count` entries, zeros before and
+/// behind it.
+fn is_head(patched: &[u8], segment: &ProgramHeader, head: u64, count: usize) -> bool {
+    let start = segment.p_offset as usize;
+    let Some(bytes) = patched.get(start..start + head as usize) else { return false };
+    let (before, rest) = bytes.split_at(bytes.len().min(extension::TABLE_AT as usize));
+    let behind = rest.get(count * PROGRAM_HEADER_SIZE..);
+    let are_zeros = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
+    head == 0 || (are_zeros(before) && behind.is_some_and(are_zeros))
+}
+
+/// Whether headers that the edits add are nowhere in the page but in its first `head` bytes.
+fn are_added_headers_apart(record: &Record, [page, pointers]: &[ProgramHeader; 2], head: u64) -> bool {
+    let end_of_pointers = pointers.p_offset + pointers.p_filesz;
+    let mut headers = record.edits.iter().filter(|edit| edit.role == Role::Header && edit.before.is_empty());
+    headers.all(|edit| {
+        let end = edit.offset.0.saturating_add(edit.after.len() as u64);
+        let is_head = edit.offset.0 >= page.p_offset && end <= page.p_offset + head;
+        is_head || edit.offset.0 >= end_of_pointers
+    })
+}
+
+/// Whether no page of memory of the `added` segments is one of the `rest`.
+fn are_alone(added: &[ProgramHeader; 2], rest: &[ProgramHeader]) -> bool {
+    let pages = |p: &ProgramHeader| {
+        let end = p.p_vaddr.saturating_add(p.p_memsz);
+        (p.p_vaddr & !(PAGE_SIZE - 1), end.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX))
+    };
+    let mut loaded = rest.iter().filter(|p| p.p_type == PT_LOAD && p.p_memsz > 0).map(pages);
+    let own = added.each_ref().map(pages);
+    loaded.all(|(start, end)| own.iter().all(|&(first, behind)| end <= first || behind <= start))
 }
 
 /// Whether the section headers of `patched` are those of `original`, with their names elsewhere, and two of `page`; or
@@ -127,8 +167,18 @@ pub(super) fn are_sections_with_page(original: &[u8], patched: &[u8], page: &Pag
     else {
         return false;
     };
-    let is = |section: &SectionHeader, at: Vaddr, role, size| {
-        section.sh_addr == at.0 && Some(section.sh_offset) == offset(role) && section.sh_size == size
+    let is = |section: &SectionHeader, role, expected: SectionHeader| {
+        Some(section.sh_offset) == offset(role)
+            && *section
+                == SectionHeader { sh_name: section.sh_name, sh_offset: section.sh_offset, ..expected }
+    };
+    let section = |at: Vaddr, flags: u32, sh_size, sh_addralign| SectionHeader {
+        sh_type: SHT_PROGBITS,
+        sh_flags: u64::from(SHF_ALLOC | flags),
+        sh_addr: at.0,
+        sh_size,
+        sh_addralign,
+        ..SectionHeader::new()
     };
     let Some(([of_page, of_pointers], rest)) = after.split_last_chunk().map(|(rest, last)| (last, rest))
     else {
@@ -144,9 +194,17 @@ pub(super) fn are_sections_with_page(original: &[u8], patched: &[u8], page: &Pag
         return false;
     }
     (old.sh_offset, old.sh_size) = (new.sh_offset, new.sh_size);
+    let names = [(of_page, extension::PAGE_SECTION), (of_pointers, extension::POINTERS_SECTION)];
+    let are_named = names.iter().all(|(section, name)| {
+        let at = new.sh_offset.saturating_add(section.sh_name as u64) as usize;
+        let bytes = patched.get(at..).and_then(|bytes| bytes.strip_prefix(*name));
+        bytes.is_some_and(|rest| rest.first() == Some(&0))
+    });
+    let page_size = page.room().end.0.wrapping_sub(page.vaddr.0);
     rest == before
-        && is(of_page, page.vaddr, Role::Page, page.room().end.0.wrapping_sub(page.vaddr.0))
-        && is(of_pointers, page.pointers, Role::Pointers, POINTERS_SIZE)
+        && are_named
+        && is(of_page, Role::Page, section(page.vaddr, SHF_EXECINSTR, page_size, 16))
+        && is(of_pointers, Role::Pointers, section(page.pointers, SHF_WRITE, POINTERS_SIZE, 8))
 }
 
 /// The section header table, and the number of the section with the names.
