@@ -27,8 +27,11 @@ use crate::vsyscall::{ENTRY_STRIDE, Entry};
 pub(crate) fn planned(image: &Image<'_>, via: Via) -> Plan {
     let plan = settled(image, None);
     let is_call = |site: &PlannedSite| matches!(site.verdict, Verdict::Patch | Verdict::Refused);
-    if via == Via::Syscall || !plan.sites.iter().any(is_call) {
+    if !plan.sites.iter().any(is_call) {
         return plan;
+    }
+    if via == Via::Syscall {
+        return told_of_room(image, plan);
     }
     match with_page(image) {
         Ok(plan) => plan,
@@ -53,6 +56,16 @@ fn with_page(image: &Image<'_>) -> Result<Plan, String> {
         (otherwise > 0).then(|| format!("{otherwise} of the calls have no room to lead to the page"));
     let plan = extension.of_original(image.bytes, plan).ok_or("the changes overlap the headers")?;
     Ok(Plan { not_vdso, ..plan })
+}
+
+/// `plan`, which names the page as the remedy where there is no room for stubs, and the file can take it.
+fn told_of_room(image: &Image<'_>, mut plan: Plan) -> Plan {
+    let lacks_room = |site: &&mut PlannedSite| site.verdict == Verdict::Refused && site.reason == NO_ROOM;
+    let mut without_room = plan.sites.iter_mut().filter(lacks_room).peekable();
+    if without_room.peek().is_some() && extension::extended(image).is_ok() {
+        without_room.for_each(|site| site.reason = format!("{NO_ROOM} (--via vdso adds some)"));
+    }
+    plan
 }
 
 /// `plan`, which makes system calls, where the page cannot be had for this `reason`.

@@ -149,6 +149,10 @@ fn check(original: &Path, patched: &Path, what: &str) {
         let sites = harness::files(&report)[0]["sites"].as_array().expect("sites").clone();
         let refused = sites.iter().filter(|site| site["verdict"] == "refused").count();
         assert_eq!(report["status"], i32::from(refused > 0), "{what} via {via}");
+        let reasons = sites.iter().filter_map(|site| site["reason"].as_str());
+        for reason in reasons.filter(|reason| reason.starts_with("no unused bytes")) {
+            assert!(reason.ends_with("(--via vdso adds some)"), "{what} via {via}: {reason}");
+        }
         for (number, outcome) in outcomes(&denied([patched]).expect(0)) {
             let excused = outcome == "killed" && refused > 0 && may_be_refused.contains(&number);
             assert!(
