@@ -937,6 +937,43 @@ fn a_record_of_thousands_of_files_that_are_not_there_is_read() {
     tree.run("revert --in-place root").expect(0);
 }
 
+/// What is written can be read again, whatever its size: else there would be no way back.
+#[test]
+fn a_record_that_is_larger_than_those_of_files_is_written_and_read() {
+    let tree = Tree::with_programs();
+    tree.run("patch --in-place root").expect(0);
+    tree.change_record(|record| {
+        let files = record["files"].as_array_mut().unwrap();
+        let mut entry = files[0].clone();
+        entry["record"]["build_id"] = json!("0".repeat(1 << 20));
+        files.extend((0..70).map(|number| {
+            entry["paths"] = json!([format!("missing/{number}")]);
+            entry.clone()
+        }));
+    });
+    tree.run("verify root").expect(1);
+    // What is missing stays in the record, which is written again.
+    tree.run("revert --in-place root").expect(2);
+    tree.is_original("bin/first", "bin/first");
+    assert!(fs::metadata(tree.path(RECORD)).unwrap().len() > 64 << 20);
+    tree.run("verify root").expect(1);
+    tree.run("patch --in-place root").expect(0);
+    tree.run("revert --in-place root").expect(0);
+    tree.is_original("lib/second", "lib/second");
+}
+
+#[test]
+fn a_record_that_no_run_can_have_written_is_refused() {
+    let tree = Tree::with_programs();
+    tree.run("patch --in-place root").expect(0);
+    File::options().write(true).open(tree.path(RECORD)).unwrap().set_len((2 << 30) + 1).unwrap();
+    for line in ["verify root", "patch --in-place root", "revert --in-place root"] {
+        let ran = tree.run(line).expect(2);
+        assert!(ran.stderr.contains("larger than any record"), "{ran}");
+        tree.is_patched("bin/first", "bin/first");
+    }
+}
+
 // --- killed, and calls that fail ---
 
 /// Four files: a group of three names in two directories, two others, one of them set-user-ID.
