@@ -135,6 +135,32 @@ fn a_record_elsewhere_leaves_nothing_of_its_own_in_the_tree() {
     assert_eq!(files::names(tree.outside()), ["root"]);
 }
 
+/// A run that is stopped anywhere between the first and the last call that writes is still at work for the other.
+#[test]
+fn runs_with_records_in_one_directory_leave_each_other_alone() {
+    let Some(injector) = Injector::new() else { return };
+    let start = Tree::in_memory();
+    start.program("a/one");
+    start.program("b/two");
+    fs::create_dir(start.path("records")).unwrap();
+    let [of_a, of_b] =
+        ["a", "b"].map(|name| format!("patch --in-place --record root/records/{name}.json root/{name}"));
+    start.run(&of_a).expect(0);
+    start.run(&of_b).expect(0);
+    start.program("a/three");
+    let calls = injector.run(&start.copy(), &of_a, 0, Fault::Kill).calls;
+    let mut left = 0;
+    for number in 1..=calls.len() {
+        let tree = start.copy();
+        injector.run(&tree, &of_a, number, Fault::Kill).ran.expect(137);
+        let before = files::names(&tree.path("records"));
+        left += before.len() - 2;
+        tree.run(&of_b).expect(0);
+        assert_eq!(files::names(&tree.path("records")), before, "killed at call {number}");
+    }
+    assert!(left > 0, "{calls:?}");
+}
+
 #[test]
 fn a_dry_run_tells_everything_and_changes_nothing() {
     let tree = motley_tree();

@@ -6,11 +6,13 @@
 //! lower layer.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Timestamps;
 
 use super::record::{self, Time, TreePath, TreeRecord};
+use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::store::{self, Directory, Place, Root, Source};
@@ -93,7 +95,7 @@ impl RecordFile {
             return Ok(());
         };
         self.with_times_kept(place.directory(), || {
-            store::pending::write_new(place, Some(&new_name()), &json(record)?, record.readable_by())
+            store::pending::write_new(place, Some(&new_name(place)), &json(record)?, record.readable_by())
         })
     }
 
@@ -143,7 +145,7 @@ impl RecordFile {
         let parent = required(root, &parent_of(Some(top.as_path())))?;
         let waiting = parent.place(WAITING);
         self.with_times_kept(&parent, || {
-            store::pending::remove_leftover(place, &new_name())?;
+            store::pending::remove_leftover(place, &new_name(place))?;
             store::rename(place, &waiting)?;
             take_back(root, &waiting, &record.created)
         })
@@ -218,9 +220,11 @@ fn checked(json: Vec<u8>, limit: u64) -> Result<Vec<u8>> {
     fits.map_err(told).map(|()| json)
 }
 
-/// The name that the record is first written to where there is one already.
-fn new_name() -> OsString {
-    format!(".{}.new", record::NAME).into()
+/// The name that the record at `place` is first written to where there is one already: that of no other record, and
+/// short enough whatever its own is.
+fn new_name(place: &Place) -> OsString {
+    let sum = Sha256::of(place.name().as_bytes()).to_string();
+    format!("{WAITING}-{}", &sum[..16]).into()
 }
 
 fn parent_of(path: Option<impl AsRef<Path>>) -> PathBuf {
