@@ -1465,6 +1465,86 @@ fn names_of_a_group_that_stayed_keep_their_way_back() {
     assert_eq!(fs::metadata(tree.path("lib/three")).unwrap().nlink(), 2);
 }
 
+/// A name that became something else, or was removed, takes nothing from the others of its group.
+#[test]
+fn names_of_a_group_that_are_lost_are_dropped_and_the_others_keep_their_way_back() {
+    let changes: [(&str, Change<'_>); 4] = [
+        ("is gone", &|tree| fs::remove_file(tree.path("bin/one")).unwrap()),
+        ("is no regular file any more", &|tree| {
+            fs::remove_file(tree.path("bin/one")).unwrap();
+            symlink("two", tree.path("bin/one")).unwrap();
+        }),
+        ("is no regular file any more", &|tree| {
+            fs::remove_file(tree.path("bin/one")).unwrap();
+            fs::create_dir(tree.path("bin/one")).unwrap();
+        }),
+        ("on the way there", &|tree| {
+            fs::create_dir(tree.path("usr")).unwrap();
+            fs::rename(tree.path("bin"), tree.path("usr/bin")).unwrap();
+            symlink("usr/bin", tree.path("bin")).unwrap();
+            fs::remove_file(tree.path("usr/bin/one")).unwrap();
+        }),
+    ];
+    for (why, change) in changes {
+        let tree = Tree::new();
+        tree.program("bin/one");
+        tree.link("bin/one", "lib/two");
+        tree.link("bin/one", "lib/three");
+        tree.run("patch --in-place root").expect(0);
+        change(&tree);
+        let verified = tree.run("verify --json root").expect(1).report();
+        assert_eq!(slugs(&verified), ["name-missing"], "{why}");
+        let reverted = tree.copy();
+        let ran = tree.run("patch --in-place root").expect(0);
+        assert!(ran.stderr.contains("warning: root/bin/one: ") && ran.stderr.contains(why), "{why}: {ran}");
+        assert_eq!(tree.record()["files"][0]["paths"], json!(["lib/three", "lib/two"]), "{why}");
+        tree.run("verify root").expect(0);
+        tree.run("patch --in-place root").expect(0);
+        for tree in [tree, reverted] {
+            tree.run("revert --in-place root").expect(0);
+            tree.is_original("lib/two", "bin/one");
+            tree.is_original("lib/three", "bin/one");
+            assert_eq!(fs::metadata(tree.path("lib/three")).unwrap().nlink(), 2, "{why}");
+        }
+    }
+}
+
+/// As a merge of `/lib` into `/usr/lib` does it.
+#[test]
+fn a_directory_that_is_a_link_now_or_a_file_ends_no_run() {
+    let changes: [Change<'_>; 2] = [
+        &|tree| {
+            fs::rename(tree.path("lib"), tree.path("usr/lib")).unwrap();
+            symlink("usr/lib", tree.path("lib")).unwrap();
+        },
+        &|tree| {
+            fs::remove_dir_all(tree.path("lib")).unwrap();
+            fs::write(tree.path("lib"), b"a file").unwrap();
+        },
+    ];
+    for change in changes {
+        let tree = Tree::with_programs();
+        fs::create_dir(tree.path("usr")).unwrap();
+        tree.run("patch --in-place root").expect(0);
+        change(&tree);
+        let verified = tree.run("verify --json root").expect(1).report();
+        assert_eq!(slugs(&verified), ["file-missing"]);
+        // The way back is not lost with a try.
+        let reverted = tree.copy();
+        let ran = reverted.run("revert --in-place root").expect(2);
+        assert!(ran.stderr.contains("root/lib/second: is not where it was"), "{ran}");
+        reverted.is_original("bin/first", "bin/first");
+        assert_eq!(reverted.record()["files"][0]["paths"], json!(["lib/second"]));
+
+        let ran = tree.run("patch --in-place root").expect(0);
+        assert!(ran.stderr.contains("warning: root/lib/second: is not where it was"), "{ran}");
+        tree.run("verify root").expect(0);
+        assert!(!tree.run("patch --in-place root").expect(0).stderr.contains("warning"));
+        tree.run("revert --in-place root").expect(0);
+        tree.is_original("bin/first", "bin/first");
+    }
+}
+
 /// The slugs of all findings of a tree, and of its files.
 fn slugs(document: &Value) -> Vec<String> {
     let target = &document["targets"][0];

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use entries::{Recorded, State};
 use look::{Looker, Purpose, Skipped};
-use record::{Entry, Run, TreeRecord};
+use record::{Entry, Run, TreePath, TreeRecord};
 use record_file::RecordFile;
 use run::Job;
 
@@ -278,6 +278,9 @@ pub fn patch(path: &Path, destination: &Destination, options: &Options, progress
     }
     // The walk looks at the others as at any other file.
     same.retain(|recorded| matches!(recorded.state, State::Patched | State::Torn));
+    for recorded in &mut same {
+        warnings.extend(drop_lost(&root, recorded));
+    }
     // Entries that are kept though they cannot be looked at now are among those of `record`.
     let kept = same.iter().map(|recorded| &recorded.entry).chain(&record.files);
     let skipped = skipped(before.as_ref(), kept);
@@ -315,6 +318,16 @@ pub fn patch(path: &Path, destination: &Destination, options: &Options, progress
     }
     complete(&mut tree, copy)?;
     Ok(finished(tree, begun))
+}
+
+/// Takes the names out of the entry that stand for no file any more; a warning for each.
+fn drop_lost(root: &Root, recorded: &mut Recorded) -> Vec<String> {
+    let Recorded { entry, lost, .. } = recorded;
+    entry.paths.retain(|path| lost.iter().all(|(lost, _)| lost != path));
+    let warning = |(path, why): (TreePath, &str)| {
+        format!("{}: {why}; the record of this name is dropped", root.shown(path.as_path()).display())
+    };
+    std::mem::take(lost).into_iter().map(warning).collect()
 }
 
 /// Does the `work`, and tells it in `tree`.
