@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use files::need_root;
 use harness::mtree::{Listing, assert_same, changed, listing};
-use harness::{Ran, skip};
+use harness::{Ran, need, skip};
 use injector::{Fault, Injector, for_each_number};
 use rustix::fs::{CWD, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags};
 use serde_json::{Value, json};
@@ -133,6 +133,36 @@ fn a_record_elsewhere_leaves_nothing_of_its_own_in_the_tree() {
     tree.run("revert --in-place --record record root").expect(0);
     assert_same(&before, &tree.listing(), "revert");
     assert_eq!(files::names(tree.outside()), ["root"]);
+}
+
+/// Else one `--record` for two trees, one after the other, would leave the first without a way back.
+#[test]
+fn a_named_record_of_another_tree_is_not_overwritten() {
+    let tree = Tree::new();
+    for name in ["one/bin/first", "one/bin/both", "two/bin/second", "two/bin/both"] {
+        tree.program(name);
+    }
+    tree.run("patch --in-place --record record root/one").expect(0);
+    let record = || fs::read(tree.outside().join("record")).unwrap();
+    let (before, listing) = (record(), tree.listing());
+    for line in [
+        "patch --in-place --record record root/two",
+        "patch --dry-run --record record root/two",
+        "patch --record record root/two -o copy",
+    ] {
+        let ran = tree.run(line).expect(2);
+        assert!(ran.stderr.contains("record is the record of another tree"), "{ran}");
+        assert!(ran.stderr.contains("name another record with --record"), "{ran}");
+        assert!(record() == before, "{line}");
+        assert_same(&listing, &tree.listing(), line);
+    }
+    assert_eq!(files::names(tree.outside()), ["record", "root"]);
+    // One of its own tree still is, whatever else was replaced there.
+    tree.write("one/bin/both", &program("a newer version"), 0o755);
+    tree.run("patch --in-place --record record root/one").expect(0);
+    tree.run("patch --in-place --record another root/two").expect(0);
+    tree.run("revert --in-place --record record root/one").expect(0);
+    tree.is_original("one/bin/first", "one/bin/first");
 }
 
 /// A run that is stopped anywhere between the first and the last call that writes is still at work for the other.
@@ -254,6 +284,23 @@ fn a_real_tree_is_patched_and_brought_back() {
     assert!(again.stdout.contains("patched already"), "{again}");
     tree.run("revert --in-place root").expect(0);
     assert_same(&before, &tree.listing(), "revert");
+}
+
+/// Where stderr is a terminal.
+#[test]
+fn every_command_shows_how_far_it_has_come() {
+    if !need("script") {
+        return;
+    }
+    let tree = Tree::with_programs();
+    for line in ["scan root", "patch --in-place root", "verify root", "revert --in-place root"] {
+        let command = format!("{} {line}", env!("CARGO_BIN_EXE_vsyspatch"));
+        let mut script = Command::new("script");
+        script.args(["-qc", &command, "/dev/null"]).env("TERM", "xterm").current_dir(tree.outside());
+        let ran = Ran::of(&mut script);
+        assert!(ran.stdout.contains(" with sites, "), "{line}: {ran}");
+    }
+    tree.is_original("bin/first", "bin/first");
 }
 
 // --- attributes and names ---
