@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use files::need_root;
 use harness::mtree::{Listing, assert_same, changed, listing};
+use harness::packages::{self, Fetched};
 use harness::{Ran, need, skip};
 use injector::{Fault, Injector, for_each_number};
 use rustix::fs::{CWD, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags};
@@ -301,6 +302,86 @@ fn every_command_shows_how_far_it_has_come() {
         assert!(ran.stdout.contains(" with sites, "), "{line}: {ran}");
     }
     tree.is_original("bin/first", "bin/first");
+}
+
+/// Packages of Debian that are unpacked into one tree, as corpus/look_alikes.tsv pins them.
+const PACKAGES: [&str; 3] = ["criu", "dietlibc-dev", "vim"];
+
+/// A program with a vsyscall of its own: how far apart that clock and the one of system calls are, in seconds.
+const CLOCKS: &str = "
+    #include <stdio.h>
+    #include <time.h>
+    int main(void) {
+        time_t (*old_time)(time_t *) = (time_t (*)(time_t *))0xffffffffff600400;
+        time_t old = old_time(0);
+        printf(\"%ld\\n\", (long)((time(0) - old) / 60));
+        return 0;
+    }";
+
+/// A tree of real packages; skips aloud where they cannot be fetched.
+fn unpacked_packages() -> Option<Tree> {
+    let table = fs::read_to_string(harness::root().join("corpus/look_alikes.tsv")).unwrap();
+    let tree = Tree::new();
+    for name in PACKAGES {
+        let row: Vec<_> = table
+            .lines()
+            .map(|line| line.split('\t').collect::<Vec<_>>())
+            .find(|row| row[1] == name)
+            .expect("a row of the package");
+        let package = match packages::fetch(row[0], name, row[2], Some(row[3]))? {
+            Fetched::Tree(package) => package,
+            Fetched::Withdrawn(served) => {
+                harness::withdrawn(&format!("{name} {} is not served any more, but {served}", row[2]));
+                return None;
+            }
+        };
+        Ran::of(Command::new("cp").arg("-a").arg(package.join(".")).arg(tree.root())).expect(0);
+    }
+    Some(tree)
+}
+
+/// Links `source` with the dietlibc of the tree, as the program `name` of the tree.
+fn link_with_dietlibc(tree: &Tree, source: &str, name: &str) {
+    let file = tree.outside().join("program.c");
+    fs::write(&file, source).unwrap();
+    fs::create_dir_all(tree.path(name).parent().unwrap()).unwrap();
+    let library = tree.path("usr/lib/x86_64-linux-gnu/diet/lib-x86_64");
+    let mut compile = Command::new("gcc");
+    compile.args(["-w", "-O1", "-fno-stack-protector", "-nostdlib", "-static", "-no-pie", "-nostdinc"]);
+    compile.arg("-isystem").arg(tree.path("usr/include/diet")).arg("-o").arg(tree.path(name));
+    Ran::of(compile.arg(library.join("start.o")).arg(file).arg(library.join("libc.a"))).expect(0);
+}
+
+#[test]
+fn a_tree_of_real_packages_with_programs_of_dietlibc_is_patched_and_brought_back() {
+    if !need("gcc") {
+        return;
+    }
+    let Some(tree) = unpacked_packages() else { return };
+    let names = ["usr/bin/clocks", "usr/sbin/set-user-id"];
+    for (number, name) in names.iter().enumerate() {
+        link_with_dietlibc(&tree, &format!("int number = {number};{CLOCKS}"), name);
+    }
+    fs::set_permissions(tree.path(names[1]), Permissions::from_mode(0o4755)).unwrap();
+    tree.link(names[0], "opt/old/clocks");
+    tree.age();
+    let before = tree.listing();
+    assert!(before.len() > 400, "{} names", before.len());
+    let scanned = tree.run("scan --json root").expect(1).report();
+    assert_eq!(scanned["targets"][0]["summary"]["patch"], 2, "{scanned:#}");
+    assert_same(&before, &tree.listing(), "scan");
+    tree.run("patch --in-place root").expect(0);
+    let expected = ["opt/old/clocks", names[0], names[1]].map(|name| format!("{name}: mtime sha256"));
+    let changed = changed(&before, &tree.listing());
+    let (new, changed): (Vec<_>, Vec<_>) = changed.into_iter().partition(|line| line.ends_with(": new"));
+    assert_eq!(changed, expected);
+    assert!(new.iter().all(|line| line.starts_with("var")), "{new:?}");
+    for name in names {
+        assert_eq!(Ran::of(&mut Command::new(tree.path(name))).expect(0).stdout, "0\n");
+    }
+    tree.run("verify root").expect(0);
+    tree.run("revert --in-place root").expect(0);
+    assert_same(&before, &tree.listing(), "revert");
 }
 
 // --- attributes and names ---
