@@ -1,5 +1,6 @@
 //! An open file -> whether it needs to be read as a whole: headers and segments stream by once, block by block,
-//! and nothing is decoded.
+//! and nothing is decoded. All segments that are loaded are read, read-only ones, too: constant tables of pointers lie
+//! there.
 
 use crate::elf::{self, Headers, Segment};
 use crate::error::Result;

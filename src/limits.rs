@@ -69,6 +69,10 @@ pub const FILE_BYTES: u64 = 8 << 30;
 /// Largest record that is read: about a thousand bytes for each of [`SITES_PER_FILE`] sites.
 pub const RECORD_BYTES: u64 = 64 << 20;
 
+/// Largest record of a tree, read and written: it is held in memory, and a patched file takes some four thousand bytes
+/// of it, so that this is half a million of them. A root file system has some dozens.
+pub const TREE_RECORD_BYTES: u64 = 2 << 30;
+
 /// Largest extended attribute, and list of their names, that Linux allows (`XATTR_SIZE_MAX`).
 pub const XATTR_BYTES: usize = 64 << 10;
 

@@ -1,5 +1,5 @@
-//! Byte searches over whole segments. They decide whether a file is worth decoding, and find what may
-//! refer to an address; nothing here decides what the bytes mean.
+//! Byte searches over whole segments, read-only ones, too: constant tables of pointers lie there. They decide
+//! whether a file is worth decoding, and find what may refer to an address; nothing here decides what the bytes mean.
 
 use memchr::memmem;
 

@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use files::need_root;
 use harness::mtree::{Listing, assert_same, changed, listing};
-use harness::{Ran, skip};
+use harness::packages::{self, Fetched};
+use harness::{Ran, need, skip};
 use injector::{Fault, Injector, for_each_number};
 use rustix::fs::{CWD, FileType, FlockOperation, IFlags, Mode, OFlags, RenameFlags};
 use serde_json::{Value, json};
@@ -135,6 +136,62 @@ fn a_record_elsewhere_leaves_nothing_of_its_own_in_the_tree() {
     assert_eq!(files::names(tree.outside()), ["root"]);
 }
 
+/// Else one `--record` for two trees, one after the other, would leave the first without a way back.
+#[test]
+fn a_named_record_of_another_tree_is_not_overwritten() {
+    let tree = Tree::new();
+    for name in ["one/bin/first", "one/bin/both", "two/bin/second", "two/bin/both"] {
+        tree.program(name);
+    }
+    tree.run("patch --in-place --record record root/one").expect(0);
+    let record = || fs::read(tree.outside().join("record")).unwrap();
+    let (before, listing) = (record(), tree.listing());
+    for line in [
+        "patch --in-place --record record root/two",
+        "patch --dry-run --record record root/two",
+        "patch --record record root/two -o copy",
+    ] {
+        let ran = tree.run(line).expect(2);
+        assert!(ran.stderr.contains("record is the record of another tree"), "{ran}");
+        assert!(ran.stderr.contains("name another record with --record"), "{ran}");
+        assert!(record() == before, "{line}");
+        assert_same(&listing, &tree.listing(), line);
+    }
+    assert_eq!(files::names(tree.outside()), ["record", "root"]);
+    // One of its own tree still is, whatever else was replaced there.
+    tree.write("one/bin/both", &program("a newer version"), 0o755);
+    tree.run("patch --in-place --record record root/one").expect(0);
+    tree.run("patch --in-place --record another root/two").expect(0);
+    tree.run("revert --in-place --record record root/one").expect(0);
+    tree.is_original("one/bin/first", "one/bin/first");
+}
+
+/// A run that is stopped anywhere between the first and the last call that writes is still at work for the other.
+#[test]
+fn runs_with_records_in_one_directory_leave_each_other_alone() {
+    let Some(injector) = Injector::new() else { return };
+    let start = Tree::in_memory();
+    start.program("a/one");
+    start.program("b/two");
+    fs::create_dir(start.path("records")).unwrap();
+    let [of_a, of_b] =
+        ["a", "b"].map(|name| format!("patch --in-place --record root/records/{name}.json root/{name}"));
+    start.run(&of_a).expect(0);
+    start.run(&of_b).expect(0);
+    start.program("a/three");
+    let calls = injector.run(&start.copy(), &of_a, 0, Fault::Kill).calls;
+    let mut left = 0;
+    for number in 1..=calls.len() {
+        let tree = start.copy();
+        injector.run(&tree, &of_a, number, Fault::Kill).ran.expect(137);
+        let before = files::names(&tree.path("records"));
+        left += before.len() - 2;
+        tree.run(&of_b).expect(0);
+        assert_eq!(files::names(&tree.path("records")), before, "killed at call {number}");
+    }
+    assert!(left > 0, "{calls:?}");
+}
+
 #[test]
 fn a_dry_run_tells_everything_and_changes_nothing() {
     let tree = motley_tree();
@@ -226,6 +283,103 @@ fn a_real_tree_is_patched_and_brought_back() {
     }
     let again = tree.run("patch --in-place root").expect(0);
     assert!(again.stdout.contains("patched already"), "{again}");
+    tree.run("revert --in-place root").expect(0);
+    assert_same(&before, &tree.listing(), "revert");
+}
+
+/// Where stderr is a terminal.
+#[test]
+fn every_command_shows_how_far_it_has_come() {
+    if !need("script") {
+        return;
+    }
+    let tree = Tree::with_programs();
+    for line in ["scan root", "patch --in-place root", "verify root", "revert --in-place root"] {
+        let command = format!("{} {line}", env!("CARGO_BIN_EXE_vsyspatch"));
+        let mut script = Command::new("script");
+        script.args(["-qc", &command, "/dev/null"]).env("TERM", "xterm").current_dir(tree.outside());
+        let ran = Ran::of(&mut script);
+        assert!(ran.stdout.contains(" with sites, "), "{line}: {ran}");
+    }
+    tree.is_original("bin/first", "bin/first");
+}
+
+/// Packages of Debian that are unpacked into one tree, as corpus/look_alikes.tsv pins them.
+const PACKAGES: [&str; 3] = ["criu", "dietlibc-dev", "vim"];
+
+/// A program with a vsyscall of its own: how far apart that clock and the one of system calls are, in seconds.
+const CLOCKS: &str = "
+    #include <stdio.h>
+    #include <time.h>
+    int main(void) {
+        time_t (*old_time)(time_t *) = (time_t (*)(time_t *))0xffffffffff600400;
+        time_t old = old_time(0);
+        printf(\"%ld\\n\", (long)((time(0) - old) / 60));
+        return 0;
+    }";
+
+/// A tree of real packages; skips aloud where they cannot be fetched.
+fn unpacked_packages() -> Option<Tree> {
+    let table = fs::read_to_string(harness::root().join("corpus/look_alikes.tsv")).unwrap();
+    let tree = Tree::new();
+    for name in PACKAGES {
+        let row: Vec<_> = table
+            .lines()
+            .map(|line| line.split('\t').collect::<Vec<_>>())
+            .find(|row| row[1] == name)
+            .expect("a row of the package");
+        let package = match packages::fetch(row[0], name, row[2], Some(row[3]))? {
+            Fetched::Tree(package) => package,
+            Fetched::Withdrawn(served) => {
+                harness::withdrawn(&format!("{name} {} is not served any more, but {served}", row[2]));
+                return None;
+            }
+        };
+        Ran::of(Command::new("cp").arg("-a").arg(package.join(".")).arg(tree.root())).expect(0);
+    }
+    Some(tree)
+}
+
+/// Links `source` with the dietlibc of the tree, as the program `name` of the tree.
+fn link_with_dietlibc(tree: &Tree, source: &str, name: &str) {
+    let file = tree.outside().join("program.c");
+    fs::write(&file, source).unwrap();
+    fs::create_dir_all(tree.path(name).parent().unwrap()).unwrap();
+    let library = tree.path("usr/lib/x86_64-linux-gnu/diet/lib-x86_64");
+    let mut compile = Command::new("gcc");
+    compile.args(["-w", "-O1", "-fno-stack-protector", "-nostdlib", "-static", "-no-pie", "-nostdinc"]);
+    compile.arg("-isystem").arg(tree.path("usr/include/diet")).arg("-o").arg(tree.path(name));
+    Ran::of(compile.arg(library.join("start.o")).arg(file).arg(library.join("libc.a"))).expect(0);
+}
+
+#[test]
+fn a_tree_of_real_packages_with_programs_of_dietlibc_is_patched_and_brought_back() {
+    if !need("gcc") {
+        return;
+    }
+    let Some(tree) = unpacked_packages() else { return };
+    let names = ["usr/bin/clocks", "usr/sbin/set-user-id"];
+    for (number, name) in names.iter().enumerate() {
+        link_with_dietlibc(&tree, &format!("int number = {number};{CLOCKS}"), name);
+    }
+    fs::set_permissions(tree.path(names[1]), Permissions::from_mode(0o4755)).unwrap();
+    tree.link(names[0], "opt/old/clocks");
+    tree.age();
+    let before = tree.listing();
+    assert!(before.len() > 400, "{} names", before.len());
+    let scanned = tree.run("scan --json root").expect(1).report();
+    assert_eq!(scanned["targets"][0]["summary"]["patch"], 2, "{scanned:#}");
+    assert_same(&before, &tree.listing(), "scan");
+    tree.run("patch --in-place root").expect(0);
+    let expected = ["opt/old/clocks", names[0], names[1]].map(|name| format!("{name}: mtime sha256"));
+    let changed = changed(&before, &tree.listing());
+    let (new, changed): (Vec<_>, Vec<_>) = changed.into_iter().partition(|line| line.ends_with(": new"));
+    assert_eq!(changed, expected);
+    assert!(new.iter().all(|line| line.starts_with("var")), "{new:?}");
+    for name in names {
+        assert_eq!(Ran::of(&mut Command::new(tree.path(name))).expect(0).stdout, "0\n");
+    }
+    tree.run("verify root").expect(0);
     tree.run("revert --in-place root").expect(0);
     assert_same(&before, &tree.listing(), "revert");
 }
@@ -937,6 +1091,43 @@ fn a_record_of_thousands_of_files_that_are_not_there_is_read() {
     tree.run("revert --in-place root").expect(0);
 }
 
+/// What is written can be read again, whatever its size: else there would be no way back.
+#[test]
+fn a_record_that_is_larger_than_those_of_files_is_written_and_read() {
+    let tree = Tree::with_programs();
+    tree.run("patch --in-place root").expect(0);
+    tree.change_record(|record| {
+        let files = record["files"].as_array_mut().unwrap();
+        let mut entry = files[0].clone();
+        entry["record"]["build_id"] = json!("0".repeat(1 << 20));
+        files.extend((0..70).map(|number| {
+            entry["paths"] = json!([format!("missing/{number}")]);
+            entry.clone()
+        }));
+    });
+    tree.run("verify root").expect(1);
+    // What is missing stays in the record, which is written again.
+    tree.run("revert --in-place root").expect(2);
+    tree.is_original("bin/first", "bin/first");
+    assert!(fs::metadata(tree.path(RECORD)).unwrap().len() > 64 << 20);
+    tree.run("verify root").expect(1);
+    tree.run("patch --in-place root").expect(0);
+    tree.run("revert --in-place root").expect(0);
+    tree.is_original("lib/second", "lib/second");
+}
+
+#[test]
+fn a_record_that_no_run_can_have_written_is_refused() {
+    let tree = Tree::with_programs();
+    tree.run("patch --in-place root").expect(0);
+    File::options().write(true).open(tree.path(RECORD)).unwrap().set_len((2 << 30) + 1).unwrap();
+    for line in ["verify root", "patch --in-place root", "revert --in-place root"] {
+        let ran = tree.run(line).expect(2);
+        assert!(ran.stderr.contains("larger than any record"), "{ran}");
+        tree.is_patched("bin/first", "bin/first");
+    }
+}
+
 // --- killed, and calls that fail ---
 
 /// Four files: a group of three names in two directories, two others, one of them set-user-ID.
@@ -1400,6 +1591,86 @@ fn names_of_a_group_that_stayed_keep_their_way_back() {
     tree.is_original("bin/two", "bin/one");
     tree.is_original("lib/three", "bin/one");
     assert_eq!(fs::metadata(tree.path("lib/three")).unwrap().nlink(), 2);
+}
+
+/// A name that became something else, or was removed, takes nothing from the others of its group.
+#[test]
+fn names_of_a_group_that_are_lost_are_dropped_and_the_others_keep_their_way_back() {
+    let changes: [(&str, Change<'_>); 4] = [
+        ("is gone", &|tree| fs::remove_file(tree.path("bin/one")).unwrap()),
+        ("is no regular file any more", &|tree| {
+            fs::remove_file(tree.path("bin/one")).unwrap();
+            symlink("two", tree.path("bin/one")).unwrap();
+        }),
+        ("is no regular file any more", &|tree| {
+            fs::remove_file(tree.path("bin/one")).unwrap();
+            fs::create_dir(tree.path("bin/one")).unwrap();
+        }),
+        ("on the way there", &|tree| {
+            fs::create_dir(tree.path("usr")).unwrap();
+            fs::rename(tree.path("bin"), tree.path("usr/bin")).unwrap();
+            symlink("usr/bin", tree.path("bin")).unwrap();
+            fs::remove_file(tree.path("usr/bin/one")).unwrap();
+        }),
+    ];
+    for (why, change) in changes {
+        let tree = Tree::new();
+        tree.program("bin/one");
+        tree.link("bin/one", "lib/two");
+        tree.link("bin/one", "lib/three");
+        tree.run("patch --in-place root").expect(0);
+        change(&tree);
+        let verified = tree.run("verify --json root").expect(1).report();
+        assert_eq!(slugs(&verified), ["name-missing"], "{why}");
+        let reverted = tree.copy();
+        let ran = tree.run("patch --in-place root").expect(0);
+        assert!(ran.stderr.contains("warning: root/bin/one: ") && ran.stderr.contains(why), "{why}: {ran}");
+        assert_eq!(tree.record()["files"][0]["paths"], json!(["lib/three", "lib/two"]), "{why}");
+        tree.run("verify root").expect(0);
+        tree.run("patch --in-place root").expect(0);
+        for tree in [tree, reverted] {
+            tree.run("revert --in-place root").expect(0);
+            tree.is_original("lib/two", "bin/one");
+            tree.is_original("lib/three", "bin/one");
+            assert_eq!(fs::metadata(tree.path("lib/three")).unwrap().nlink(), 2, "{why}");
+        }
+    }
+}
+
+/// As a merge of `/lib` into `/usr/lib` does it.
+#[test]
+fn a_directory_that_is_a_link_now_or_a_file_ends_no_run() {
+    let changes: [Change<'_>; 2] = [
+        &|tree| {
+            fs::rename(tree.path("lib"), tree.path("usr/lib")).unwrap();
+            symlink("usr/lib", tree.path("lib")).unwrap();
+        },
+        &|tree| {
+            fs::remove_dir_all(tree.path("lib")).unwrap();
+            fs::write(tree.path("lib"), b"a file").unwrap();
+        },
+    ];
+    for change in changes {
+        let tree = Tree::with_programs();
+        fs::create_dir(tree.path("usr")).unwrap();
+        tree.run("patch --in-place root").expect(0);
+        change(&tree);
+        let verified = tree.run("verify --json root").expect(1).report();
+        assert_eq!(slugs(&verified), ["file-missing"]);
+        // The way back is not lost with a try.
+        let reverted = tree.copy();
+        let ran = reverted.run("revert --in-place root").expect(2);
+        assert!(ran.stderr.contains("root/lib/second: is not where it was"), "{ran}");
+        reverted.is_original("bin/first", "bin/first");
+        assert_eq!(reverted.record()["files"][0]["paths"], json!(["lib/second"]));
+
+        let ran = tree.run("patch --in-place root").expect(0);
+        assert!(ran.stderr.contains("warning: root/lib/second: is not where it was"), "{ran}");
+        tree.run("verify root").expect(0);
+        assert!(!tree.run("patch --in-place root").expect(0).stderr.contains("warning"));
+        tree.run("revert --in-place root").expect(0);
+        tree.is_original("bin/first", "bin/first");
+    }
 }
 
 /// The slugs of all findings of a tree, and of its files.

@@ -135,7 +135,8 @@ pub fn run(args: Args, output: &Output) -> io::Result<u8> {
                     return session::revert(target, &destination, record, keep(&revert.keep)).map(file);
                 }
                 let options = tree_options(target, &Walk::default(), record, &revert.keep)?;
-                tree::revert(target, &destination, &options).map(tree_found)
+                progress::shown(output, |progress| tree::revert(target, &destination, &options, progress))
+                    .map(tree_found)
             })
         }
         Command::Demo => demo(&common, output),

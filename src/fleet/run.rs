@@ -222,7 +222,7 @@ fn at_place(item: &Item, place: &Place, options: &Options) -> Result<Found> {
                     patched_copy(source, copy, &options).ok_or(error)
                 }),
                 Action::Verify => tree::verify(source, &options, &progress),
-                Action::Revert => tree::revert(source, &destination, &options),
+                Action::Revert => tree::revert(source, &destination, &options, &progress),
             };
             tree.map(|tree| Found::Tree(Box::new(tree)))
         }

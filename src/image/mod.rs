@@ -390,7 +390,10 @@ impl Work for Patch<'_> {
             return Err(Error::new(ErrorKind::Record, message));
         }
         let record = ImageRecord::new(&manifest, &config, files)?;
-        let (tar, files) = layer_of(&merged, &patched, &record.to_json(), self.epoch)?;
+        let json = record.to_json();
+        crate::store::check_record_size(json.len() as u64, limits::RECORD_BYTES)
+            .map_err(|error| error.within("the record"))?;
+        let (tar, files) = layer_of(&merged, &patched, &json, self.epoch)?;
         let blob = layer::compress(&tar, files, self.recent)
             .map_err(|error| Error::io("cannot compress the layer", error))?;
         let mut labels = vec![

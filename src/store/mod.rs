@@ -67,16 +67,25 @@ pub fn read_record(path: &Path) -> Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     let source = Source::open(path).map_err(|error| in_record(path, &error))?;
-    record_bytes(&source).map(Some).map_err(|error| in_record(path, &error))
+    record_bytes(&source, limits::RECORD_BYTES).map(Some).map_err(|error| in_record(path, &error))
 }
 
-/// The bytes of the record `source`.
-pub(crate) fn record_bytes(source: &Source) -> Result<Vec<u8>> {
-    if source.size() > limits::RECORD_BYTES {
-        let message = format!("is larger than any record ({} bytes)", limits::RECORD_BYTES);
-        return Err(Error::new(ErrorKind::Record, message));
-    }
+/// The bytes of the record `source`, which has at most `limit`.
+pub(crate) fn record_bytes(source: &Source, limit: u64) -> Result<Vec<u8>> {
+    check_record_size(source.size(), limit)?;
     source.read()
+}
+
+/// Whether a record of `size` bytes is one that is read: no other may be written.
+///
+/// # Errors
+/// `Record` where it is larger than `limit`.
+pub(crate) fn check_record_size(size: u64, limit: u64) -> Result<()> {
+    if size <= limit {
+        return Ok(());
+    }
+    let message = format!("has {size} bytes, and is larger than any record ({limit} bytes)");
+    Err(Error::new(ErrorKind::Record, message))
 }
 
 fn in_record(path: &Path, error: &Error) -> Error {

@@ -22,6 +22,17 @@ pub struct Root {
     directory: Directory,
 }
 
+/// What became of a place in a tree.
+#[derive(Debug)]
+pub enum Existing {
+    /// Its directory is there.
+    Place(Place),
+    /// Its directory is gone.
+    Gone,
+    /// A symbolic link, or no directory at all, is on the way there now; links are not followed.
+    Behind,
+}
+
 impl Root {
     /// Opens the tree at `path`.
     ///
@@ -82,12 +93,15 @@ impl Root {
     /// # Errors
     /// `Io` where there is none, `Unsafe` where a link or something else stands in the way.
     pub fn subdirectory(&self, relative: &Path) -> Result<Directory> {
+        self.below(relative).map_err(|errno| self.cannot_open(relative, errno))
+    }
+
+    fn below(&self, relative: &Path) -> rustix::io::Result<Directory> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let mut fd: Option<OwnedFd> = None;
         for part in parts(relative) {
             let base = fd.as_ref().unwrap_or(self.directory.fd());
-            fd =
-                Some(open_directory(base, part, resolve).map_err(|errno| self.cannot_open(relative, errno))?);
+            fd = Some(open_directory(base, part, resolve)?);
         }
         Ok(match fd {
             Some(fd) => Directory::new(Arc::new(fd), self.shown(relative)),
@@ -101,18 +115,20 @@ impl Root {
     /// Those of [`Root::subdirectory`].
     pub fn place(&self, relative: &Path) -> Result<Place> {
         let parent = self.subdirectory(relative.parent().unwrap_or(Path::new("")))?;
-        Ok(parent.place(relative.file_name().unwrap_or(OsStr::new("."))))
+        Ok(parent.place(name_of(relative)))
     }
 
-    /// The place of the file at `relative`; nothing where its directory is gone.
+    /// The place of the file at `relative`, where its directory is still there.
     ///
     /// # Errors
-    /// Those of [`Root::subdirectory`].
-    pub fn existing_place(&self, relative: &Path) -> Result<Option<Place>> {
-        match self.place(relative) {
-            Ok(place) => Ok(Some(place)),
-            Err(error) if error.os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(None),
-            Err(error) => Err(error),
+    /// `Io` where its directory cannot be opened.
+    pub fn existing_place(&self, relative: &Path) -> Result<Existing> {
+        let parent = relative.parent().unwrap_or(Path::new(""));
+        match self.below(parent) {
+            Ok(directory) => Ok(Existing::Place(directory.place(name_of(relative)))),
+            Err(Errno::NOENT) => Ok(Existing::Gone),
+            Err(Errno::LOOP | Errno::NOTDIR) => Ok(Existing::Behind),
+            Err(errno) => Err(self.cannot_open(parent, errno)),
         }
     }
 
@@ -143,6 +159,11 @@ impl Root {
             errno => Error::io(what, errno),
         }
     }
+}
+
+/// The last name of `relative`.
+fn name_of(relative: &Path) -> &OsStr {
+    relative.file_name().unwrap_or(OsStr::new("."))
 }
 
 /// `relative` in parts that system calls take.

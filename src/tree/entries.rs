@@ -13,7 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::examine::examine;
 use crate::outcome::{Action, Direction, File};
 use crate::plan::Via;
-use crate::store::{self, Mtime, Names, Root, Source};
+use crate::store::root::Existing;
+use crate::store::{self, Mtime, Names, Place, Root, Source};
 use crate::verify::{self, Finding, finding};
 
 /// What the names of a recorded file stand for.
@@ -38,6 +39,8 @@ pub struct Recorded {
     pub state: State,
     /// Its names that stand for neither the original nor the patched file.
     pub replaced: Vec<TreePath>,
+    /// Its names that stand for no file any more, and what became of them.
+    pub lost: Vec<(TreePath, &'static str)>,
     /// What is found in it.
     pub file: File,
     /// Whether it is as the record says.
@@ -51,20 +54,75 @@ struct Named {
     sha256: Sha256,
 }
 
+/// What became of a recorded name that stands for no file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// Nothing has it.
+    Gone,
+    /// A link, a directory or the like has it.
+    NoFile,
+    /// It is reached by a symbolic link now, or not through directories at all.
+    Moved,
+}
+
+impl Lost {
+    /// `is gone`
+    fn told(self) -> &'static str {
+        match self {
+            Self::Gone => "is gone",
+            Self::NoFile => "is no regular file any more",
+            Self::Moved => "is not where it was: something else than a directory is on the way there",
+        }
+    }
+
+    /// What to do about a recorded file all of whose names are lost.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Gone => "it is not needed for anything else; remove the record when nothing else is in it",
+            Self::NoFile => "it was replaced since, and is left as it is",
+            Self::Moved => "to revert it, put its directory back first",
+        }
+    }
+}
+
+/// The names of a recorded file.
+struct Opened {
+    /// Those that there are.
+    named: Vec<Named>,
+    /// The bytes of the first of these.
+    bytes: Vec<u8>,
+    /// The others.
+    lost: Vec<(TreePath, Lost)>,
+}
+
+/// The regular file of that name.
+fn place_of(root: &Root, path: &TreePath) -> Result<std::result::Result<Place, Lost>> {
+    let place = match root.existing_place(path.as_path())? {
+        Existing::Place(place) => place,
+        Existing::Gone => return Ok(Err(Lost::Gone)),
+        Existing::Behind => return Ok(Err(Lost::Moved)),
+    };
+    let stat = place.stat().map_err(|error| Error::io("cannot open", error))?;
+    Ok(match stat.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+        None => Err(Lost::Gone),
+        Some(FileType::RegularFile) => Ok(place),
+        Some(_) => Err(Lost::NoFile),
+    })
+}
+
 /// All names of `entry` that there are, and the bytes of the first.
-fn open(root: &Root, entry: &Entry) -> Result<(Vec<Named>, Vec<u8>)> {
+fn open(root: &Root, entry: &Entry) -> Result<Opened> {
     let mut named: Vec<Named> = Vec::new();
     let mut first = Vec::new();
+    let mut lost = Vec::new();
     for path in &entry.paths {
-        let Some(place) = root.existing_place(path.as_path())? else { continue };
-        let Some(stat) = place.stat().map_err(|error| Error::io("cannot open", error))? else { continue };
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Error::new(
-                ErrorKind::Mismatch,
-                "is no regular file any more, but recorded as patched",
-            )
-            .remedy("it was replaced since, and is left as it is"));
-        }
+        let place = match place_of(root, path)? {
+            Ok(place) => place,
+            Err(why) => {
+                lost.push((path.clone(), why));
+                continue;
+            }
+        };
         let source = Source::at(place)?;
         let same = named.iter().find(|other| other.source.inode() == source.inode());
         let sha256 = match same {
@@ -81,10 +139,11 @@ fn open(root: &Root, entry: &Entry) -> Result<(Vec<Named>, Vec<u8>)> {
         named.push(Named { path: path.as_path().to_owned(), source, sha256 });
     }
     if named.is_empty() {
-        return Err(Error::new(ErrorKind::Mismatch, "is gone, but recorded as patched")
-            .remedy("it is not needed for anything else; remove the record when nothing else is in it"));
+        let why = lost.first().map_or(Lost::Gone, |(_, why)| *why);
+        return Err(Error::new(ErrorKind::Mismatch, format!("{}, but recorded as patched", why.told()))
+            .remedy(why.remedy()));
     }
-    Ok((named, first))
+    Ok(Opened { named, bytes: first, lost })
 }
 
 /// Whether `name` stands for neither the original nor the patched file of `entry`.
@@ -114,11 +173,11 @@ fn state(entry: &Entry, named: &[Named]) -> State {
 /// `Mismatch` where none of its names is there any more; those of reading.
 pub fn recorded(root: &Root, entry: Entry) -> (Entry, Result<Recorded>) {
     let looked = (|| {
-        let (named, bytes) = open(root, &entry)?;
+        let Opened { named, bytes, lost } = open(root, &entry)?;
         let state = state(&entry, &named);
         let (kind, plan) = examine(&bytes, Via::default())?;
         let mut findings = verify::verify_hashed(&bytes, named[0].sha256, &entry.record);
-        findings.extend(differences(&entry, &named, state)?);
+        findings.extend(differences(&entry, &named, &lost, state)?);
         let is_replaced = |name: &&Named| is_replaced(&entry, name);
         let replaced = named.iter().filter(is_replaced).map(|name| name.path.clone().into()).collect();
         let mut paths = named.iter().map(|name| root.shown(&name.path));
@@ -133,24 +192,28 @@ pub fn recorded(root: &Root, entry: Entry) -> (Entry, Result<Recorded>) {
             action: Action::Scanned,
             warnings: vec![],
         };
-        Ok((state, replaced, file, findings))
+        let lost = lost.into_iter().map(|(path, why)| (path, why.told())).collect();
+        Ok((state, replaced, lost, file, findings))
     })();
     match looked {
-        Ok((state, replaced, file, findings)) => {
-            (entry.clone(), Ok(Recorded { entry, state, replaced, file, findings }))
+        Ok((state, replaced, lost, file, findings)) => {
+            (entry.clone(), Ok(Recorded { entry, state, replaced, lost, file, findings }))
         }
         Err(error) => (entry, Err(error)),
     }
 }
 
 /// Where names and attributes are not as recorded.
-fn differences(entry: &Entry, named: &[Named], state: State) -> Result<Vec<Finding>> {
+fn differences(
+    entry: &Entry,
+    named: &[Named],
+    lost: &[(TreePath, Lost)],
+    state: State,
+) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let mut tell = |slug, message: String| findings.push(finding(slug, message, None));
-    for path in &entry.paths {
-        if !named.iter().any(|name| name.path == path.as_path()) {
-            tell("name-missing", format!("the name {} is gone", path.as_path().display()));
-        }
+    for (path, why) in lost {
+        tell("name-missing", format!("the name {} {}", path.as_path().display(), why.told()));
     }
     if state == State::Torn || named.iter().any(|name| name.source.inode() != named[0].source.inode()) {
         tell("link-group-broken", "its names are not links to one file".into());
@@ -183,7 +246,7 @@ pub fn settle(
     options: &Options,
     temporary: &OsStr,
 ) -> Result<Vec<String>> {
-    let (mut named, bytes) = open(root, entry)?;
+    let Opened { mut named, bytes, .. } = open(root, entry)?;
     let record = &entry.record;
     let wanted = match direction {
         Direction::Patch => record.patched,
@@ -223,8 +286,7 @@ pub fn settle(
 /// # Errors
 /// Those of reading.
 pub fn state_of(root: &Root, entry: &Entry) -> Result<State> {
-    let (named, _) = open(root, entry)?;
-    Ok(state(entry, &named))
+    Ok(state(entry, &open(root, entry)?.named))
 }
 
 /// That a recorded file is neither the original nor the patched one.

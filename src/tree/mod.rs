@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use entries::{Recorded, State};
 use look::{Looker, Purpose, Skipped};
-use record::{Entry, Run, TreeRecord};
+use record::{Entry, Run, TreePath, TreeRecord};
 use record_file::RecordFile;
 use run::Job;
 
@@ -192,9 +192,13 @@ struct Known {
 }
 
 impl Known {
-    fn of(root: &Root, entries: Vec<Entry>) -> Self {
+    /// Looks at each; `progress` tells of it, where the run does nothing else.
+    fn of(root: &Root, entries: Vec<Entry>, progress: Option<&Progress>) -> Self {
         let mut known = Self::default();
         for entry in entries {
+            if let Some(progress) = progress {
+                progress.files.fetch_add(1, Ordering::Relaxed);
+            }
             match entries::recorded(root, entry) {
                 (_, Ok(recorded)) => known.recorded.push(recorded),
                 (entry, Err(error)) => known.failed.push((entry, error)),
@@ -202,6 +206,21 @@ impl Known {
         }
         known
     }
+
+    /// Whether nothing is as the record knows it, patched or not.
+    fn is_of_another_tree(&self) -> bool {
+        let is_other = |recorded: &Recorded| recorded.state == State::Changed;
+        let is_missing = |(_, error): &(Entry, Error)| error.kind() == ErrorKind::Mismatch;
+        self.recorded.iter().all(is_other) && self.failed.iter().all(is_missing)
+    }
+}
+
+/// That the record at `path`, which the user named, tells of nothing in the tree: it can be the only way back for
+/// another.
+fn of_another_tree(path: &Path) -> Error {
+    let message = format!("{} is the record of another tree, which needs it", path.display());
+    Error::new(ErrorKind::Unsafe, message)
+        .remedy("name another record with --record, or remove this one where its tree is gone")
 }
 
 /// What a run is to do with one file.
@@ -249,9 +268,12 @@ pub fn patch(path: &Path, destination: &Destination, options: &Options, progress
     let mut record = record_file.read()?.unwrap_or_default();
     let mut failed = Vec::new();
     let before = record.unfinished.take();
-    clean_up(&root, before.as_ref(), dry_run)?;
     let had_record = !record.files.is_empty();
-    let known = Known::of(&root, std::mem::take(&mut record.files));
+    let known = Known::of(&root, std::mem::take(&mut record.files), None);
+    if had_record && options.record.is_some() && known.is_of_another_tree() {
+        return Err(of_another_tree(record_file.path()));
+    }
+    clean_up(&root, before.as_ref(), dry_run)?;
     let mut warnings = Vec::new();
     for (entry, error) in known.failed {
         let path = root.shown(entry.path());
@@ -273,11 +295,14 @@ pub fn patch(path: &Path, destination: &Destination, options: &Options, progress
         // Other names of it may have been left as they were.
         entry.paths.retain(|path| !replaced.contains(path));
         if !entry.paths.is_empty() {
-            same.extend(Known::of(&root, vec![entry]).recorded);
+            same.extend(Known::of(&root, vec![entry], None).recorded);
         }
     }
     // The walk looks at the others as at any other file.
     same.retain(|recorded| matches!(recorded.state, State::Patched | State::Torn));
+    for recorded in &mut same {
+        warnings.extend(drop_lost(&root, recorded));
+    }
     // Entries that are kept though they cannot be looked at now are among those of `record`.
     let kept = same.iter().map(|recorded| &recorded.entry).chain(&record.files);
     let skipped = skipped(before.as_ref(), kept);
@@ -317,6 +342,16 @@ pub fn patch(path: &Path, destination: &Destination, options: &Options, progress
     Ok(finished(tree, begun))
 }
 
+/// Takes the names out of the entry that stand for no file any more; a warning for each.
+fn drop_lost(root: &Root, recorded: &mut Recorded) -> Vec<String> {
+    let Recorded { entry, lost, .. } = recorded;
+    entry.paths.retain(|path| lost.iter().all(|(lost, _)| lost != path));
+    let warning = |(path, why): (TreePath, &str)| {
+        format!("{}: {why}; the record of this name is dropped", root.shown(path.as_path()).display())
+    };
+    std::mem::take(lost).into_iter().map(warning).collect()
+}
+
 /// Does the `work`, and tells it in `tree`.
 fn carry_out(
     job: &Job<'_>,
@@ -346,7 +381,12 @@ fn required_record(record_file: &RecordFile) -> Result<TreeRecord> {
 ///
 /// # Errors
 /// Those of [`patch`]; `Record` without a record.
-pub fn revert(path: &Path, destination: &Destination, options: &Options) -> Result<Tree> {
+pub fn revert(
+    path: &Path,
+    destination: &Destination,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Tree> {
     let begun = Instant::now();
     let dry_run = *destination == Destination::DryRun;
     let Opened { root, copy, _lock } = opened(path, destination, options)?;
@@ -354,7 +394,7 @@ pub fn revert(path: &Path, destination: &Destination, options: &Options) -> Resu
     let mut record = required_record(&record_file)?;
     let before = record.unfinished.take();
     clean_up(&root, before.as_ref(), dry_run)?;
-    let known = Known::of(&root, std::mem::take(&mut record.files));
+    let known = Known::of(&root, std::mem::take(&mut record.files), Some(progress));
     let mut tree = Tree { unfinished: before.as_ref().map(|run| run.direction), ..Tree::default() };
     tree.seen.candidates = known.recorded.len();
     tree.seen.files = known.recorded.len();
@@ -397,7 +437,7 @@ pub fn verify(path: &Path, options: &Options, progress: &Progress) -> Result<Tre
     let root = Root::open(path)?;
     let record_file = RecordFile::find(&root, options.record.as_deref())?;
     let record = required_record(&record_file)?;
-    let known = Known::of(&root, record.files);
+    let known = Known::of(&root, record.files, None);
     let purpose = Purpose::Report(Depth::Checksums);
     let entries = known.recorded.iter().map(|recorded| &recorded.entry);
     let entries = entries.chain(known.failed.iter().map(|(entry, _)| entry));

@@ -6,12 +6,15 @@
 //! lower layer.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Timestamps;
 
 use super::record::{self, Time, TreePath, TreeRecord};
+use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
 use crate::store::{self, Directory, Place, Root, Source};
 
 /// The file that holds the record of a tree.
@@ -62,7 +65,7 @@ impl RecordFile {
             return Ok(None);
         }
         let source = Source::at(place.clone()).map_err(in_record)?;
-        let json = store::record_bytes(&source).map_err(in_record)?;
+        let json = store::record_bytes(&source, limits::TREE_RECORD_BYTES).map_err(in_record)?;
         TreeRecord::from_json(&json).map(Some).map_err(in_record)
     }
 
@@ -85,14 +88,14 @@ impl RecordFile {
     /// Writes `record`, in the stead of what is there. Directories that are missing are made, and noted in it.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Those of writing; `Record` where it would be larger than what is read.
     pub fn write(&mut self, root: &Root, record: &mut TreeRecord) -> Result<()> {
         let Some(place) = &self.place else {
             self.place = Some(self.make(root, record)?);
             return Ok(());
         };
         self.with_times_kept(place.directory(), || {
-            store::pending::write_new(place, Some(&new_name()), &record.to_json(), record.readable_by())
+            store::pending::write_new(place, Some(&new_name(place)), &json(record)?, record.readable_by())
         })
     }
 
@@ -102,8 +105,9 @@ impl RecordFile {
         let parent = required(root, &parent_of(missing.first()))?;
         let waiting = parent.place(WAITING);
         record.created = missing.iter().cloned().map(TreePath::from).collect();
+        let json = json(record)?;
         let make = || {
-            let written = store::pending::write_at(&waiting, &record.to_json(), record.readable_by());
+            let written = store::pending::write_at(&waiting, &json, record.readable_by());
             let made = written.and_then(|()| {
                 missing.iter().try_for_each(|path| {
                     let name = path.file_name().unwrap_or_default();
@@ -141,7 +145,7 @@ impl RecordFile {
         let parent = required(root, &parent_of(Some(top.as_path())))?;
         let waiting = parent.place(WAITING);
         self.with_times_kept(&parent, || {
-            store::pending::remove_leftover(place, &new_name())?;
+            store::pending::remove_leftover(place, &new_name(place))?;
             store::rename(place, &waiting)?;
             take_back(root, &waiting, &record.created)
         })
@@ -172,7 +176,8 @@ pub fn recover(root: &Root) -> Result<()> {
         let waiting = parent.place(WAITING);
         // What is no file of ours stays; one that is not whole was being written before anything was made.
         let Ok(source) = Source::at(waiting.clone()) else { continue };
-        let record = store::record_bytes(&source).and_then(|json| TreeRecord::from_json(&json));
+        let json = store::record_bytes(&source, limits::TREE_RECORD_BYTES);
+        let record = json.and_then(|json| TreeRecord::from_json(&json));
         let record = record.unwrap_or_default();
         let before = record.unfinished.iter().flat_map(|run| &run.directories);
         let time = before.into_iter().find(|(path, _)| path.as_path() == parent_path).map(|(_, time)| *time);
@@ -200,9 +205,26 @@ fn take_back(root: &Root, waiting: &Place, created: &[TreePath]) -> Result<()> {
     }
 }
 
-/// The name that the record is first written to where there is one already.
-fn new_name() -> OsString {
-    format!(".{}.new", record::NAME).into()
+/// The bytes of `record`.
+fn json(record: &TreeRecord) -> Result<Vec<u8>> {
+    checked(record.to_json(), limits::TREE_RECORD_BYTES)
+}
+
+/// `json`, where it has at most `limit` bytes, so that it can be read again.
+fn checked(json: Vec<u8>, limit: u64) -> Result<Vec<u8>> {
+    let fits = store::check_record_size(json.len() as u64, limit);
+    let told = |error: Error| {
+        Error::new(error.kind(), format!("the record {}", error.message()))
+            .remedy("patch parts of the tree with --include, each with a --record of its own")
+    };
+    fits.map_err(told).map(|()| json)
+}
+
+/// The name that the record at `place` is first written to where there is one already: that of no other record, and
+/// short enough whatever its own is.
+fn new_name(place: &Place) -> OsString {
+    let sum = Sha256::of(place.name().as_bytes()).to_string();
+    format!("{WAITING}-{}", &sum[..16]).into()
 }
 
 fn parent_of(path: Option<impl AsRef<Path>>) -> PathBuf {
@@ -233,4 +255,19 @@ fn required(root: &Root, path: &Path) -> Result<Directory> {
         let message = format!("{} was removed meanwhile", root.shown(path).display());
         Error::new(ErrorKind::Unsafe, message).remedy("try again")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_written_only_where_it_can_be_read() {
+        let json = TreeRecord::new().to_json();
+        let size = json.len() as u64;
+        assert_eq!(checked(json.clone(), size).unwrap(), json);
+        let error = checked(json, size - 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Record);
+        assert!(error.to_string().contains("--include"), "{error}");
+    }
 }
