@@ -38,6 +38,9 @@ const PRESERVING: u64 = 0x40;
 /// Where the emulator has things.
 const STACK: u64 = 0x7ff0_0000_0000;
 const STACK_SIZE: u64 = 0x10000;
+/// Where the stack of a program begins, and how far it has come where a shared object's init function is called.
+const BOTTOM: u64 = STACK + 0x4000;
+const STACK_OF_OBJECT: u64 = BOTTOM - 0x800;
 const VDSO: u64 = 0x7fff_1000_0000;
 const MODEL: u64 = 0x7000_0000_0000;
 const END: u64 = 0x7100_0000_0000;
@@ -200,6 +203,18 @@ fn machine(patched: &[u8]) -> Unicorn<'static, Vec<u64>> {
 
 /// Runs the init code of `patched`, and gives the pointers. All else must be as before.
 fn pointers_found(patched: &Patched, begin: &Begin, image: Option<&[u8]>, is_object: bool) -> [u64; 3] {
+    // The upper half of an int argument may hold anything.
+    let arguments = [0xdead_beef_0000_0000 | begin.arguments as u64, BOTTOM + 8];
+    pointers_found_with(is_object.then_some(arguments), patched, begin, image)
+}
+
+/// Likewise, of a shared object whose init function gets these `arguments`, or of a program.
+fn pointers_found_with(
+    arguments: Option<[u64; 2]>,
+    patched: &Patched,
+    begin: &Begin,
+    image: Option<&[u8]>,
+) -> [u64; 3] {
     let mut engine = machine(&patched.bytes);
     if let Some(image) = image {
         engine
@@ -209,18 +224,15 @@ fn pointers_found(patched: &Patched, begin: &Begin, image: Option<&[u8]>, is_obj
     }
     // A shared object's loader has its own frames above the stack pointer.
     let words: Vec<u8> = begin.words().into_iter().flat_map(u64::to_le_bytes).collect();
-    let bottom = STACK + 0x4000;
-    engine.mem_write(bottom, &words).expect("written");
-    let stack = if is_object { bottom - 0x800 } else { bottom };
+    engine.mem_write(BOTTOM, &words).expect("written");
+    let stack = if arguments.is_some() { STACK_OF_OBJECT } else { BOTTOM };
     for (number, register) in general().enumerate() {
         engine.reg_write(register, 0x1111_1111_1111_1111 * (number as u64 + 1)).expect("a register");
     }
-    if is_object {
-        // The upper half of an int argument may hold anything.
-        engine
-            .reg_write(RegisterX86::RDI, 0xdead_beef_0000_0000 | begin.arguments as u64)
-            .expect("a register");
-        engine.reg_write(RegisterX86::RSI, bottom + 8).expect("a register");
+    for (register, argument) in
+        [RegisterX86::RDI, RegisterX86::RSI].into_iter().zip(arguments.into_iter().flatten())
+    {
+        engine.reg_write(register, argument).expect("a register");
     }
     engine.reg_write(RegisterX86::RSP, stack).expect("a register");
     let before = values(&engine);
@@ -276,7 +288,7 @@ fn the_vdso_is_found_by_shared_objects() {
     let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
     let (libc, image) = (Patched::of(&read(&corpus.join("glibc-2.17/libc.so.6"))), vdso_of_host());
     let expected = functions(&image);
-    for begin in [(0, 0, 0), (1, 30, 0), (3, 5, 7)] {
+    for begin in [(1, 0, 0), (1, 30, 0), (3, 5, 7)] {
         let begin = Begin::with_vdso(begin.0, begin.1, begin.2);
         assert_eq!(pointers_found(&libc, &begin, Some(&image), true), expected);
     }
@@ -286,6 +298,35 @@ fn the_vdso_is_found_by_shared_objects() {
         begin.auxiliary.insert(1, (11, 33));
         let found = pointers_found(&libc, &begin, Some(&image), true);
         assert!(found == expected || leftovers % 2 == 1 && found == [0; 3], "{leftovers}: {found:x?}");
+    }
+}
+
+/// musl takes `libc.so.6` for itself, and calls init functions without arguments: what is in the registers then, leads
+/// nowhere.
+#[test]
+fn what_is_no_argument_is_not_taken_for_one() {
+    if !need("gcc") {
+        return;
+    }
+    let dir = temp_dir();
+    let file = dir.path().join("values.so");
+    compile("values.c", "-shared -fPIC", &file);
+    let (object, image) = (Patched::of(&read(&file)), vdso_of_host());
+    let begin = Begin::with_vdso(3, 5, 0);
+    let found = |arguments| pointers_found_with(Some(arguments), &object, &begin, Some(&image));
+    let argv = BOTTOM + 8;
+    assert_eq!(found([3, argv]), functions(&image), "as glibc has it");
+    for count in [u64::MAX, 0x8000_0000, 0x7fff_ffff, 0, 2, 4, 9] {
+        assert_eq!(found([count, argv]), [0; 3], "{count:#x} arguments");
+    }
+    let others =
+        [0, 1, 8, object.init, 0x7fff_f000, 0x6000_0000_0000, STACK_OF_OBJECT - 0x200, STACK_OF_OBJECT];
+    let above = [STACK_OF_OBJECT + 8, argv - 8, argv + 8, argv + 1, STACK + STACK_SIZE - 8];
+    let nowhere = [1 << 47, u64::MAX, u64::MAX - 7, 0xffff_8000_0000_0000, 0x5555_5555_5555_5558];
+    for at in others.into_iter().chain(above).chain(nowhere) {
+        for count in [0, 1, 3, 0x1234_5678, 0x7fff_ffff, 0xffff_fff0] {
+            assert_eq!(found([count, at]), [0; 3], "{count:#x} arguments at {at:#x}");
+        }
     }
 }
 
