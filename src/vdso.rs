@@ -5,8 +5,10 @@
 //!
 //! It jumps through its pointer, which stands in a page of its own that can be written; where the pointer is null, it
 //! makes the system call. The jump leaves nothing on the stack: a signal, a debugger or an unwinder finds the caller
-//! right above the vDSO's function, which has unwind information of its own. Only between an entry and its jump (three
-//! instructions) there is none; the return address is on top of the stack there, as at the begin of any function.
+//! right above the vDSO's function, which has unwind information of its own. The page has none: between an entry and its
+//! jump, and around its system call, the return address is on top of the stack, as at the begin of any function, which
+//! gdb assumes. The entry that keeps all registers and the init code move the stack pointer; who stops there, or gets a
+//! signal there, sees no caller.
 //!
 //! An entry changes what a function may change (System V ABI), but no vector register, uses no stack of its own, and
 //! does not know errno. The vDSO's functions take less than 200 bytes of stack. For callers that expect more to be

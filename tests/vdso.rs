@@ -366,6 +366,13 @@ fn only_what_the_vdso_has_is_taken() {
         expected[number] = 0;
         assert_eq!(found(&replaced(&image, name, &other)), expected, "without {name}, as in some sandboxes");
     }
+    for base in [0x1000, 0xffff_ffff_ff70_0000] {
+        assert_eq!(
+            found(&linked_at(&image, base)),
+            all,
+            "linked at {base:#x}, as kernels before 3.16 have it"
+        );
+    }
     let mut damaged = image.clone();
     damaged[0] = 0;
     assert_eq!(found(&damaged), [0; 3], "no ELF file");
@@ -387,6 +394,26 @@ fn only_what_the_vdso_has_is_taken() {
         }
         assert_eq!(found(&image), [all[0], 0, all[2]]);
     }
+}
+
+/// The vDSO with all its addresses `base` higher.
+fn linked_at(image: &[u8], base: u64) -> Vec<u8> {
+    /// Tags of the dynamic table whose values are addresses.
+    const ADDRESSES: [u64; 6] = [4, 5, 6, 0x6fff_fef5, 0x6fff_fff0, 0x6fff_fffc];
+    let mut moved = image.to_vec();
+    let mut shift = |at: usize| {
+        let value = u64_at(image, at).wrapping_add(base);
+        moved[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    };
+    let headers = u64_at(image, 32) as usize;
+    for header in (headers..).step_by(56).take(segments(image).len()) {
+        shift(header + 16);
+    }
+    ADDRESSES.into_iter().filter_map(|tag| dynamic(image, tag)).for_each(&mut shift);
+    let symbols = u64_at(image, dynamic(image, 6).expect("symbols")) as usize;
+    let count = object::File::parse(image).expect("an ELF file").dynamic_symbols().count();
+    (symbols + 24..).step_by(24).take(count).for_each(|symbol| shift(symbol + 8));
+    moved
 }
 
 /// The vDSO with a GNU hash table of two buckets at its end, and no other.
@@ -514,6 +541,74 @@ fn real_files_go_there_and_back() {
     }
     assert_eq!(refused, [], "{patched} patched");
     assert!(patched > 10, "{patched}");
+}
+
+/// Where Linux before 5.18 tells a program that its table of program headers is, and where it is in memory.
+fn tables(bytes: &[u8]) -> (u64, Option<u64>) {
+    let table = u64_at(bytes, 32);
+    let mut loads = segments(bytes).into_iter().filter(|segment| segment.kind == 1);
+    let holds = |offset: u64, size: u64| (offset..offset + size).contains(&table);
+    let of = loads.clone().find(|load| holds(load.offset, load.file_size));
+    let first = loads.next().expect("a segment");
+    let told = first.vaddr.wrapping_sub(first.offset).wrapping_add(table);
+    (told, of.map(|load| load.vaddr + (table - load.offset)))
+}
+
+/// Where the table of a patched program has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rung {
+    InPlace,
+    Behind,
+    Below,
+}
+
+fn rung(before: &[u8], after: &[u8]) -> Rung {
+    let first =
+        |bytes: &[u8]| segments(bytes).into_iter().find(|segment| segment.kind == 1).expect("one").vaddr;
+    if u64_at(before, 32) == u64_at(after, 32) {
+        Rung::InPlace
+    } else if first(before) == first(after) {
+        Rung::Behind
+    } else {
+        Rung::Below
+    }
+}
+
+/// Programs find their program headers under each kernel, wherever these had to go.
+#[test]
+fn old_kernels_tell_where_the_table_is() {
+    if !["gcc", "ld.lld"].into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
+    let mut programs = vec![("demo".to_owned(), DEMO.to_vec())];
+    // Much zeroed data leaves fixed addresses only the memory below.
+    let more = ["-no-pie -fno-pie -DZEROS=100000", "-static -no-pie -Wl,-z,max-page-size=0x200000"];
+    for kind in KINDS.into_iter().chain(more) {
+        let program = dir.path().join("program");
+        compile("values.c", &format!("-DPROGRAM {kind}"), &program);
+        programs.push((kind.to_owned(), read(&program)));
+    }
+    for file in real_corpus().into_iter().flat_map(|corpus| rootfs::elf_files(&corpus)) {
+        let bytes = read(&file);
+        // The libraries that can be run are told of in the README.
+        let is_library = file.to_string_lossy().contains(".so");
+        if !is_library
+            && examine(&bytes, Via::Vdso).is_ok_and(|(_, plan)| plan.is_some_and(|plan| plan.has_edits()))
+        {
+            programs.push((file.display().to_string(), bytes));
+        }
+    }
+    let mut rungs = std::collections::BTreeSet::new();
+    for (name, bytes) in programs {
+        let patched = Patched::of(&bytes).bytes;
+        let (told, there) = tables(&patched);
+        assert_eq!(Some(told), there, "{name}");
+        let named = segments(&patched).into_iter().find(|segment| segment.kind == 6);
+        assert!(named.is_none_or(|named| named.vaddr == told), "{name}: PT_PHDR");
+        rungs.insert(rung(&bytes, &patched));
+    }
+    assert_eq!(rungs.len(), 3, "{rungs:?}");
 }
 
 /// How programs are linked that make the calls themselves.
@@ -718,6 +813,62 @@ fn old_loaders_load_it() {
             .expect(0);
     }
     run(&oldest, &["/old-glibc"]).expect(0);
+
+    // They find the vDSO: nothing needs the system calls, which kill where those are made that stand for the calls.
+    if !need("gcc") {
+        return;
+    }
+    let deny = dir.path().join("deny");
+    compile("deny.c", "-static", &deny);
+    let run = |tree: &Path, program: &[&str]| {
+        Ran::of(harness::vsyspatch().args(["exec", "--"]).arg(&deny).arg("chroot").arg(tree).args(program))
+    };
+    run(&oldest, &["/old-glibc"]).expect(0);
+    tool([Path::new("patch"), Path::new("--in-place"), Path::new("--via=vdso"), &new]).expect(0);
+    run(&new, &["e2fsck", "-V"]).expect(0);
+    for library in ["lib64/libc.so.6", "lib64/libpthread.so.0"] {
+        tool([Path::new("revert"), Path::new("--in-place"), &oldest.join(library)]).expect(0);
+        tool([Path::new("patch"), Path::new("--in-place"), &oldest.join(library)]).expect(0);
+    }
+    run(&oldest, &["/old-glibc"]).expect(DENIED);
+    tool([Path::new("revert"), Path::new("--in-place"), &new]).expect(0);
+    tool([Path::new("patch"), Path::new("--in-place"), &new]).expect(0);
+    run(&new, &["e2fsck", "-V"]).expect(DENIED);
+}
+
+/// What runs before the init code gets its values, too: a resolver of the object's own, and another's constructor.
+#[test]
+fn what_runs_before_the_init_code_makes_system_calls() {
+    if !can_run() {
+        return;
+    }
+    let dir = temp_dir();
+    let [before, object, program] = ["before.so", "early.so", "program"].map(|name| dir.path().join(name));
+    let here = format!("-Wl,--no-as-needed -Wl,-rpath,{0} -L{0}", dir.path().display());
+    compile("early.c", "-DBEFORE -shared -fPIC", &before);
+    compile("early.c", &format!("-DOBJECT -shared -fPIC -Wl,-z,now {here} -l:before.so"), &object);
+    compile("early.c", &format!("{here} -l:early.so"), &program);
+    denied([&program]).expect(harness::KILLED);
+    tool([Path::new("patch"), Path::new("--in-place"), Path::new("--via=vdso"), &object]).expect(0);
+    denied([&program]).expect(0);
+}
+
+/// Go programs run with the page, too.
+#[test]
+fn go_programs_run_with_the_page() {
+    let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
+    if !host_emulates() {
+        return skip("this host does not emulate vsyscalls");
+    }
+    let dir = temp_dir();
+    for name in ["go1.14.7-tree", "go1.6.2-stripped"] {
+        let original = corpus.join("go").join(name);
+        let cured = dir.path().join(name);
+        tool([Path::new("patch"), Path::new("--via=vdso"), &original, &cured]);
+        assert!(read(&cured).len() > read(&original).len(), "{name} has the page");
+        let (normal, ran) = (Ran::of(&mut Command::new(&original)), denied([&cured]));
+        assert_eq!((ran.status, ran.stdout), (normal.status, normal.stdout), "{name}");
+    }
 }
 
 /// A program that gains privileges, whose loader takes variables out of the environment.
@@ -764,6 +915,19 @@ fn a_function_that_only_makes_the_call_becomes_a_jump() {
     };
     assert_eq!(first_byte("plain"), (0xe9, 11), "jmp");
     assert_eq!(first_byte("entered"), (0x48, 7), "lea");
+}
+
+/// A program without room in its table, and with more zeroed data than its file can be made longer by.
+#[test]
+fn much_zeroed_data_is_told() {
+    if !need("gcc") {
+        return;
+    }
+    let dir = temp_dir();
+    let program = dir.path().join("program");
+    compile("values.c", "-DPROGRAM -DZEROS=1000000 -static-pie -fPIE", &program);
+    let ran = tool([Path::new("scan"), Path::new("--via=auto"), &program]).expect(1);
+    assert!(ran.stdout.contains("a position-independent program with much zeroed data"), "{ran}");
 }
 
 /// What cannot take the page is refused, or gets system calls, and both are told.
