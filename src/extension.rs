@@ -16,7 +16,12 @@
 //! Linux up to 5.17 tells a program that its program headers are as far from the first segment's address as in the file
 //! from that segment's offset; this holds for 1, 3 and 4. Others (valgrind, and gVisor as its sources have it) add the
 //! offset in the file to the lowest address, which does not hold for 4: static programs with segments that are 2 MiB
-//! apart do not start there. Nor is the ELF header at their lowest address any more, which is what `dladdr` gives.
+//! apart do not start there. Nor is the ELF header at their lowest address any more, which is what `dladdr` gives. It does
+//! not hold for 2, either: a shared object that is run as a program (`libc.so.6`) does not find its table there. Nor for
+//! 3 once `strip` has put the table elsewhere.
+//!
+//! A position-independent program whose zeroed data is longer than what 3 can bridge (12 KiB, less than what of the file
+//! is not loaded) is refused where 1 has no room.
 //!
 //! # Who runs the init code
 //!
@@ -349,7 +354,13 @@ fn place(image: &Image<'_>, start: Start) -> Result<Place, String> {
     }
     match (image.identity.file_type, below) {
         (FileType::Exec, Some(below)) => Ok(headers.with(Vaddr(below), FileOffset(offset), head)),
-        _ => Err("the program header table has no room for two more segments".into()),
+        (FileType::Exec, None) => {
+            Err("the program header table has no room for two more segments, nor is memory free below the program".into())
+        }
+        _ => Err(
+            "a position-independent program with much zeroed data, and no room for two more segments in its program header table: only --via syscall goes there"
+                .into(),
+        ),
     }
 }
 

@@ -5,8 +5,10 @@
 //!
 //! It jumps through its pointer, which stands in a page of its own that can be written; where the pointer is null, it
 //! makes the system call. The jump leaves nothing on the stack: a signal, a debugger or an unwinder finds the caller
-//! right above the vDSO's function, which has unwind information of its own. Only between an entry and its jump (three
-//! instructions) there is none; the return address is on top of the stack there, as at the begin of any function.
+//! right above the vDSO's function, which has unwind information of its own. The page has none: between an entry and its
+//! jump, and around its system call, the return address is on top of the stack, as at the begin of any function, which
+//! gdb assumes. The entry that keeps all registers and the init code move the stack pointer; who stops there, or gets a
+//! signal there, sees no caller.
 //!
 //! An entry changes what a function may change (System V ABI), but no vector register, uses no stack of its own, and
 //! does not know errno. The vDSO's functions take less than 200 bytes of stack. For callers that expect more to be
@@ -28,6 +30,10 @@
 //!   the environment, but not what stands behind it. `unsetenv` (which the loader calls for set-user-ID programs) leaves
 //!   null words before the auxiliary vector, which are skipped. Where a program has cut its environment short in other
 //!   ways before it calls `dlopen`, the vDSO may not be found.
+//! * *Another loader* may hand over nothing: musl takes `libc.so.6` for itself, and calls init functions without
+//!   arguments. So `argc` and `argv` must be plausible: positive, aligned, above the stack pointer and below
+//!   2^47, `argc` once more before `argv` as the kernel puts it, a null behind it. Else the system calls are made. It
+//!   is no proof: a register that by chance points above the stack to where no memory is would end in SIGSEGV.
 //! * *Threads, signals*: each pointer is written once by one aligned store, before another thread can be in this object,
 //!   and read by one load.
 //! * *fork, vfork, clone*: the vDSO stays where it is in the child's memory. *exec*: all begins anew.
@@ -228,8 +234,7 @@ impl Page {
                 code.lea(rsi, ptr(rsp + rax * 8 + (argc + 2 * WORD)))?; // behind argc, argv and its null
             }
             Start::Object => {
-                code.movsxd(rax, edi)?;
-                code.lea(rsi, ptr(rsi + rax * 8 + WORD))?; // behind argv and its null
+                skip_arguments(&mut code, done)?;
             }
         }
         find_vdso(&mut code, done)?;
@@ -353,6 +358,30 @@ impl Page {
 
 /// The names of the vDSO's functions in the entries' order, and of their version.
 const NAMES_OF_VDSO: [&[u8]; 4] = [b"__vdso_gettimeofday", b"__vdso_time", b"__vdso_getcpu", b"LINUX_2.6"];
+
+/// In: `edi` and `rsi`, which should be `argc` and `argv`, and may be anything. Out: `rsi` the first word of the environment.
+fn skip_arguments(code: &mut CodeAssembler, done: CodeLabel) -> Result<(), IcedError> {
+    /// Addresses of a program have no bit from here on, but for those that it asks for by their number.
+    const ADDRESS_BITS: u32 = 47;
+    code.mov(eax, edi)?; // rax: argc; the upper half of rdi may hold anything
+    code.test(eax, eax)?;
+    code.jle(done)?; // none: nobody starts a program so, and zeros are everywhere
+    code.test(esi, 7)?; // a word of a stack
+    code.jne(done)?;
+    code.cmp(rsi, rsp)?; // above all that was called since
+    code.jbe(done)?;
+    code.lea(rdx, ptr(rsi + rax * 8))?; // rdx: the null behind argv
+    for at in [rsi, rdx] {
+        code.mov(rcx, at)?;
+        code.shr(rcx, ADDRESS_BITS)?;
+        code.jne(done)?;
+    }
+    code.cmp(qword_ptr(rsi - 8), rax)?; // the kernel puts argc there
+    code.jne(done)?;
+    code.cmp(qword_ptr(rdx), 0)?;
+    code.jne(done)?;
+    code.lea(rsi, ptr(rdx + 8))
+}
 
 /// In: `rsi` the first word of the environment. Out: `rdi` the vDSO.
 fn find_vdso(code: &mut CodeAssembler, done: CodeLabel) -> Result<(), IcedError> {
@@ -525,10 +554,34 @@ fn load(register: Register, at: Vaddr) -> Result<Instruction, IcedError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
+    use iced_x86::{Decoder, DecoderOptions, Formatter as _, GasFormatter};
+
     use super::*;
 
+    /// The code as assembly, without what is free.
+    fn listing(page: &Page) -> String {
+        let bytes = page.assembled().expect("all is near");
+        let (mut formatter, mut text) = (GasFormatter::new(), String::new());
+        for range in [0..NAMES, ENTRY_STRIDE * 2..Page::FREE] {
+            let code = &bytes[range.start as usize..range.end as usize];
+            for instruction in
+                &mut Decoder::with_ip(64, code, page.vaddr.0 + range.start, DecoderOptions::NONE)
+            {
+                let mut assembly = String::new();
+                formatter.format(&instruction, &mut assembly);
+                if instruction.code() != Code::Int3 {
+                    writeln!(text, "{:#x}: {assembly}", instruction.ip()).expect("a String takes text");
+                }
+            }
+        }
+        text
+    }
+
+    /// tests/snapshots.rs has the page of a program whose functions begin without `endbr64`.
     #[test]
-    fn assembles() {
+    fn pages_of_all_kinds() {
         let page = Page {
             vaddr: Vaddr(0x3f_e000),
             pointers: Vaddr(0x3f_f000),
@@ -536,10 +589,9 @@ mod tests {
             next: Vaddr(0x40_0190),
             ibt: true,
         };
-        for start in [Start::Program, Start::Object] {
-            let page = Page { start, ..page };
-            println!("{} bytes", page.init_code().unwrap().len());
-            page.assembled().unwrap();
-        }
+        let object = Page { start: Start::Object, ..page };
+        insta::assert_snapshot!("program_with_endbr64", listing(&page));
+        insta::assert_snapshot!("object_with_endbr64", listing(&object));
+        insta::assert_snapshot!("object", listing(&Page { ibt: false, ..object }));
     }
 }

@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::Command;
 
 use emulator::{
-    Event, Machine, POINTER_GUARD, R11, R12, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Random, Run,
+    CALLER_SAVED, Event, Machine, POINTER_GUARD, R11, R12, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Random,
+    Run,
 };
 use emulator::{Start, What};
 use harness::elf::{u32_at, u64_at};
@@ -32,15 +33,19 @@ const STATES_OF_REAL: usize = 3000;
 /// The kinds of programs that compilers make.
 const KINDS: [&str; 2] = ["-no-pie -fno-pie", "-pie -fPIE"];
 /// What calls become, and how many times fewer states that is tried from: with the page only the way to it differs, and
-/// what it does before it knows a vDSO. tests/vdso.rs has the rest.
-const WAYS: [(Via, usize); 2] = [(Via::Syscall, 1), (Via::Vdso, 4)];
+/// what a function of the vDSO changes, which a model of it does in half of the states.
+const WAYS: [(Via, usize); 2] = [(Via::Syscall, 1), (Via::Vdso, 2)];
 /// States in which a mistake has to show.
 const STATES_OF_MUTANT: usize = 200;
+/// States for each entry of the page.
+const STATES_OF_ENTRY: usize = 2000;
 /// Starts before the instruction that holds an address, besides it and the function's beginning.
 const STARTS_BEFORE: usize = 5;
 /// Functions that are tried for a pointer in data.
 const MAX_READERS: usize = 24;
 const PAGE_SIZE: u64 = 0x1000;
+/// What stands in that page where nothing is.
+const FREE_BYTE: u8 = 0xcc;
 /// From an entry of the page that is added to the one that keeps all registers.
 const PRESERVING: u64 = 0x40;
 /// A table of pointers is read by its first address.
@@ -87,7 +92,7 @@ impl Subject {
     fn machines(&self, patched: &[u8]) -> (Machine, Machine) {
         let none = BTreeSet::new();
         let original =
-            Machine::new(&self.original, &self.changed(), &none, &none, &self.fixed(), &self.left());
+            Machine::new(&self.original, &self.changed(), &none, &none, &self.fixed(), &self.left(), None);
         (original, self.machine_of_patch(patched))
     }
 
@@ -95,7 +100,9 @@ impl Subject {
         let stubs = self.stubs().map(|(at, _)| at).collect();
         let detours = self.plan.edits.iter().filter(|edit| matches!(edit.role, Role::Detour | Role::Guard));
         let detours = detours.filter_map(|edit| Some(edit.vaddr?.0)).collect();
-        Machine::new(patched, &self.changed(), &stubs, &detours, &self.fixed(), &self.left())
+        let pointers = self.plan.edits.iter().find(|edit| edit.role == Role::Pointers);
+        let pointers = pointers.and_then(|edit| Some(edit.vaddr?.0));
+        Machine::new(patched, &self.changed(), &stubs, &detours, &self.fixed(), &self.left(), pointers)
     }
 
     fn changed(&self) -> Vec<Range<u64>> {
@@ -111,7 +118,7 @@ impl Subject {
             site.form == Form::DataWord && !edits.any(is_seen)
         };
         let words = self.plan.sites.iter().filter(is_fixed).map(|site| site.vaddr.0);
-        // Nothing looks for a vDSO before a run.
+        // A run begins with pointers to the model of a vDSO, or none.
         let of_page = self.plan.edits.iter().filter(|edit| edit.role == Role::Pointers).filter_map(range);
         words.chain(of_page.flat_map(|range| range.step_by(8))).collect()
     }
@@ -252,6 +259,8 @@ struct Tally {
     runs: usize,
     /// Runs in which the site's call was made.
     calls: usize,
+    /// Calls that the patched program made of the vDSO's functions.
+    of_vdso: usize,
     /// The least of these for a site.
     least: Option<usize>,
     /// Runs that were compared only up to what cannot happen, or is not defined.
@@ -263,6 +272,7 @@ impl std::ops::AddAssign for Tally {
         self.sites += other.sites;
         self.runs += other.runs;
         self.calls += other.calls;
+        self.of_vdso += other.of_vdso;
         self.least = self.least.into_iter().chain(other.least).min();
         self.cut += other.cut;
     }
@@ -360,10 +370,13 @@ impl<'a> Judge<'a> {
             _ => return false,
         };
         let is_from = |page: u64| {
-            let index = of_patch & !page;
-            original.wrapping_sub(PAGE) == of_patch.wrapping_sub(page) || original == PAGE | index
+            // Which bits of the index are the page's, too, nobody knows.
+            let is_put = of_patch & page == page && original | page == PAGE | of_patch;
+            original.wrapping_sub(PAGE) == of_patch.wrapping_sub(page) || is_put
         };
-        self.pages().into_iter().any(is_from) && !self.stubs.contains_key(&of_patch)
+        self.subject.has_index()
+            && self.pages().into_iter().any(is_from)
+            && !self.stubs.contains_key(&of_patch)
     }
 
     /// The events without the way through functions that have become jumps, where the called code returns to.
@@ -466,10 +479,11 @@ impl<'a> Judge<'a> {
             let (one, other) = (original.registers[register], patched.registers[register]);
             let is_return = matches!(original.what, What::Return(_));
             let kept = is_return && ![RAX, RDX].contains(&register);
-            // A system call changes these, and a detour may.
+            // A system call or a function of the vDSO changes these, and a detour may.
             let by_detour =
                 register == R11 && [What::Call(other), What::Jump(other)].contains(&original.what);
             let lost = by_detour
+                || CALLER_SAVED.contains(&register) && run.of_vdso > 0 && run.garbage.contains(&other)
                 || [RCX, R11].contains(&register)
                     && (run.garbage.contains(&other) || self.stubs.contains_key(&other));
             // The original's constant, which nothing uses after the call.
@@ -558,6 +572,7 @@ fn run_site(
             )
         })?;
         tally.runs += 1;
+        tally.of_vdso += patched.of_vdso;
         tally.cut += usize::from(matches!(agreed, Agreed::Cut));
         let passed = !is_site || !original.passed.is_disjoint(&places);
         // Which word of a table an index leads to is chance.
@@ -618,11 +633,12 @@ fn run_subject(subject: &Subject, states: usize) -> Tally {
 }
 
 fn report(what: &str, files: usize, tally: Tally) {
-    let Tally { sites, runs, calls, least, cut } = tally;
+    let Tally { sites, runs, calls, of_vdso, least, cut } = tally;
     let least = least.unwrap_or(0);
     eprintln!(
-        "{what}: {files} files, {sites} sites, {runs} runs, {calls} with the call, at least {least} for a site, {cut} cut short"
+        "{what}: {files} files, {sites} sites, {runs} runs, {calls} with the call, at least {least} for a site, {cut} cut short, {of_vdso} calls of the vDSO"
     );
+    assert!(of_vdso * 20 > runs, "{what}: too few calls of the vDSO");
     assert!(sites > 0 && calls * 20 > runs, "{what}: too few runs make a call");
 }
 
@@ -750,6 +766,9 @@ enum Mistake {
     NoReturn,
     /// What was there before.
     Forgotten,
+    /// In the page: a branch on the opposite, and another distance.
+    OtherWay,
+    OtherDistance,
 }
 
 /// A patched file with a mistake in one edit.
@@ -809,7 +828,9 @@ impl Subject {
             let field = u32_at(&edit.after, at).wrapping_add(that.wrapping_sub(this) as u32);
             mutant(Mistake::OtherEntry, from + at, &field.to_le_bytes(), None);
         }
-        let first = edit.before[0];
+        let nothing = vec![FREE_BYTE; edit.after.len()];
+        let before = if edit.before.is_empty() { &nothing } else { &edit.before };
+        let first = before[0];
         let further = [&[first], &edit.after[..]].concat();
         let behind = &self.patched[from + edit.after.len()..];
         let excuse = match edit.role {
@@ -821,9 +842,9 @@ impl Subject {
             _ => None,
         };
         mutant(Mistake::ByteFurther, from, &further, excuse);
-        let before = [&edit.after[..], &edit.before[edit.before.len() - 1..]].concat();
+        mutant(Mistake::Forgotten, from, before, None);
+        let before = [&edit.after[..], &before[before.len() - 1..]].concat();
         mutant(Mistake::ByteBefore, from - 1, &before, None);
-        mutant(Mistake::Forgotten, from, &edit.before, None);
         mutants
     }
 
@@ -834,9 +855,12 @@ impl Subject {
             .sites
             .iter()
             .find(|site| site.edits.iter().any(|&index| self.plan.edits[index].offset == edit.offset))?;
-        let own =
-            site.edits.iter().map(|&index| &self.plan.edits[index]).find(|edit| edit.role == Role::Stub)?;
-        let (own, entry) = (own.vaddr?.0, own.entry);
+        let own = site.edits.iter().map(|&index| &self.plan.edits[index]);
+        let mut own =
+            own.filter(|edit| edit.role == Role::Stub).filter_map(|edit| Some((edit.vaddr?.0, edit.entry)));
+        let vaddr = edit.vaddr?.0;
+        let of_page = || self.stubs().find(|&(at, _)| refers(&edit.after, vaddr, at).is_some());
+        let (own, entry) = own.next().or_else(of_page)?;
         let other = self.stubs().find(|&(at, of)| of != entry && at != own)?;
         Some((own, other.0))
     }
@@ -870,7 +894,12 @@ struct Caught {
 impl Caught {
     fn add(&mut self, subject: &Subject) {
         let mut machines = subject.machines(&subject.patched);
-        for (number, edit) in subject.plan.edits.iter().enumerate().filter(|(_, edit)| edit.vaddr.is_some()) {
+        // The page has mistakes of its own, below.
+        let is_of_site = |edit: &Edit| {
+            use Role::{Call, Constant, Detour, Guard, Pointer, Stub};
+            edit.vaddr.is_some() && matches!(edit.role, Call | Constant | Detour | Guard | Pointer | Stub)
+        };
+        for (number, edit) in subject.plan.edits.iter().enumerate().filter(|(_, edit)| is_of_site(edit)) {
             let sites: Vec<usize> = subject
                 .starts
                 .keys()
@@ -923,6 +952,15 @@ impl Caught {
 /// The comparison is worth something: it sees each mistake that a patcher could make.
 #[test]
 fn mistakes_are_noticed() {
+    mistakes_are_noticed_via(Via::Syscall);
+}
+
+#[test]
+fn mistakes_with_the_page_are_noticed() {
+    mistakes_are_noticed_via(Via::Vdso);
+}
+
+fn mistakes_are_noticed_via(via: Via) {
     if !["as", "strip", "ld.bfd", "gcc"].into_iter().all(need) {
         return;
     }
@@ -936,19 +974,116 @@ fn mistakes_are_noticed() {
                 continue;
             }
             let linked = source.link(&object, link, Linker::Bfd, dir.path());
-            let Some(subject) =
-                Subject::new(linked.files[0].display().to_string(), read(&linked.files[0]), Via::Syscall)
-            else {
-                continue;
-            };
+            let name = format!("{} via {via:?}", linked.files[0].display());
+            let Some(subject) = Subject::new(name, read(&linked.files[0]), via) else { continue };
             forms.extend(subject.starts.keys().map(|&index| subject.plan.sites[index].form.to_string()));
             caught.add(&subject);
         }
     }
     for kind in KINDS {
-        caught.add(&compiled("gcc", "-O2", kind, Via::Syscall, dir.path()));
+        caught.add(&compiled("gcc", "-O2", kind, via, dir.path()));
     }
     caught.check(&forms);
+}
+
+/// An entry's code in the page that was added, at its address.
+fn code_of_entry(page: &Edit, at: u64) -> Vec<iced_x86::Instruction> {
+    let from = (at - page.vaddr.expect("it is in memory").0) as usize;
+    let end = page.after[from..].windows(2).position(|two| two == [FREE_BYTE; 2]).expect("it ends");
+    Decoder::with_ip(64, &page.after[from..from + end], at, DecoderOptions::NONE).iter().collect()
+}
+
+/// What becomes of `code`, the bytes of `instruction`, by mistakes.
+fn mistaken(instruction: &iced_x86::Instruction, code: &[u8]) -> Vec<(Mistake, Vec<u8>)> {
+    let last_word = |change: u32| {
+        let at = code.len() - 4;
+        let word = u32_at(code, at).wrapping_add(change).to_le_bytes();
+        [&code[..at], &word].concat()
+    };
+    let last_byte = |change: u8| [&code[..code.len() - 1], &[code[code.len() - 1] ^ change]].concat();
+    let mut mistaken = vec![(Mistake::Forgotten, vec![0x90; code.len()])];
+    mistaken.extend(match instruction.mnemonic() {
+        Mnemonic::Mov if instruction.op1_kind() == OpKind::Memory => {
+            vec![(Mistake::OtherEntry, last_word(8)), (Mistake::OtherEntry, last_word(8_u32.wrapping_neg()))]
+        }
+        Mnemonic::Mov => vec![
+            (Mistake::OtherNumber, last_word(1)),
+            (Mistake::OtherRegister, [&[code[0] ^ 1], &code[1..]].concat()),
+        ],
+        Mnemonic::Call => vec![(Mistake::OtherEntry, last_word(0x400)), (Mistake::ByteFurther, last_word(1))],
+        Mnemonic::Je => vec![(Mistake::OtherWay, [&[code[0] ^ 1], &code[1..]].concat())],
+        Mnemonic::Push | Mnemonic::Pop | Mnemonic::Jmp => vec![(Mistake::OtherRegister, last_byte(1))],
+        Mnemonic::Lea if code.len() > 7 => vec![(Mistake::OtherDistance, last_word(8))],
+        Mnemonic::Lea => vec![(Mistake::OtherDistance, last_byte(0x40))],
+        Mnemonic::Ret => vec![(Mistake::NoReturn, vec![0xcc])],
+        _ => vec![],
+    });
+    mistaken
+}
+
+/// Runs the entry of the page at `at` from `states` states beside the vsyscall page's own.
+fn run_entry(
+    subject: &Subject,
+    (at, entry): (u64, Entry),
+    machines: &mut (Machine, Machine),
+    states: usize,
+) -> Result<(), String> {
+    let mut judge = Judge::new(subject, machines.0.bias);
+    let mut random = Random(at);
+    for _ in 0..states {
+        let start = Start { at: entry.address(), seed: random.next(), is_entry: true, frame_pointer: false };
+        let original = machines.0.run(&start);
+        let patched = machines.1.run(&Start { at, ..start });
+        let is_cut = matches!(judge.compare(&start, &original, &patched)?, Agreed::Cut);
+        if is_cut && !original.events.iter().any(|event| event.what == What::BadPointer(entry)) {
+            return Err(format!("{entry}: {:x?}", patched.events));
+        }
+        if patched.of_vdso != usize::from(start.has_vdso()) {
+            return Err(format!("{entry}: {} calls of the vDSO", patched.of_vdso));
+        }
+        if let (true, Some(one), Some(other)) =
+            (at & PRESERVING != 0, original.events.last(), patched.events.last())
+            && let What::Return(_) = one.what
+            && (&one.registers[1..], one.flags, &one.below)
+                != (&other.registers[1..], other.flags, &other.below)
+        {
+            return Err(format!("{entry}: not all is kept"));
+        }
+    }
+    Ok(())
+}
+
+/// The page's entries do what the vsyscall page's do, with a vDSO and without one; and each mistake in them is noticed.
+#[test]
+fn mistakes_in_the_page_are_noticed() {
+    let original = read(&root().join("corpus/prebuilt/demo"));
+    let subject = Subject::new("demo".into(), original, Via::Vdso).expect("there is something to patch");
+    let page = subject.plan.edits.iter().find(|edit| edit.role == Role::Page).expect("a page");
+    let vaddr = page.vaddr.expect("it is in memory").0;
+    let mut machines = subject.machines(&subject.patched);
+    let (mut caught, mut escaped) = (0, vec![]);
+    for (at, entry) in subject.stubs().filter(|(at, _)| (vaddr..vaddr + 0x1000).contains(at)) {
+        machines.1 = subject.machine_of_patch(&subject.patched);
+        run_entry(&subject, (at, entry), &mut machines, STATES_OF_ENTRY).expect("it is the same");
+        for instruction in code_of_entry(page, at) {
+            let from = (page.offset.0 + instruction.ip() - vaddr) as usize;
+            let code = &subject.patched[from..from + instruction.len()];
+            for (mistake, bytes) in mistaken(&instruction, code) {
+                let mut mutated = subject.patched.clone();
+                mutated[from..from + bytes.len()].copy_from_slice(&bytes);
+                machines.1 = subject.machine_of_patch(&mutated);
+                match run_entry(&subject, (at, entry), &mut machines, STATES_OF_MUTANT) {
+                    Err(_) => caught += 1,
+                    Ok(()) => {
+                        escaped.push(format!("{mistake:?} in {entry} at {:#x}: {code:x?}", instruction.ip()))
+                    }
+                }
+            }
+        }
+    }
+    eprintln!("{caught} mistakes in the page noticed");
+    assert!(escaped.is_empty(), "{}", escaped.join("\n"));
+    assert!(caught > 100, "{caught}");
 }
 
 #[test]
@@ -956,6 +1091,8 @@ fn mistakes_in_real_programs_are_noticed() {
     let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
     let dir = temp_dir();
     let mut caught = Caught::default();
-    real(&corpus, Via::Syscall, dir.path()).for_each(|subject| caught.add(&subject));
+    for via in [Via::Syscall, Via::Vdso] {
+        real(&corpus, via, dir.path()).for_each(|subject| caught.add(&subject));
+    }
     caught.check(&BTreeSet::new());
 }

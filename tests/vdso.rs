@@ -38,6 +38,9 @@ const PRESERVING: u64 = 0x40;
 /// Where the emulator has things.
 const STACK: u64 = 0x7ff0_0000_0000;
 const STACK_SIZE: u64 = 0x10000;
+/// Where the stack of a program begins, and how far it has come where a shared object's init function is called.
+const BOTTOM: u64 = STACK + 0x4000;
+const STACK_OF_OBJECT: u64 = BOTTOM - 0x800;
 const VDSO: u64 = 0x7fff_1000_0000;
 const MODEL: u64 = 0x7000_0000_0000;
 const END: u64 = 0x7100_0000_0000;
@@ -200,6 +203,18 @@ fn machine(patched: &[u8]) -> Unicorn<'static, Vec<u64>> {
 
 /// Runs the init code of `patched`, and gives the pointers. All else must be as before.
 fn pointers_found(patched: &Patched, begin: &Begin, image: Option<&[u8]>, is_object: bool) -> [u64; 3] {
+    // The upper half of an int argument may hold anything.
+    let arguments = [0xdead_beef_0000_0000 | begin.arguments as u64, BOTTOM + 8];
+    pointers_found_with(is_object.then_some(arguments), patched, begin, image)
+}
+
+/// Likewise, of a shared object whose init function gets these `arguments`, or of a program.
+fn pointers_found_with(
+    arguments: Option<[u64; 2]>,
+    patched: &Patched,
+    begin: &Begin,
+    image: Option<&[u8]>,
+) -> [u64; 3] {
     let mut engine = machine(&patched.bytes);
     if let Some(image) = image {
         engine
@@ -209,18 +224,15 @@ fn pointers_found(patched: &Patched, begin: &Begin, image: Option<&[u8]>, is_obj
     }
     // A shared object's loader has its own frames above the stack pointer.
     let words: Vec<u8> = begin.words().into_iter().flat_map(u64::to_le_bytes).collect();
-    let bottom = STACK + 0x4000;
-    engine.mem_write(bottom, &words).expect("written");
-    let stack = if is_object { bottom - 0x800 } else { bottom };
+    engine.mem_write(BOTTOM, &words).expect("written");
+    let stack = if arguments.is_some() { STACK_OF_OBJECT } else { BOTTOM };
     for (number, register) in general().enumerate() {
         engine.reg_write(register, 0x1111_1111_1111_1111 * (number as u64 + 1)).expect("a register");
     }
-    if is_object {
-        // The upper half of an int argument may hold anything.
-        engine
-            .reg_write(RegisterX86::RDI, 0xdead_beef_0000_0000 | begin.arguments as u64)
-            .expect("a register");
-        engine.reg_write(RegisterX86::RSI, bottom + 8).expect("a register");
+    for (register, argument) in
+        [RegisterX86::RDI, RegisterX86::RSI].into_iter().zip(arguments.into_iter().flatten())
+    {
+        engine.reg_write(register, argument).expect("a register");
     }
     engine.reg_write(RegisterX86::RSP, stack).expect("a register");
     let before = values(&engine);
@@ -276,7 +288,7 @@ fn the_vdso_is_found_by_shared_objects() {
     let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
     let (libc, image) = (Patched::of(&read(&corpus.join("glibc-2.17/libc.so.6"))), vdso_of_host());
     let expected = functions(&image);
-    for begin in [(0, 0, 0), (1, 30, 0), (3, 5, 7)] {
+    for begin in [(1, 0, 0), (1, 30, 0), (3, 5, 7)] {
         let begin = Begin::with_vdso(begin.0, begin.1, begin.2);
         assert_eq!(pointers_found(&libc, &begin, Some(&image), true), expected);
     }
@@ -286,6 +298,35 @@ fn the_vdso_is_found_by_shared_objects() {
         begin.auxiliary.insert(1, (11, 33));
         let found = pointers_found(&libc, &begin, Some(&image), true);
         assert!(found == expected || leftovers % 2 == 1 && found == [0; 3], "{leftovers}: {found:x?}");
+    }
+}
+
+/// musl takes `libc.so.6` for itself, and calls init functions without arguments: what is in the registers then, leads
+/// nowhere.
+#[test]
+fn what_is_no_argument_is_not_taken_for_one() {
+    if !need("gcc") {
+        return;
+    }
+    let dir = temp_dir();
+    let file = dir.path().join("values.so");
+    compile("values.c", "-shared -fPIC", &file);
+    let (object, image) = (Patched::of(&read(&file)), vdso_of_host());
+    let begin = Begin::with_vdso(3, 5, 0);
+    let found = |arguments| pointers_found_with(Some(arguments), &object, &begin, Some(&image));
+    let argv = BOTTOM + 8;
+    assert_eq!(found([3, argv]), functions(&image), "as glibc has it");
+    for count in [u64::MAX, 0x8000_0000, 0x7fff_ffff, 0, 2, 4, 9] {
+        assert_eq!(found([count, argv]), [0; 3], "{count:#x} arguments");
+    }
+    let others =
+        [0, 1, 8, object.init, 0x7fff_f000, 0x6000_0000_0000, STACK_OF_OBJECT - 0x200, STACK_OF_OBJECT];
+    let above = [STACK_OF_OBJECT + 8, argv - 8, argv + 8, argv + 1, STACK + STACK_SIZE - 8];
+    let nowhere = [1 << 47, u64::MAX, u64::MAX - 7, 0xffff_8000_0000_0000, 0x5555_5555_5555_5558];
+    for at in others.into_iter().chain(above).chain(nowhere) {
+        for count in [0, 1, 3, 0x1234_5678, 0x7fff_ffff, 0xffff_fff0] {
+            assert_eq!(found([count, at]), [0; 3], "{count:#x} arguments at {at:#x}");
+        }
     }
 }
 
@@ -325,6 +366,13 @@ fn only_what_the_vdso_has_is_taken() {
         expected[number] = 0;
         assert_eq!(found(&replaced(&image, name, &other)), expected, "without {name}, as in some sandboxes");
     }
+    for base in [0x1000, 0xffff_ffff_ff70_0000] {
+        assert_eq!(
+            found(&linked_at(&image, base)),
+            all,
+            "linked at {base:#x}, as kernels before 3.16 have it"
+        );
+    }
     let mut damaged = image.clone();
     damaged[0] = 0;
     assert_eq!(found(&damaged), [0; 3], "no ELF file");
@@ -346,6 +394,26 @@ fn only_what_the_vdso_has_is_taken() {
         }
         assert_eq!(found(&image), [all[0], 0, all[2]]);
     }
+}
+
+/// The vDSO with all its addresses `base` higher.
+fn linked_at(image: &[u8], base: u64) -> Vec<u8> {
+    /// Tags of the dynamic table whose values are addresses.
+    const ADDRESSES: [u64; 6] = [4, 5, 6, 0x6fff_fef5, 0x6fff_fff0, 0x6fff_fffc];
+    let mut moved = image.to_vec();
+    let mut shift = |at: usize| {
+        let value = u64_at(image, at).wrapping_add(base);
+        moved[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    };
+    let headers = u64_at(image, 32) as usize;
+    for header in (headers..).step_by(56).take(segments(image).len()) {
+        shift(header + 16);
+    }
+    ADDRESSES.into_iter().filter_map(|tag| dynamic(image, tag)).for_each(&mut shift);
+    let symbols = u64_at(image, dynamic(image, 6).expect("symbols")) as usize;
+    let count = object::File::parse(image).expect("an ELF file").dynamic_symbols().count();
+    (symbols + 24..).step_by(24).take(count).for_each(|symbol| shift(symbol + 8));
+    moved
 }
 
 /// The vDSO with a GNU hash table of two buckets at its end, and no other.
@@ -473,6 +541,74 @@ fn real_files_go_there_and_back() {
     }
     assert_eq!(refused, [], "{patched} patched");
     assert!(patched > 10, "{patched}");
+}
+
+/// Where Linux before 5.18 tells a program that its table of program headers is, and where it is in memory.
+fn tables(bytes: &[u8]) -> (u64, Option<u64>) {
+    let table = u64_at(bytes, 32);
+    let mut loads = segments(bytes).into_iter().filter(|segment| segment.kind == 1);
+    let holds = |offset: u64, size: u64| (offset..offset + size).contains(&table);
+    let of = loads.clone().find(|load| holds(load.offset, load.file_size));
+    let first = loads.next().expect("a segment");
+    let told = first.vaddr.wrapping_sub(first.offset).wrapping_add(table);
+    (told, of.map(|load| load.vaddr + (table - load.offset)))
+}
+
+/// Where the table of a patched program has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rung {
+    InPlace,
+    Behind,
+    Below,
+}
+
+fn rung(before: &[u8], after: &[u8]) -> Rung {
+    let first =
+        |bytes: &[u8]| segments(bytes).into_iter().find(|segment| segment.kind == 1).expect("one").vaddr;
+    if u64_at(before, 32) == u64_at(after, 32) {
+        Rung::InPlace
+    } else if first(before) == first(after) {
+        Rung::Behind
+    } else {
+        Rung::Below
+    }
+}
+
+/// Programs find their program headers under each kernel, wherever these had to go.
+#[test]
+fn old_kernels_tell_where_the_table_is() {
+    if !["gcc", "ld.lld"].into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
+    let mut programs = vec![("demo".to_owned(), DEMO.to_vec())];
+    // Much zeroed data leaves fixed addresses only the memory below.
+    let more = ["-no-pie -fno-pie -DZEROS=100000", "-static -no-pie -Wl,-z,max-page-size=0x200000"];
+    for kind in KINDS.into_iter().chain(more) {
+        let program = dir.path().join("program");
+        compile("values.c", &format!("-DPROGRAM {kind}"), &program);
+        programs.push((kind.to_owned(), read(&program)));
+    }
+    for file in real_corpus().into_iter().flat_map(|corpus| rootfs::elf_files(&corpus)) {
+        let bytes = read(&file);
+        // The libraries that can be run are told of in the README.
+        let is_library = file.to_string_lossy().contains(".so");
+        if !is_library
+            && examine(&bytes, Via::Vdso).is_ok_and(|(_, plan)| plan.is_some_and(|plan| plan.has_edits()))
+        {
+            programs.push((file.display().to_string(), bytes));
+        }
+    }
+    let mut rungs = std::collections::BTreeSet::new();
+    for (name, bytes) in programs {
+        let patched = Patched::of(&bytes).bytes;
+        let (told, there) = tables(&patched);
+        assert_eq!(Some(told), there, "{name}");
+        let named = segments(&patched).into_iter().find(|segment| segment.kind == 6);
+        assert!(named.is_none_or(|named| named.vaddr == told), "{name}: PT_PHDR");
+        rungs.insert(rung(&bytes, &patched));
+    }
+    assert_eq!(rungs.len(), 3, "{rungs:?}");
 }
 
 /// How programs are linked that make the calls themselves.
@@ -677,6 +813,62 @@ fn old_loaders_load_it() {
             .expect(0);
     }
     run(&oldest, &["/old-glibc"]).expect(0);
+
+    // They find the vDSO: nothing needs the system calls, which kill where those are made that stand for the calls.
+    if !need("gcc") {
+        return;
+    }
+    let deny = dir.path().join("deny");
+    compile("deny.c", "-static", &deny);
+    let run = |tree: &Path, program: &[&str]| {
+        Ran::of(harness::vsyspatch().args(["exec", "--"]).arg(&deny).arg("chroot").arg(tree).args(program))
+    };
+    run(&oldest, &["/old-glibc"]).expect(0);
+    tool([Path::new("patch"), Path::new("--in-place"), Path::new("--via=vdso"), &new]).expect(0);
+    run(&new, &["e2fsck", "-V"]).expect(0);
+    for library in ["lib64/libc.so.6", "lib64/libpthread.so.0"] {
+        tool([Path::new("revert"), Path::new("--in-place"), &oldest.join(library)]).expect(0);
+        tool([Path::new("patch"), Path::new("--in-place"), &oldest.join(library)]).expect(0);
+    }
+    run(&oldest, &["/old-glibc"]).expect(DENIED);
+    tool([Path::new("revert"), Path::new("--in-place"), &new]).expect(0);
+    tool([Path::new("patch"), Path::new("--in-place"), &new]).expect(0);
+    run(&new, &["e2fsck", "-V"]).expect(DENIED);
+}
+
+/// What runs before the init code gets its values, too: a resolver of the object's own, and another's constructor.
+#[test]
+fn what_runs_before_the_init_code_makes_system_calls() {
+    if !can_run() {
+        return;
+    }
+    let dir = temp_dir();
+    let [before, object, program] = ["before.so", "early.so", "program"].map(|name| dir.path().join(name));
+    let here = format!("-Wl,--no-as-needed -Wl,-rpath,{0} -L{0}", dir.path().display());
+    compile("early.c", "-DBEFORE -shared -fPIC", &before);
+    compile("early.c", &format!("-DOBJECT -shared -fPIC -Wl,-z,now {here} -l:before.so"), &object);
+    compile("early.c", &format!("{here} -l:early.so"), &program);
+    denied([&program]).expect(harness::KILLED);
+    tool([Path::new("patch"), Path::new("--in-place"), Path::new("--via=vdso"), &object]).expect(0);
+    denied([&program]).expect(0);
+}
+
+/// Go programs run with the page, too.
+#[test]
+fn go_programs_run_with_the_page() {
+    let Some(corpus) = real_corpus() else { return skip("no VSYSPATCH_CORPUS") };
+    if !host_emulates() {
+        return skip("this host does not emulate vsyscalls");
+    }
+    let dir = temp_dir();
+    for name in ["go1.14.7-tree", "go1.6.2-stripped"] {
+        let original = corpus.join("go").join(name);
+        let cured = dir.path().join(name);
+        tool([Path::new("patch"), Path::new("--via=vdso"), &original, &cured]);
+        assert!(read(&cured).len() > read(&original).len(), "{name} has the page");
+        let (normal, ran) = (Ran::of(&mut Command::new(&original)), denied([&cured]));
+        assert_eq!((ran.status, ran.stdout), (normal.status, normal.stdout), "{name}");
+    }
 }
 
 /// A program that gains privileges, whose loader takes variables out of the environment.
@@ -723,6 +915,19 @@ fn a_function_that_only_makes_the_call_becomes_a_jump() {
     };
     assert_eq!(first_byte("plain"), (0xe9, 11), "jmp");
     assert_eq!(first_byte("entered"), (0x48, 7), "lea");
+}
+
+/// A program without room in its table, and with more zeroed data than its file can be made longer by.
+#[test]
+fn much_zeroed_data_is_told() {
+    if !need("gcc") {
+        return;
+    }
+    let dir = temp_dir();
+    let program = dir.path().join("program");
+    compile("values.c", "-DPROGRAM -DZEROS=1000000 -static-pie -fPIE", &program);
+    let ran = tool([Path::new("scan"), Path::new("--via=auto"), &program]).expect(1);
+    assert!(ran.stdout.contains("a position-independent program with much zeroed data"), "{ran}");
 }
 
 /// What cannot take the page is refused, or gets system calls, and both are told.

@@ -37,6 +37,17 @@ pub const POINTER_GUARD: u64 = 0x9e37_79b9_7f4a_7c15;
 const OUTSIDE: u64 = 0x7fc0_0000_0000;
 /// Where the function returns to.
 const SENTINEL: u64 = 0x7fd0_0000_1230;
+/// Where the functions of a model of the vDSO are, as far from each other as the page's entries; nothing is mapped there.
+const MODEL: u64 = 0x7fb0_1234_0000;
+const MODEL_STRIDE: u64 = 0x400;
+/// Bytes of stack that its functions use.
+const STACK_OF_MODEL: u64 = 200;
+/// What a caller may keep below its stack pointer, behind the return address of a call.
+const BELOW: u64 = 120;
+/// Flags that an instruction of a program sets.
+const FLAGS: u64 = 0x8d5;
+/// What a function may change, but for what it returns.
+pub const CALLER_SAVED: [usize; 8] = [RCX, RDX, RSI, RDI, 8, 9, 10, R11];
 /// An address that nothing goes to.
 const NOWHERE: u64 = 0xffff_9c0d_e000_0001;
 /// Addresses above are no user's.
@@ -108,6 +119,13 @@ pub struct Start {
     pub frame_pointer: bool,
 }
 
+impl Start {
+    /// Whether the pointers of the page lead to the model of a vDSO.
+    pub fn has_vdso(&self) -> bool {
+        self.seed & 8 != 0
+    }
+}
+
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
@@ -142,6 +160,9 @@ pub struct Event {
     /// The instruction that did it.
     pub at: u64,
     pub registers: [u64; 16],
+    pub flags: u64,
+    /// What is below the return address that was on the stack last.
+    pub below: Vec<u8>,
     /// The stack from the stack pointer on, in whole words.
     pub stack: Vec<u8>,
     /// Address, size and value of the writes since the last event, without those to the stack.
@@ -152,7 +173,7 @@ pub struct Event {
 
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, at, registers, stack, writes, trace } = self;
+        let Self { what, at, registers, stack, writes, trace, .. } = self;
         write!(
             f,
             "{what:x?} at {at:#x}, registers {registers:x?}, stack {:x?}",
@@ -168,8 +189,10 @@ pub struct Run {
     pub events: Vec<Event>,
     /// Changed places (in the file's addresses) that were run or read.
     pub passed: BTreeSet<u64>,
-    /// What system calls left in rcx and r11.
+    /// What system calls left in rcx and r11, and functions of the vDSO in what a function may change.
     pub garbage: BTreeSet<u64>,
+    /// Calls of functions of the vDSO.
+    pub of_vdso: usize,
     /// Whether a call went to the page itself.
     pub used_page: bool,
     /// Whether a place was run or read that holds an entry's address and stays.
@@ -258,12 +281,14 @@ pub struct Machine {
     stubs: BTreeSet<u64>,
     /// Detours: what calls one calls what the detour jumps to.
     detours: BTreeSet<u64>,
+    /// The pointers to the vDSO's functions, which lead to the model in half of the runs.
+    pointers: Option<u64>,
 }
 
 impl Machine {
     /// Loads the file `bytes`. `changed` are the places that the patch changes, `stubs` and `detours` where these begin,
     /// `fixed` words of data that nothing writes to and `left` places that hold an entry's address and stay, in the
-    /// file's addresses.
+    /// file's addresses. `pointers` are those of the page that the patch adds.
     pub fn new(
         bytes: &[u8],
         changed: &[Range<u64>],
@@ -271,6 +296,7 @@ impl Machine {
         detours: &BTreeSet<u64>,
         fixed: &BTreeSet<u64>,
         left: &BTreeSet<u64>,
+        pointers: Option<u64>,
     ) -> Self {
         let bias = if u16_at(bytes, 16) == 3 { BIAS } else { 0 };
         let shifted = |range: &Range<u64>| range.start + bias..range.end + bias;
@@ -299,7 +325,8 @@ impl Machine {
         };
         let engine = Unicorn::new_with_data(Arch::X86, Mode::MODE_64, watch).expect("the emulator starts");
         let [stubs, detours] = [stubs, detours].map(|places| places.iter().map(|at| at + bias).collect());
-        let mut machine = Self { engine, bias, code: vec![], stubs, detours };
+        let pointers = pointers.map(|at| at + bias);
+        let mut machine = Self { engine, bias, code: vec![], stubs, detours, pointers };
         machine.load(bytes);
         machine.hook();
         machine
@@ -425,6 +452,12 @@ impl Machine {
         let (undo, pages) = (std::mem::take(&mut watch.undo), std::mem::take(&mut watch.new_pages));
         for (at, bytes) in undo.into_iter().rev() {
             self.engine.mem_write(at, &bytes).expect("it was read");
+            if self.is_code(at) {
+                // What was translated of it is of the other bytes.
+                let end = at + bytes.len() as u64;
+                self.engine.ctl_remove_cache(at, end).expect("it is mapped");
+                self.engine.get_data_mut().kinds.clear();
+            }
         }
         for &page in &pages {
             self.engine.mem_unmap(page, PAGE_SIZE).expect("it was mapped");
@@ -473,8 +506,12 @@ impl Machine {
         for (register, value) in values.into_iter().enumerate() {
             self.set(register, value);
         }
-        let flags = 0x202 | random.next() & 0x8d5 & !0x100;
+        let flags = 0x202 | random.next() & FLAGS;
         self.engine.reg_write(RegisterX86::RFLAGS, flags).expect("a register");
+        for (number, pointer) in self.pointers.into_iter().flat_map(|at| (0..3).zip((at..).step_by(8))) {
+            let function = if start.has_vdso() { MODEL + number * MODEL_STRIDE } else { 0 };
+            self.engine.mem_write(pointer, &function.to_le_bytes()).expect("the pointers are mapped");
+        }
         let frame: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
         self.engine.mem_write(FRAME.start, &frame).expect("the stack is mapped");
     }
@@ -537,7 +574,11 @@ impl Driver<'_> {
         };
         let watch = self.machine.engine.get_data_mut();
         let (writes, trace) = (std::mem::take(&mut watch.writes), std::mem::take(&mut watch.trace));
-        self.run.events.push(Event { what, at: watch.last, registers, stack, writes, trace });
+        let at = watch.last;
+        let flags = self.machine.engine.reg_read(RegisterX86::RFLAGS).expect("a register") & FLAGS;
+        let below = registers[RSP].wrapping_sub(8 + BELOW);
+        let below = self.machine.engine.mem_read_as_vec(below, BELOW as usize).unwrap_or_default();
+        self.run.events.push(Event { what, at, registers, flags, below, stack, writes, trace });
     }
 
     fn end(&mut self, what: What) -> Option<u64> {
@@ -571,7 +612,7 @@ impl Driver<'_> {
         let result = random.value();
         self.machine.set(RAX, result);
         if self.seed % 3 == 1 {
-            for register in [RCX, RDX, RSI, RDI, 8, 9, 10, R11] {
+            for register in CALLER_SAVED {
                 let value = random.value();
                 self.machine.set(register, value);
             }
@@ -581,6 +622,10 @@ impl Driver<'_> {
 
     /// A jump to what is no code.
     fn jump(&mut self, target: u64) -> Option<u64> {
+        let of_model = |entry: &Entry| target == MODEL + *entry as u64 * MODEL_STRIDE;
+        if let Some(entry) = Entry::ALL.into_iter().find(of_model) {
+            return self.model(entry);
+        }
         if let Some(behind) = self.detoured.take() {
             self.depth -= 1;
             return self.call(target, behind);
@@ -598,6 +643,31 @@ impl Driver<'_> {
             Some(&Kind::Call { behind }) if behind == to => Some(to),
             _ => self.go_back(to),
         }
+    }
+
+    /// A function of the vDSO: what the kernel does for `entry`, and all is changed that a function may change.
+    fn model(&mut self, entry: Entry) -> Option<u64> {
+        self.run.of_vdso += 1;
+        self.kernel(entry)?;
+        let mut random = Random(mix(self.seed ^ self.calls.rotate_left(56)));
+        for register in CALLER_SAVED {
+            let value = random.next();
+            self.machine.set(register, value);
+            self.run.garbage.insert(value);
+        }
+        let flags = 0x202 | random.next() & FLAGS;
+        self.machine.engine.reg_write(RegisterX86::RFLAGS, flags).expect("a register");
+        let stack = self.machine.get(RSP);
+        for at in (stack.wrapping_sub(STACK_OF_MODEL)..stack).step_by(8) {
+            let value = random.next();
+            self.run.garbage.insert(value);
+            wrote(&mut self.machine.engine, at, 8, value);
+            if self.machine.engine.mem_write(at, &value.to_le_bytes()).is_err() {
+                return self.end(What::Fault(at));
+            }
+        }
+        let to = self.pop();
+        self.go_back(to)
     }
 
     /// A return to `to`.

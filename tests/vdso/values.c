@@ -30,6 +30,10 @@ static int page_gettimeofday(struct timeval *now) { return ((gettimeofday_t)PAGE
 static time_t page_time(time_t *now) { return ((time_function_t)(PAGE + 0x400))(now); }
 static int page_getcpu(unsigned *cpu, unsigned *node) { return ((getcpu_t)(PAGE + 0x800))(cpu, node, NULL); }
 
+#ifdef ZEROS
+char zeros[ZEROS];
+#endif
+
 enum { THREADS = 4, ROUNDS = 300000 };
 
 static volatile sig_atomic_t wrong, signals;
