@@ -375,6 +375,22 @@ fn a_whole_registry_is_patched_and_each_content_once() {
     assert_eq!(fleet.totals("verified")["totals"]["statuses"], serde_json::json!({ "verified": 16 }));
 }
 
+/// An image that holds nothing but the program has no authorities that it could trust: registries are reached all the same.
+#[test]
+fn registries_are_reached_where_the_system_has_no_certificates() {
+    let fleet = Fleet::new();
+    let web = Web::default();
+    many_images(&fleet.path(""), 2, |name, layout| web.put_layout(layout, name));
+    let bare = |words: &str| {
+        let mut command = fleet.command(words);
+        command.env("SSL_CERT_FILE", "/no/such/file").env("SSL_CERT_DIR", "/no/such/directory");
+        Ran::of(&mut command)
+    };
+    bare(&format!("plan docker://{}/ -o work.jsonl", web.address)).expect(0);
+    bare("run work.jsonl --results results").expect(0);
+    assert_eq!(fleet.totals("results")["totals"]["statuses"], serde_json::json!({ "patched": 2 }));
+}
+
 #[test]
 fn lists_in_pages_and_a_registry_that_is_busy() {
     let fleet = Fleet::new();
