@@ -527,6 +527,91 @@ fn two_workers_at_once_come_to_the_same() {
     }
 }
 
+/// The modification time of the file at `path`, a day ago.
+fn made_older(path: &Path) {
+    Ran::of(Command::new("touch").args(["-d", "yesterday"]).arg(path)).expect(0);
+}
+
+#[test]
+fn a_patched_copy_counts_for_the_tree_that_it_is_of_alone() {
+    let fleet = Fleet::new();
+    put(&fleet.path("zoo/tree/bin/other"), OTHER);
+    put(&fleet.path("zoo/tree/etc/motd"), b"hello");
+    let plan = "plan zoo --exclude *novsyscall -o work.jsonl";
+    fleet.fleet(plan).expect(0);
+    fleet.fleet("run work.jsonl --results first").expect(0);
+    // A worker that was killed before it could write the result.
+    fleet.fleet("run work.jsonl --results second").expect(0);
+    assert_eq!(fleet.totals("second")["totals"]["statuses"], serde_json::json!({ "patched": 1 }));
+    // The same names and sizes, and another content: of a file that nobody patched, and of one that was, as old as before.
+    let stale = |results: &str| {
+        let ran = fleet.fleet(&format!("run work.jsonl --results {results}")).expect(2);
+        assert!(ran.stderr.contains("is there already, and is not what patching"), "{ran}");
+    };
+    fs::write(fleet.path("zoo/tree/etc/motd"), b"HELLO").expect("written");
+    fleet.fleet(plan).expect(0);
+    stale("third");
+    fs::remove_dir_all(fleet.path("zoo/tree-novsyscall")).expect("gone");
+    fleet.fleet("run work.jsonl --results fourth").expect(0);
+    let program = fleet.path("zoo/tree/bin/other");
+    let before = fs::metadata(&program).and_then(|of| of.modified()).expect("its time");
+    let mut changed = OTHER.to_vec();
+    *changed.last_mut().expect("bytes") ^= 1;
+    fs::write(&program, changed).expect("written");
+    let file = fs::File::options().write(true).open(&program).expect("opened");
+    file.set_modified(before).expect("as old as before");
+    stale("fifth");
+}
+
+#[test]
+fn a_tree_that_is_not_what_was_planned_is_told_of() {
+    let fleet = Fleet::new();
+    let file = fleet.path("zoo/tree/etc/motd");
+    put(&fleet.path("zoo/tree/bin/other"), OTHER);
+    put(&file, b"hello");
+    fleet.fleet("plan zoo -o work.jsonl").expect(0);
+    made_older(&file);
+    let changed = fleet.fleet("run work.jsonl --results results").expect(2);
+    assert!(changed.stderr.contains("is not the tree that was planned"), "{changed}");
+    assert!(!fleet.path("zoo/tree-novsyscall").exists());
+    fleet.fleet("plan zoo -o work.jsonl").expect(0);
+    fleet.fleet("run work.jsonl --results results").expect(0);
+}
+
+#[test]
+fn what_is_mounted_in_a_tree_is_of_it() {
+    if !harness::is_root() {
+        return harness::skip("only root mounts a file system");
+    }
+    let fleet = Fleet::new();
+    put(&fleet.path("zoo/tree/etc/motd"), b"hello");
+    fs::create_dir(fleet.path("zoo/tree/mnt")).expect("made");
+    let inner = Mounted(fleet.path("zoo/tree/mnt"));
+    let mounted = inner.mount("size=1m");
+    if mounted.status != 0 {
+        return harness::skip(&format!("cannot mount here: {}", mounted.stderr.trim()));
+    }
+    put(&fleet.path("zoo/tree/mnt/other"), OTHER);
+    fleet.fleet("plan zoo -o work.jsonl").expect(0);
+    put(&fleet.path("zoo/tree/mnt/program"), PROGRAM);
+    let changed = fleet.fleet("run work.jsonl --results results").expect(2);
+    assert!(changed.stderr.contains("is not the tree that was planned"), "{changed}");
+}
+
+#[test]
+fn a_tree_that_another_run_is_at_work_in_may_pass() {
+    let fleet = Fleet::new();
+    put(&fleet.path("zoo/tree/bin/other"), OTHER);
+    fleet.fleet("plan zoo --in-place -o work.jsonl").expect(0);
+    let tree = fs::File::open(fleet.path("zoo/tree")).expect("opened");
+    tree.lock().expect("held, as by a run");
+    let busy = fleet.fleet("run work.jsonl --results results").expect(3);
+    assert!(busy.stderr.contains("another run is at work") && busy.stdout.contains("1 of them may pass"), "{busy}");
+    drop(tree);
+    fleet.fleet("run work.jsonl --results results").expect(0);
+    assert_eq!(fleet.totals("results")["totals"]["statuses"], serde_json::json!({ "patched": 1 }));
+}
+
 /// A small file system of its own, gone when dropped.
 struct Mounted(std::path::PathBuf);
 

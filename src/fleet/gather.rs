@@ -2,24 +2,21 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
+use super::trees::tree_sum;
 use super::{Kind, Place};
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::glance;
-use crate::image;
 use crate::image::reference::{Access, Reference};
 use crate::image::registry::{self, listing};
 use crate::image::resolve;
-use crate::store::{Root, real_path};
+use crate::store::real_path;
 use crate::tree::filter::Filter;
-use crate::tree::walk;
 
 /// Transport of registries.
 const REGISTRY: &str = "docker://";
@@ -361,7 +358,7 @@ impl Gatherer<'_> {
     /// A tree. Its digest is of the names, sizes and times of its files: what the whole of a disk holds is not read
     /// twice.
     fn tree(&mut self, path: &Path) -> Result<()> {
-        let summed = tree_sum(path, self.options.threads, Compared::Times);
+        let summed = tree_sum(path, self.options.threads);
         let (bytes, sum) = summed.map(|(bytes, sum)| (bytes, Some(sum))).unwrap_or_else(|error| {
             (self.warn)(&format!("{}: not looked up, planned as it is: {error}", path.display()));
             (0, None)
@@ -417,48 +414,6 @@ fn no_text(path: &Path) -> Error {
 fn is_candidate(file: &File) -> bool {
     let mut head = [0; glance::MAGIC];
     file.read_exact_at(&mut head, 0).is_ok() && glance::is_candidate(&head)
-}
-
-/// What of a tree's files is compared besides their names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compared {
-    /// Their sizes, which a patch leaves alone.
-    Sizes,
-    /// Sizes and modification times.
-    Times,
-}
-
-/// Bytes of a tree's files, and a checksum of what is compared of them; the record of a patch is not counted.
-pub(super) fn tree_sum(path: &Path, threads: usize, compared: Compared) -> Result<(u64, Sha256)> {
-    let root = Root::open(path)?;
-    let filter = Filter::new(&[], &[])?;
-    let options = walk::Options { filter, one_file_system: true, threads };
-    let all = std::sync::Mutex::new((0_u64, [0_u8; 32], 0_u64));
-    let walked = walk::walk(&root, &options, &|entry| {
-        let path = entry.path();
-        let Ok(Some(stat)) = entry.place().stat() else { return };
-        if path == Path::new(image::record::PATH) {
-            return;
-        }
-        let mut sum = sha2::Sha256::new();
-        sum.update(path.as_os_str().as_bytes());
-        let times = [stat.st_mtime, stat.st_mtime_nsec.cast_signed()];
-        let times = if compared == Compared::Times { times } else { [0; 2] };
-        for number in [[stat.st_size].as_slice(), &times].concat() {
-            sum.update([0]);
-            sum.update(number.to_le_bytes());
-        }
-        let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.2 += 1;
-        all.0 = all.0.saturating_add(stat.st_size.cast_unsigned());
-        // Files come in no order: what is added up does not depend on it.
-        all.1.iter_mut().zip(sum.finalize()).for_each(|(all, one)| *all ^= one);
-    })?;
-    if let Some((path, error)) = walked.failures.into_iter().next() {
-        return Err(error.within(path.display()));
-    }
-    let (bytes, sum, count) = all.into_inner().unwrap_or_default();
-    Ok((bytes, Sha256::of(&[&count.to_le_bytes()[..], &sum].concat())))
 }
 
 /// The directory of `path`, for temporary files beside it.
