@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use harness::fleet::{Fleet, layout, many_images, results};
-use harness::image::{LAYER, LIBRARY, Layout, OTHER, PROGRAM, Registry, files, put};
+use harness::image::{INDEX, LAYER, LIBRARY, Layout, MANIFEST, OTHER, PROGRAM, Registry, files, put};
 use harness::web::{Reply, Request, Web};
 use harness::{Ran, need, vsyspatch};
 use serde_json::Value;
@@ -145,10 +145,17 @@ fn each_action_is_that_of_the_command() {
     put(&zoo.join("tree/bin/other"), OTHER);
     fleet.fleet("plan zoo --in-place -o work.jsonl").expect(0);
     let statuses = |action: &str| {
-        fleet.fleet(&format!("run work.jsonl --results results --action {action}")).expect(0);
-        fleet.totals("results")["totals"]["statuses"].clone()
+        fleet.fleet(&format!("run work.jsonl --results {action} --action {action}")).expect(0);
+        fleet.totals(action)["totals"]["statuses"].clone()
     };
     assert_eq!(statuses("scan"), serde_json::json!({ "to-patch": 2 }));
+    // What is to be patched is told of, everywhere.
+    let merged = fleet.fleet("merge scan --work work.jsonl -v --html page.html").expect(1);
+    assert_eq!(merged.stdout.matches("\nto-patch  ").count(), 2, "{merged}");
+    let page = fs::read_to_string(fleet.path("page.html")).expect("a page");
+    assert_eq!(page.matches("<li>to-patch  ").count(), 2, "{page}");
+    let open = fleet.totals("scan")["open"].clone();
+    assert_eq!((&open[0]["status"], &open[1]["status"]), (&"to-patch".into(), &"to-patch".into()));
     assert_eq!(harness::read(&zoo.join("program")), PROGRAM);
     assert_eq!(statuses("patch"), serde_json::json!({ "patched": 2 }));
     assert_ne!(harness::read(&zoo.join("program")), PROGRAM);
@@ -156,6 +163,21 @@ fn each_action_is_that_of_the_command() {
     assert_eq!(statuses("revert"), serde_json::json!({ "reverted": 2 }));
     assert_eq!(harness::read(&zoo.join("program")), PROGRAM);
     assert_eq!(harness::read(&zoo.join("tree/bin/other")), OTHER);
+}
+
+#[test]
+fn no_result_takes_the_place_of_another_action_s() {
+    let fleet = Fleet::new();
+    put(&fleet.path("zoo/program"), PROGRAM);
+    fleet.fleet("plan zoo -o work.jsonl").expect(0);
+    fleet.fleet("run work.jsonl --results results").expect(0);
+    let before = results(&fleet.path("results"));
+    let other = fleet.fleet("run work.jsonl --results results --action scan").expect(2);
+    assert!(other.stderr.contains("a directory of results for each action"), "{other}");
+    assert!(results(&fleet.path("results")) == before);
+    fleet.fleet("run work.jsonl --results scanned --action scan").expect(0);
+    let mixed = fleet.fleet("merge results scanned --work work.jsonl").expect(2);
+    assert!(mixed.stderr.contains("is another action"), "{mixed}");
 }
 
 #[test]
@@ -389,6 +411,67 @@ fn registries_are_reached_where_the_system_has_no_certificates() {
     bare(&format!("plan docker://{}/ -o work.jsonl", web.address)).expect(0);
     bare("run work.jsonl --results results").expect(0);
     assert_eq!(fleet.totals("results")["totals"]["statuses"], serde_json::json!({ "patched": 2 }));
+}
+
+#[test]
+fn a_repository_that_cannot_be_listed_ends_no_plan() {
+    let fleet = Fleet::new();
+    let web = Web::default();
+    many_images(&fleet.path(""), 6, |name, layout| web.put_layout(layout, name));
+    let answers = |status: u16, code: &'static str| {
+        web.twist(move |request, reply| {
+            let is_it = request.path.starts_with("/v2/team1/app4/tags");
+            if is_it { Reply::error(status, code).header("Retry-After", "0") } else { reply }
+        });
+    };
+    let plan = |words: &str| fleet.fleet(&format!("plan docker://{}/{words} -o work.jsonl --json", web.address));
+    // All images of it were deleted, and the catalog still has its name.
+    for (status, code, expected, unlisted) in
+        [(404, "NAME_UNKNOWN", 0, 0), (403, "DENIED", 2, 1), (503, "AWAY", 3, 1)]
+    {
+        answers(status, code);
+        let ran = plan("").expect(expected);
+        assert!(ran.stderr.contains("team1/app4: "), "{ran}");
+        let planned = ran.json();
+        assert_eq!((&planned["items"], &planned["unlisted"]), (&5.into(), &unlisted.into()), "{planned}");
+        assert_eq!(fleet.items().len(), 5);
+    }
+    // Whoever names it means it.
+    answers(404, "NAME_UNKNOWN");
+    let named = plan("team1/app4:*").expect(2);
+    assert!(named.stderr.contains("there is no repository"), "{named}");
+}
+
+#[test]
+fn signatures_and_charts_are_no_images() {
+    let fleet = Fleet::new();
+    let web = Web::default();
+    many_images(&fleet.path(""), 1, |name, layout| web.put_layout(layout, name));
+    let manifest = |config: &str| {
+        let of = |kind: &str| serde_json::json!({ "mediaType": kind, "digest": harness::image::digest(b"{}"), "size": 2 });
+        let value = serde_json::json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": of(config),
+            "layers": [of("application/vnd.dev.cosign.simplesigning.v1+json")] });
+        serde_json::to_vec(&value).expect("JSON")
+    };
+    web.put_blob(b"{}");
+    let (image, chart) = ("application/vnd.oci.image.config.v1+json", "application/vnd.cncf.helm.config.v1+json");
+    let of_digest = |end: &str| format!("sha256-{}{end}", "0123456789abcdef".repeat(4));
+    for end in [".sig", ".att", ".sbom"] {
+        web.put_manifest("team0/app0", &of_digest(end), MANIFEST, &manifest(image));
+    }
+    web.put_manifest("charts/app", "1.0", MANIFEST, &manifest(chart));
+    // The index of what refers to an image, in a registry that has no list of its own.
+    let own = manifest(chart);
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [
+        { "mediaType": MANIFEST, "digest": harness::image::digest(&own), "size": own.len(), "artifactType": chart }] });
+    web.put_manifest("team0/app0", &of_digest(""), INDEX, index.to_string().as_bytes());
+    web.put_manifest("team0/app0", &harness::image::digest(&own), MANIFEST, &own);
+    let planned = fleet.fleet(&format!("plan docker://{}/ -o work.jsonl --json", web.address)).expect(0).json();
+    assert_eq!((&planned["items"], &planned["artifacts"]), (&1.into(), &5.into()), "{planned}");
+    let told = fleet.fleet(&format!("plan docker://{}/ -n", web.address)).expect(0);
+    assert!(told.stdout.contains("5 signatures or artifacts left out"), "{told}");
+    fleet.fleet("run work.jsonl --results results").expect(0);
+    assert_eq!(fleet.totals("results")["totals"]["statuses"], serde_json::json!({ "patched": 1 }));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::{Kind, Place};
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::glance;
+use crate::image::document::is_describing_tag;
 use crate::image::reference::{Access, Reference};
 use crate::image::registry::{self, listing};
 use crate::image::resolve;
@@ -24,7 +25,7 @@ const REGISTRY: &str = "docker://";
 /// Longest line of a list of references: a path has 4 KiB.
 const LINE_BYTES: u64 = 16 << 10;
 
-/// Images in a row whose registry does not answer, after which no more are asked for.
+/// Images and lists of tags in a row whose registry does not answer, after which no more are asked for.
 const UNAVAILABLE: usize = 5;
 
 /// Something to work on, under one of its names.
@@ -106,8 +107,21 @@ pub struct Gatherer<'a> {
     pub take: &'a mut dyn FnMut(Found) -> Result<()>,
     /// Takes what somebody should know.
     pub warn: &'a mut dyn FnMut(&str),
-    /// Images in a row whose registry did not answer.
+    /// Images and lists of tags in a row whose registry did not answer.
     pub unavailable: usize,
+    /// What was left out.
+    pub left_out: LeftOut,
+}
+
+/// What is in no list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Signatures, charts and the like, which are no images.
+    pub artifacts: u64,
+    /// Repositories whose tags could not be listed, and would not be again.
+    pub unlisted: u64,
+    /// The same, where it may pass.
+    pub unlisted_now: u64,
 }
 
 impl Gatherer<'_> {
@@ -186,30 +200,58 @@ impl Gatherer<'_> {
 
     /// The images of a registry that the pattern means.
     fn registry(&mut self, pattern: &Pattern<'_>) -> Result<()> {
-        let access = self.options.access.clone();
-        let is_tag = Filter::new(&[pattern.tags.to_owned()], &[])?;
-        let mut all_tags = |repository: &str| {
-            let name = format!("{}/{repository}", pattern.host);
-            let mut tags = Vec::new();
-            // Tags of one repository are held, for images are asked for in between.
-            listing::tags(&name, &access, &mut |tag| {
-                if is_tag.wants_file(Path::new(tag)) && self.wants(format!("{repository}:{tag}")) {
-                    tags.push(tag.to_owned());
-                }
-                Ok(())
-            })?;
-            tags.iter().try_for_each(|tag| self.image_in_registry(&format!("{name}:{tag}")))
+        let Some(wanted) = pattern.repositories else {
+            return self.repository(pattern, pattern.repository);
         };
-        match pattern.repositories {
-            Some(wanted) => {
-                let wanted = Filter::new(&[format!("/{wanted}")], &[])?;
-                listing::repositories(pattern.host, &access, &mut |repository| {
-                    let is_wanted = wanted.wants_file(Path::new(repository));
-                    if is_wanted { all_tags(repository) } else { Ok(()) }
-                })
+        let access = self.options.access.clone();
+        let wanted = Filter::new(&[format!("/{wanted}")], &[])?;
+        listing::repositories(pattern.host, &access, &mut |repository| {
+            let is_wanted = wanted.wants_file(Path::new(repository));
+            if is_wanted { self.repository(pattern, repository) } else { Ok(()) }
+        })
+    }
+
+    /// The images of one repository that the pattern means. What is wrong with it alone ends no plan.
+    fn repository(&mut self, pattern: &Pattern<'_>, repository: &str) -> Result<()> {
+        let name = format!("{}/{repository}", pattern.host);
+        let is_tag = Filter::new(&[pattern.tags.to_owned()], &[])?;
+        let mut tags = Vec::new();
+        let mut artifacts = 0;
+        // Tags of one repository are held, for images are asked for in between.
+        let listed = listing::tags(&name, &self.options.access, &mut |tag| {
+            if is_describing_tag(tag) {
+                artifacts += 1;
+            } else if is_tag.wants_file(Path::new(tag)) && self.wants(format!("{repository}:{tag}")) {
+                tags.push(tag.to_owned());
             }
-            None => all_tags(pattern.repository),
+            Ok(())
+        });
+        self.left_out.artifacts += artifacts;
+        match listed {
+            Ok(true) => self.unavailable = 0,
+            // A catalog keeps the names of repositories that are empty.
+            Ok(false) if pattern.repositories.is_some() => {
+                (self.warn)(&format!("{REGISTRY}{name}: the catalog has it, and the registry no tags of it"));
+            }
+            Ok(false) => self.unlisted(&name, no_repository(&name))?,
+            Err(error) => self.unlisted(&name, error)?,
         }
+        tags.iter().try_for_each(|tag| self.image_in_registry(&format!("{name}:{tag}")))
+    }
+
+    /// Goes on without the repository `name`, unless its registry does not answer at all.
+    fn unlisted(&mut self, name: &str, error: Error) -> Result<()> {
+        if error.may_pass() {
+            self.left_out.unlisted_now += 1;
+            self.unavailable += 1;
+            if self.unavailable >= UNAVAILABLE {
+                return Err(error.within(name));
+            }
+        } else {
+            self.left_out.unlisted += 1;
+        }
+        (self.warn)(&format!("{REGISTRY}{name}: left out, its tags cannot be listed: {error}"));
+        Ok(())
     }
 
     fn image_in_registry(&mut self, name: &str) -> Result<()> {
@@ -310,6 +352,10 @@ impl Gatherer<'_> {
     }
 
     fn found_image(&mut self, resolved: Option<resolve::Resolved>, place: Place) -> Result<()> {
+        if resolved.as_ref().is_some_and(|resolved| resolved.is_artifact) {
+            self.left_out.artifacts += 1;
+            return Ok(());
+        }
         let (digest, layers) = resolved.map(|it| (it.digest, it.layers)).unzip();
         let layers: Vec<(String, u64)> =
             layers.unwrap_or_default().into_iter().map(|(digest, size)| (digest.to_string(), size)).collect();
@@ -404,6 +450,10 @@ impl<'a> Pattern<'a> {
         let is_wild = repository.contains(WILD) || repository.ends_with('/');
         Some(Self { host, repositories: is_wild.then_some(repository), repository, tags })
     }
+}
+
+fn no_repository(name: &str) -> Error {
+    Error::new(ErrorKind::Io, format!("there is no repository {name}")).remedy("check the name")
 }
 
 fn no_text(path: &Path) -> Error {

@@ -118,6 +118,17 @@ pub enum Action {
     Revert,
 }
 
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scan => "scan",
+            Self::Patch => "patch",
+            Self::Verify => "verify",
+            Self::Revert => "revert",
+        })
+    }
+}
+
 /// What came of an item, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

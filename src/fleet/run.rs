@@ -133,6 +133,7 @@ pub fn run(list: WorkList, options: &Options, tell: &mut dyn FnMut(&Item, Step) 
             continue;
         }
         let known = options.results.get(&item.id)?;
+        known.as_ref().map_or(Ok(()), |known| known.is_of(options.action))?;
         if known.is_some_and(|known| known.settles(&item, options.action, options.context.via)) {
             tell(&item, Step::Before)?;
             continue;
