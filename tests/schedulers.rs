@@ -73,6 +73,30 @@ fn gnu_parallel() {
     assert_eq!(fleet.totals("results")["totals"]["statuses"], json!({ "clean": 8, "patched": 32 }));
 }
 
+/// Names with blanks, and another machine: a shell that begins elsewhere, as that of ssh does.
+#[test]
+fn gnu_parallel_with_blanks_on_another_machine() {
+    if !need("parallel") {
+        return;
+    }
+    let fleet = Fleet::new();
+    put(&fleet.path("zoo/program"), PROGRAM);
+    put(&fleet.path("zoo/other"), OTHER);
+    fleet.fleet("plan zoo -o work.jsonl").expect(0);
+    fs::rename(fleet.path("work.jsonl"), fleet.path("my work.jsonl")).expect("renamed");
+    put(&fleet.path("ssh"), b"#!/bin/bash\nwhile [[ $1 != -- ]]; do shift; done\ncd / && shift && exec bash -c \"$*\"\n");
+    let ssh = fleet.path("ssh").display().to_string();
+    for (results, machines) in [("my results", &[][..]), ("its results", &["--ssh", &ssh, "--sshlogin", "1/other"])] {
+        let mut parallel = command(file("parallel.sh"), &fleet);
+        parallel.env("HOME", fleet.dir.path()).args(["my work.jsonl", results, "--jobs", "2"]).args(machines);
+        let ran = Ran::of(&mut parallel).expect(0);
+        assert_eq!(ran.stdout.matches("done now").count(), 16, "{ran}");
+        let mut merge = fleet.command("merge --json --work");
+        let merged = Ran::of(merge.args(["my work.jsonl", results])).expect(0).json();
+        assert_eq!(merged["totals"]["statuses"], json!({ "patched": 2 }));
+    }
+}
+
 /// Slurm with two nodes, all of it on this machine.
 struct Slurm {
     daemons: Vec<Child>,
