@@ -172,8 +172,13 @@ fn plan(words: &Plan, common: &Common, output: &Output) -> Result<io::Result<Sta
     let mut planner = Planner::new(to);
     let mut take = |found| planner.add(&found);
     let mut warn = |warning: &str| output.message(&text::message(warning));
-    let mut gatherer = Gatherer { options: &options, take: &mut take, warn: &mut warn, unavailable: 0,
-        left_out: gather::LeftOut::default() };
+    let mut gatherer = Gatherer {
+        options: &options,
+        take: &mut take,
+        warn: &mut warn,
+        unavailable: 0,
+        left_out: gather::LeftOut::default(),
+    };
     for source in &words.sources {
         gatherer.source(source)?;
     }

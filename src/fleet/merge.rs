@@ -162,10 +162,8 @@ impl Totals {
             let reason = self.failures.entry(error.kind.clone());
             reason.or_insert(Reason { count: 0, example }).count += 1;
         }
-        let is_open = matches!(
-            result.status,
-            Status::Failed | Status::Refused | Status::Findings | Status::ToPatch
-        );
+        let is_open =
+            matches!(result.status, Status::Failed | Status::Refused | Status::Findings | Status::ToPatch);
         is_open.then(|| Open { id: id.to_owned(), status: Some(result.status), names, error: result.error })
     }
 

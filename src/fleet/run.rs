@@ -249,12 +249,7 @@ fn at_place(item: &Item, place: &Place, options: &Options) -> Result<Found> {
 
 /// The patched copy of the tree at `source` that another worker made, or this one before it was killed: it is of what the
 /// source is now, and nothing in it is left to be patched. Else what making it came to, `error`.
-fn patched_copy(
-    source: &Path,
-    copy: &Path,
-    options: &tree::Options,
-    error: Error,
-) -> Result<outcome::Tree> {
+fn patched_copy(source: &Path, copy: &Path, options: &tree::Options, error: Error) -> Result<outcome::Tree> {
     if !copy.is_dir() {
         return Err(error);
     }

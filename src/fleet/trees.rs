@@ -27,8 +27,11 @@ pub(super) fn tree_sum(path: &Path, threads: usize) -> Result<(u64, Sha256)> {
 
 /// The same, with sizes and times that the files of the `record` had before they were patched.
 fn sum(root: &Root, threads: usize, record: &TreeRecord) -> Result<(u64, Sha256)> {
-    let patched: HashMap<&Path, &Entry> =
-        record.files.iter().flat_map(|entry| entry.paths.iter().map(move |path| (path.as_path(), entry))).collect();
+    let patched: HashMap<&Path, &Entry> = record
+        .files
+        .iter()
+        .flat_map(|entry| entry.paths.iter().map(move |path| (path.as_path(), entry)))
+        .collect();
     // What is mounted in the tree is entered, as by whoever works on it.
     let options = walk::Options { filter: Filter::new(&[], &[])?, one_file_system: false, threads };
     let all = Mutex::new((0_u64, [0_u8; 32], 0_u64));

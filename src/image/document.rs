@@ -211,7 +211,8 @@ pub const DESCRIBING_TAGS: [(&str, &str); 3] =
 /// Whether `tag` is one of those that cosign gives.
 #[must_use]
 pub fn is_describing_tag(tag: &str) -> bool {
-    let ends = || DESCRIBING_TAGS.iter().filter_map(|(end, _)| tag.strip_suffix(end)?.strip_prefix("sha256-"));
+    let ends =
+        || DESCRIBING_TAGS.iter().filter_map(|(end, _)| tag.strip_suffix(end)?.strip_prefix("sha256-"));
     ends().any(|hex| Digest::parse(&format!("sha256:{hex}")).is_ok())
 }
 

@@ -53,7 +53,8 @@ pub fn plan(counts: &Counts, shards: Option<u64>) -> String {
         );
     }
     if artifacts > 0 {
-        let _ = writeln!(text, "{artifacts} signature{0} or artifact{0} left out: no images", plural(artifacts));
+        let _ =
+            writeln!(text, "{artifacts} signature{0} or artifact{0} left out: no images", plural(artifacts));
     }
     if unlisted > 0 {
         let word = if unlisted == 1 { "repository" } else { "repositories" };

@@ -59,8 +59,10 @@ impl Root {
             .map_err(|errno| Error::io("cannot open the directory", errno))?;
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             // Which may pass.
-            Err(errno @ Errno::WOULDBLOCK) => Err(Error::io("another run is at work in this tree", errno)
-                .remedy("wait for it, and try again")),
+            Err(errno @ Errno::WOULDBLOCK) => {
+                Err(Error::io("another run is at work in this tree", errno)
+                    .remedy("wait for it, and try again"))
+            }
             // Some network file systems have no locks: then the user has to take care.
             _ => Ok(File::from(fd)),
         }
