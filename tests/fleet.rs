@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use harness::fleet::{Fleet, layout, many_images, results};
-use harness::image::{LAYER, LIBRARY, Layout, OTHER, PROGRAM, Registry, files, put};
+use harness::fleet::{Fleet, layout, many_images, real_registry, results};
+use harness::image::{INDEX, LAYER, LIBRARY, MANIFEST, OTHER, PROGRAM, files, put};
 use harness::web::{Reply, Request, Web};
 use harness::{Ran, need, vsyspatch};
 use serde_json::Value;
@@ -145,10 +145,17 @@ fn each_action_is_that_of_the_command() {
     put(&zoo.join("tree/bin/other"), OTHER);
     fleet.fleet("plan zoo --in-place -o work.jsonl").expect(0);
     let statuses = |action: &str| {
-        fleet.fleet(&format!("run work.jsonl --results results --action {action}")).expect(0);
-        fleet.totals("results")["totals"]["statuses"].clone()
+        fleet.fleet(&format!("run work.jsonl --results {action} --action {action}")).expect(0);
+        fleet.totals(action)["totals"]["statuses"].clone()
     };
     assert_eq!(statuses("scan"), serde_json::json!({ "to-patch": 2 }));
+    // What is to be patched is told of, everywhere.
+    let merged = fleet.fleet("merge scan --work work.jsonl -v --html page.html").expect(1);
+    assert_eq!(merged.stdout.matches("\nto-patch  ").count(), 2, "{merged}");
+    let page = fs::read_to_string(fleet.path("page.html")).expect("a page");
+    assert_eq!(page.matches("<li>to-patch  ").count(), 2, "{page}");
+    let open = fleet.totals("scan")["open"].clone();
+    assert_eq!((&open[0]["status"], &open[1]["status"]), (&"to-patch".into(), &"to-patch".into()));
     assert_eq!(harness::read(&zoo.join("program")), PROGRAM);
     assert_eq!(statuses("patch"), serde_json::json!({ "patched": 2 }));
     assert_ne!(harness::read(&zoo.join("program")), PROGRAM);
@@ -156,6 +163,21 @@ fn each_action_is_that_of_the_command() {
     assert_eq!(statuses("revert"), serde_json::json!({ "reverted": 2 }));
     assert_eq!(harness::read(&zoo.join("program")), PROGRAM);
     assert_eq!(harness::read(&zoo.join("tree/bin/other")), OTHER);
+}
+
+#[test]
+fn no_result_takes_the_place_of_another_action_s() {
+    let fleet = Fleet::new();
+    put(&fleet.path("zoo/program"), PROGRAM);
+    fleet.fleet("plan zoo -o work.jsonl").expect(0);
+    fleet.fleet("run work.jsonl --results results").expect(0);
+    let before = results(&fleet.path("results"));
+    let other = fleet.fleet("run work.jsonl --results results --action scan").expect(2);
+    assert!(other.stderr.contains("a directory of results for each action"), "{other}");
+    assert!(results(&fleet.path("results")) == before);
+    fleet.fleet("run work.jsonl --results scanned --action scan").expect(0);
+    let mixed = fleet.fleet("merge results scanned --work work.jsonl").expect(2);
+    assert!(mixed.stderr.contains("is another action"), "{mixed}");
 }
 
 #[test]
@@ -295,52 +317,22 @@ fn merging_again_or_with_copies_of_results_gives_the_same() {
 
 // --- registries ---
 
-fn skopeo(words: &[&str]) {
-    Ran::of(Command::new("skopeo").args(words)).expect(0);
-}
-
-/// A registry with 20 images, one of them under three tags, one broken, one that cannot be looked into.
-fn real_registry(fleet: &Fleet) -> Registry {
-    let registry = Registry::start(fleet.dir.path());
-    let push = |layout: &Layout, name: &str| {
-        let to = format!("docker://{}/{name}", registry.address);
-        skopeo(&["copy", "-q", "--dest-tls-verify=false", &format!("oci:{}:v1", layout.0.display()), &to]);
-    };
-    many_images(&fleet.path(""), 20, |name, layout| {
-        push(layout, &format!("{name}:v1"));
-        if name == "team0/app0" {
-            push(layout, "team0/app0:latest");
-            push(layout, "team0/app0:stable");
-        }
-    });
-    let top = files(&[("lib/other", OTHER)]);
-    let lost = layout(&fleet.path(""), "lost", &[(LAYER, &top, &top)]);
-    push(&lost, "team1/lost:v1");
-    let raw = ["inspect", "--raw", "--tls-verify=false"];
-    let name = format!("docker://{}/team1/lost:v1", registry.address);
-    let manifest = Ran::of(Command::new("skopeo").args(raw).arg(name)).expect(0).json();
-    let digest = &manifest["layers"][0]["digest"].as_str().expect("text")[7..];
-    let blob = format!("registry/docker/registry/v2/blobs/sha256/{}/{digest}/data", &digest[..2]);
-    fs::remove_file(fleet.path(&blob)).expect("gone");
-    registry
-}
-
 #[test]
 fn a_whole_registry_is_patched_and_each_content_once() {
     if !["docker-registry", "skopeo"].into_iter().all(need) {
         return;
     }
     let fleet = Fleet::new();
-    let registry = real_registry(&fleet);
+    let (registry, statuses) = real_registry(&fleet, 20);
     let all = format!("docker://{}/", registry.address);
     let planned = fleet.fleet(&format!("plan {all} -o work.jsonl --json")).expect(0).json();
-    assert_eq!((&planned["items"], &planned["names"]), (&21.into(), &23.into()), "{planned}");
+    assert_eq!((&planned["items"], &planned["names"]), (&20.into(), &22.into()), "{planned}");
     for (words, items) in [
-        (format!("{all}team1/*"), 8),
+        (format!("{all}team1/*"), 7),
         (format!("{all}team0/app0:*"), 1),
         (format!("{all}team0/*:s*"), 1),
         (format!("{all}team0/app0:v1"), 1),
-        (format!("{all} --include team2/* --exclude *app2:v1"), 5),
+        (format!("{all} --include team2/* --exclude *app2:v1"), 6),
     ] {
         let counted = fleet.fleet(&format!("plan {words} --dry-run --json")).expect(0).json();
         assert_eq!(counted["items"], items, "{words}");
@@ -351,11 +343,11 @@ fn a_whole_registry_is_patched_and_each_content_once() {
     assert_eq!(dear, 1, "the base with noise is read once: {costs:?}");
 
     let ran = fleet.fleet("run work.jsonl --results results --cache-dir cache").expect(2);
-    assert!(ran.stderr.contains("team1/lost"), "{ran}");
+    assert!(ran.stderr.contains("team1/lost0"), "{ran}");
     let merged = fleet.totals("results");
     let totals = &merged["totals"];
-    assert_eq!(totals["statuses"], serde_json::json!({ "clean": 4, "patched": 16, "failed": 1 }), "{merged}");
-    assert_eq!((&totals["written"], &totals["missing"]), (&18.into(), &0.into()));
+    assert_eq!(totals["statuses"], statuses, "{merged}");
+    assert_eq!((&totals["written"], &totals["missing"]), (&17.into(), &0.into()));
     assert!(totals["layers_known"].as_u64().expect("a number") >= 16, "{merged}");
     let digest = |tag: &str| {
         let inspected = Command::new("skopeo")
@@ -369,10 +361,126 @@ fn a_whole_registry_is_patched_and_each_content_once() {
 
     // What is patched is planned, too, unless it is left out, and is patched already.
     let again = fleet.fleet(&format!("plan {all} --exclude *-novsyscall --dry-run --json")).expect(0).json();
-    assert_eq!(again["items"], 21);
+    assert_eq!(again["items"], 20);
     fleet.fleet(&format!("plan {all} --include *-novsyscall -o work.jsonl")).expect(0);
     fleet.fleet("run work.jsonl --results verified --action verify --shard 1/1").expect(0);
-    assert_eq!(fleet.totals("verified")["totals"]["statuses"], serde_json::json!({ "verified": 16 }));
+    assert_eq!(fleet.totals("verified")["totals"]["statuses"], serde_json::json!({ "verified": 15 }));
+}
+
+/// An image that holds nothing but the program has no authorities that it could trust: registries are reached all the same.
+#[test]
+fn registries_are_reached_where_the_system_has_no_certificates() {
+    let fleet = Fleet::new();
+    let web = Web::default();
+    many_images(&fleet.path(""), 2, |name, layout| web.put_layout(layout, name));
+    let bare = |words: &str| {
+        let mut command = fleet.command(words);
+        command.env("SSL_CERT_FILE", "/no/such/file").env("SSL_CERT_DIR", "/no/such/directory");
+        Ran::of(&mut command)
+    };
+    bare(&format!("plan docker://{}/ -o work.jsonl", web.address)).expect(0);
+    bare("run work.jsonl --results results").expect(0);
+    assert_eq!(fleet.totals("results")["totals"]["statuses"], serde_json::json!({ "patched": 2 }));
+}
+
+#[test]
+fn a_registry_that_is_killed_in_mid_run_and_started_again() {
+    if !need("docker-registry") {
+        return;
+    }
+    let fleet = Fleet::new();
+    let (mut registry, statuses) = real_registry(&fleet, 60);
+    fleet.fleet(&format!("plan docker://{}/ -o work.jsonl", registry.address)).expect(0);
+    let done =
+        || fleet.path("results").is_dir().then(|| results(&fleet.path("results")).len()).unwrap_or_default();
+    let workers =
+        [1, 2].map(|n| spawn(&mut fleet.command(&format!("run work.jsonl --results results --shard {n}/2"))));
+    while done() < 6 {
+        std::thread::yield_now();
+    }
+    registry.kill();
+    let before = done();
+    assert!(before < 60, "it was killed in mid-run");
+    // Longer than a worker tries again.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    registry.start_again();
+    for mut worker in workers {
+        assert!([0, 2, 3].contains(&worker.wait().expect("ended").code().expect("a status")));
+    }
+    let totals = fleet.totals("results")["totals"].clone();
+    assert!(totals["may_pass"].as_u64() > Some(0) && totals["missing"] == 0, "{totals}");
+    // What it was away for is done by the next; what is broken stays so.
+    fleet.fleet("run work.jsonl --results results").expect(2);
+    let totals = fleet.totals("results")["totals"].clone();
+    assert_eq!((&totals["statuses"], &totals["may_pass"]), (&statuses, &0.into()), "{totals}");
+    let name = |tag: &str| format!("docker://{}/team0/app0:{tag}-novsyscall", registry.address);
+    for tag in ["v1", "latest", "stable"] {
+        Ran::of(vsyspatch().args(["verify", &name(tag)])).expect(0);
+    }
+}
+
+#[test]
+fn a_repository_that_cannot_be_listed_ends_no_plan() {
+    let fleet = Fleet::new();
+    let web = Web::default();
+    many_images(&fleet.path(""), 6, |name, layout| web.put_layout(layout, name));
+    let answers = |status: u16, code: &'static str| {
+        web.twist(move |request, reply| {
+            let is_it = request.path.starts_with("/v2/team1/app4/tags");
+            if is_it { Reply::error(status, code).header("Retry-After", "0") } else { reply }
+        });
+    };
+    let plan =
+        |words: &str| fleet.fleet(&format!("plan docker://{}/{words} -o work.jsonl --json", web.address));
+    // All images of it were deleted, and the catalog still has its name.
+    for (status, code, expected, unlisted) in
+        [(404, "NAME_UNKNOWN", 0, 0), (403, "DENIED", 2, 1), (503, "AWAY", 3, 1)]
+    {
+        answers(status, code);
+        let ran = plan("").expect(expected);
+        assert!(ran.stderr.contains("team1/app4: "), "{ran}");
+        let planned = ran.json();
+        assert_eq!((&planned["items"], &planned["unlisted"]), (&5.into(), &unlisted.into()), "{planned}");
+        assert_eq!(fleet.items().len(), 5);
+    }
+    // Whoever names it means it.
+    answers(404, "NAME_UNKNOWN");
+    let named = plan("team1/app4:*").expect(2);
+    assert!(named.stderr.contains("there is no repository"), "{named}");
+}
+
+#[test]
+fn signatures_and_charts_are_no_images() {
+    let fleet = Fleet::new();
+    let web = Web::default();
+    many_images(&fleet.path(""), 1, |name, layout| web.put_layout(layout, name));
+    let manifest = |config: &str| {
+        let of = |kind: &str| serde_json::json!({ "mediaType": kind, "digest": harness::image::digest(b"{}"), "size": 2 });
+        let value = serde_json::json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": of(config),
+            "layers": [of("application/vnd.dev.cosign.simplesigning.v1+json")] });
+        serde_json::to_vec(&value).expect("JSON")
+    };
+    web.put_blob(b"{}");
+    let (image, chart) =
+        ("application/vnd.oci.image.config.v1+json", "application/vnd.cncf.helm.config.v1+json");
+    let of_digest = |end: &str| format!("sha256-{}{end}", "0123456789abcdef".repeat(4));
+    for end in [".sig", ".att", ".sbom"] {
+        web.put_manifest("team0/app0", &of_digest(end), MANIFEST, &manifest(image));
+    }
+    web.put_manifest("charts/app", "1.0", MANIFEST, &manifest(chart));
+    // The index of what refers to an image, in a registry that has no list of its own.
+    let own = manifest(chart);
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [
+        { "mediaType": MANIFEST, "digest": harness::image::digest(&own), "size": own.len(), "artifactType": chart }] });
+    web.put_manifest("team0/app0", &of_digest(""), INDEX, index.to_string().as_bytes());
+    web.put_manifest("team0/app0", &harness::image::digest(&own), MANIFEST, &own);
+    let planned =
+        fleet.fleet(&format!("plan docker://{}/ -o work.jsonl --json", web.address)).expect(0).json();
+    assert_eq!((&planned["items"], &planned["artifacts"]), (&1.into(), &5.into()), "{planned}");
+    let told = fleet.fleet(&format!("plan docker://{}/ -n", web.address)).expect(0);
+    assert!(told.stdout.contains("5 signatures or artifacts left out"), "{told}");
+    fleet.fleet("run work.jsonl --results results").expect(0);
+    assert_eq!(fleet.totals("results")["totals"]["statuses"], serde_json::json!({ "patched": 1 }));
 }
 
 #[test]
@@ -509,6 +617,94 @@ fn two_workers_at_once_come_to_the_same() {
     {
         Ran::of(vsyspatch().arg("verify").arg(fleet.path(&format!("zoo/{patched}-novsyscall")))).expect(0);
     }
+}
+
+/// The modification time of the file at `path`, a day ago.
+fn made_older(path: &Path) {
+    Ran::of(Command::new("touch").args(["-d", "yesterday"]).arg(path)).expect(0);
+}
+
+#[test]
+fn a_patched_copy_counts_for_the_tree_that_it_is_of_alone() {
+    let fleet = Fleet::new();
+    put(&fleet.path("zoo/tree/bin/other"), OTHER);
+    put(&fleet.path("zoo/tree/etc/motd"), b"hello");
+    let plan = "plan zoo --exclude *novsyscall -o work.jsonl";
+    fleet.fleet(plan).expect(0);
+    fleet.fleet("run work.jsonl --results first").expect(0);
+    // A worker that was killed before it could write the result.
+    fleet.fleet("run work.jsonl --results second").expect(0);
+    assert_eq!(fleet.totals("second")["totals"]["statuses"], serde_json::json!({ "patched": 1 }));
+    // The same names and sizes, and another content: of a file that nobody patched, and of one that was, as old as before.
+    let stale = |results: &str| {
+        let ran = fleet.fleet(&format!("run work.jsonl --results {results}")).expect(2);
+        assert!(ran.stderr.contains("is there already, and is not what patching"), "{ran}");
+    };
+    fs::write(fleet.path("zoo/tree/etc/motd"), b"HELLO").expect("written");
+    fleet.fleet(plan).expect(0);
+    stale("third");
+    fs::remove_dir_all(fleet.path("zoo/tree-novsyscall")).expect("gone");
+    fleet.fleet("run work.jsonl --results fourth").expect(0);
+    let program = fleet.path("zoo/tree/bin/other");
+    let before = fs::metadata(&program).and_then(|of| of.modified()).expect("its time");
+    let mut changed = OTHER.to_vec();
+    *changed.last_mut().expect("bytes") ^= 1;
+    fs::write(&program, changed).expect("written");
+    let file = fs::File::options().write(true).open(&program).expect("opened");
+    file.set_modified(before).expect("as old as before");
+    stale("fifth");
+}
+
+#[test]
+fn a_tree_that_is_not_what_was_planned_is_told_of() {
+    let fleet = Fleet::new();
+    let file = fleet.path("zoo/tree/etc/motd");
+    put(&fleet.path("zoo/tree/bin/other"), OTHER);
+    put(&file, b"hello");
+    fleet.fleet("plan zoo -o work.jsonl").expect(0);
+    made_older(&file);
+    let changed = fleet.fleet("run work.jsonl --results results").expect(2);
+    assert!(changed.stderr.contains("is not the tree that was planned"), "{changed}");
+    assert!(!fleet.path("zoo/tree-novsyscall").exists());
+    fleet.fleet("plan zoo -o work.jsonl").expect(0);
+    fleet.fleet("run work.jsonl --results results").expect(0);
+}
+
+#[test]
+fn what_is_mounted_in_a_tree_is_of_it() {
+    if !harness::is_root() {
+        return harness::skip("only root mounts a file system");
+    }
+    let fleet = Fleet::new();
+    put(&fleet.path("zoo/tree/etc/motd"), b"hello");
+    fs::create_dir(fleet.path("zoo/tree/mnt")).expect("made");
+    let inner = Mounted(fleet.path("zoo/tree/mnt"));
+    let mounted = inner.mount("size=1m");
+    if mounted.status != 0 {
+        return harness::skip(&format!("cannot mount here: {}", mounted.stderr.trim()));
+    }
+    put(&fleet.path("zoo/tree/mnt/other"), OTHER);
+    fleet.fleet("plan zoo -o work.jsonl").expect(0);
+    put(&fleet.path("zoo/tree/mnt/program"), PROGRAM);
+    let changed = fleet.fleet("run work.jsonl --results results").expect(2);
+    assert!(changed.stderr.contains("is not the tree that was planned"), "{changed}");
+}
+
+#[test]
+fn a_tree_that_another_run_is_at_work_in_may_pass() {
+    let fleet = Fleet::new();
+    put(&fleet.path("zoo/tree/bin/other"), OTHER);
+    fleet.fleet("plan zoo --in-place -o work.jsonl").expect(0);
+    let tree = fs::File::open(fleet.path("zoo/tree")).expect("opened");
+    tree.lock().expect("held, as by a run");
+    let busy = fleet.fleet("run work.jsonl --results results").expect(3);
+    assert!(
+        busy.stderr.contains("another run is at work") && busy.stdout.contains("1 of them may pass"),
+        "{busy}"
+    );
+    drop(tree);
+    fleet.fleet("run work.jsonl --results results").expect(0);
+    assert_eq!(fleet.totals("results")["totals"]["statuses"], serde_json::json!({ "patched": 1 }));
 }
 
 /// A small file system of its own, gone when dropped.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::fleet::{Fleet, many_images, results};
+use harness::fleet::{Fleet, many_images, real_registry, results};
 use harness::image::{OTHER, PROGRAM, put};
 use harness::web::{Reply, Web};
 use harness::{Ran, is_root, need, root, skip, vsyspatch};
@@ -71,6 +71,92 @@ fn gnu_parallel() {
     let ran = run(0);
     assert_eq!(ran.stdout.matches("done now").count(), 16, "{ran}");
     assert_eq!(fleet.totals("results")["totals"]["statuses"], json!({ "clean": 8, "patched": 32 }));
+}
+
+/// How many images the registries have whose work lists real schedulers deal.
+const MANY: usize = 200;
+
+/// A registry with many images, all of whose parts have been through the command that `run` starts, which ends with a
+/// status of its own: what comes of each is what should, and what is done is not done again.
+fn a_real_registry_is_done(fleet: &Fleet, run: &dyn Fn() -> Ran) {
+    let (registry, statuses) = real_registry(fleet, MANY);
+    let planned = fleet.fleet(&format!("plan docker://{}/ -o work.jsonl --json", registry.address)).expect(0);
+    let planned = planned.json();
+    assert_eq!((&planned["items"], &planned["names"]), (&MANY.into(), &(MANY + 2).into()), "{planned}");
+    let ran = run();
+    // What is broken is so for good.
+    assert_ne!(ran.status, 0, "{ran}");
+    let totals = fleet.totals("results")["totals"].clone();
+    assert_eq!(totals["statuses"], statuses, "{totals}");
+    assert_eq!((&totals["missing"], &totals["may_pass"]), (&0.into(), &0.into()), "{totals}");
+    let patched = statuses["patched"].as_u64().expect("a number");
+    assert_eq!(totals["written"], patched + 2, "one is written under three names");
+    let before = results(&fleet.path("results"));
+    run();
+    assert!(results(&fleet.path("results")) == before);
+}
+
+#[test]
+fn gnu_parallel_and_a_real_registry() {
+    if !["parallel", "docker-registry"].into_iter().all(need) {
+        return;
+    }
+    let fleet = Fleet::new();
+    a_real_registry_is_done(&fleet, &|| {
+        let mut parallel = command(file("parallel.sh"), &fleet);
+        parallel.env("HOME", fleet.dir.path());
+        Ran::of(parallel.args(["work.jsonl", "results", "--jobs", "2"]))
+    });
+}
+
+#[test]
+fn slurm_and_a_real_registry() {
+    if !["munged", "slurmctld", "slurmd", "sbatch", "docker-registry"].into_iter().all(need) {
+        return;
+    }
+    if !is_root() {
+        return skip("daemons of Slurm that start jobs need root");
+    }
+    let fleet = Fleet::new();
+    let slurm = match Slurm::start(&fleet.path("slurm")) {
+        Ok(slurm) => slurm,
+        Err(reason) => return skip(&reason),
+    };
+    a_real_registry_is_done(&fleet, &|| {
+        let mut sbatch = command("sbatch", &fleet);
+        sbatch.env("SLURM_CONF", &slurm.settings).env("PAUSE", "0");
+        sbatch.args(["--wait", "--mem=100", "-o", "log-%A-%a"]).arg(file("slurm.sh"));
+        Ran::of(sbatch.args(["work.jsonl", "results"]))
+    });
+}
+
+/// Names with blanks, and another machine: a shell that begins elsewhere, as that of ssh does.
+#[test]
+fn gnu_parallel_with_blanks_on_another_machine() {
+    if !need("parallel") {
+        return;
+    }
+    let fleet = Fleet::new();
+    put(&fleet.path("zoo/program"), PROGRAM);
+    put(&fleet.path("zoo/other"), OTHER);
+    fleet.fleet("plan zoo -o work.jsonl").expect(0);
+    fs::rename(fleet.path("work.jsonl"), fleet.path("my work.jsonl")).expect("renamed");
+    put(
+        &fleet.path("ssh"),
+        b"#!/bin/bash\nwhile [[ $1 != -- ]]; do shift; done\ncd / && shift && exec bash -c \"$*\"\n",
+    );
+    let ssh = fleet.path("ssh").display().to_string();
+    for (results, machines) in
+        [("my results", &[][..]), ("its results", &["--ssh", &ssh, "--sshlogin", "1/other"])]
+    {
+        let mut parallel = command(file("parallel.sh"), &fleet);
+        parallel.env("HOME", fleet.dir.path()).args(["my work.jsonl", results, "--jobs", "2"]).args(machines);
+        let ran = Ran::of(&mut parallel).expect(0);
+        assert_eq!(ran.stdout.matches("done now").count(), 16, "{ran}");
+        let mut merge = fleet.command("merge --json --work");
+        let merged = Ran::of(merge.args(["my work.jsonl", results])).expect(0).json();
+        assert_eq!(merged["totals"]["statuses"], json!({ "patched": 2 }));
+    }
 }
 
 /// Slurm with two nodes, all of it on this machine.

@@ -172,16 +172,31 @@ fn plan(words: &Plan, common: &Common, output: &Output) -> Result<io::Result<Sta
     let mut planner = Planner::new(to);
     let mut take = |found| planner.add(&found);
     let mut warn = |warning: &str| output.message(&text::message(warning));
-    let mut gatherer = Gatherer { options: &options, take: &mut take, warn: &mut warn, unavailable: 0 };
+    let mut gatherer = Gatherer {
+        options: &options,
+        take: &mut take,
+        warn: &mut warn,
+        unavailable: 0,
+        left_out: gather::LeftOut::default(),
+    };
     for source in &words.sources {
         gatherer.source(source)?;
     }
-    let counts = planner.finish(to)?;
+    let left_out = gatherer.left_out;
+    let mut counts = planner.finish(to)?;
+    counts.artifacts = left_out.artifacts;
+    counts.unlisted = left_out.unlisted + left_out.unlisted_now;
+    // Planning again helps what may pass; the rest is planned.
+    let status = match left_out {
+        gather::LeftOut { unlisted: 0, unlisted_now: 0, .. } => Status::Clean,
+        gather::LeftOut { unlisted_now: 0, .. } => Status::Failed,
+        _ => Status::Unavailable,
+    };
     let told = if common.json { report::plan_json(&counts) } else { report::plan(&counts, words.shards) };
     if common.quiet && !common.json {
-        return Ok(Ok(Status::Clean));
+        return Ok(Ok(status));
     }
-    Ok(output.result(&told).map(|()| Status::Clean))
+    Ok(output.result(&told).map(|()| status))
 }
 
 fn run(words: &Run, common: &Common, output: &Output) -> Result<io::Result<Status>> {

@@ -2,24 +2,22 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
+use super::trees::tree_sum;
 use super::{Kind, Place};
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::glance;
-use crate::image;
+use crate::image::document::is_describing_tag;
 use crate::image::reference::{Access, Reference};
 use crate::image::registry::{self, listing};
 use crate::image::resolve;
-use crate::store::{Root, real_path};
+use crate::store::real_path;
 use crate::tree::filter::Filter;
-use crate::tree::walk;
 
 /// Transport of registries.
 const REGISTRY: &str = "docker://";
@@ -27,7 +25,7 @@ const REGISTRY: &str = "docker://";
 /// Longest line of a list of references: a path has 4 KiB.
 const LINE_BYTES: u64 = 16 << 10;
 
-/// Images in a row whose registry does not answer, after which no more are asked for.
+/// Images and lists of tags in a row whose registry does not answer, after which no more are asked for.
 const UNAVAILABLE: usize = 5;
 
 /// Something to work on, under one of its names.
@@ -109,8 +107,21 @@ pub struct Gatherer<'a> {
     pub take: &'a mut dyn FnMut(Found) -> Result<()>,
     /// Takes what somebody should know.
     pub warn: &'a mut dyn FnMut(&str),
-    /// Images in a row whose registry did not answer.
+    /// Images and lists of tags in a row whose registry did not answer.
     pub unavailable: usize,
+    /// What was left out.
+    pub left_out: LeftOut,
+}
+
+/// What is in no list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Signatures, charts and the like, which are no images.
+    pub artifacts: u64,
+    /// Repositories whose tags could not be listed, and would not be again.
+    pub unlisted: u64,
+    /// The same, where it may pass.
+    pub unlisted_now: u64,
 }
 
 impl Gatherer<'_> {
@@ -189,30 +200,58 @@ impl Gatherer<'_> {
 
     /// The images of a registry that the pattern means.
     fn registry(&mut self, pattern: &Pattern<'_>) -> Result<()> {
-        let access = self.options.access.clone();
-        let is_tag = Filter::new(&[pattern.tags.to_owned()], &[])?;
-        let mut all_tags = |repository: &str| {
-            let name = format!("{}/{repository}", pattern.host);
-            let mut tags = Vec::new();
-            // Tags of one repository are held, for images are asked for in between.
-            listing::tags(&name, &access, &mut |tag| {
-                if is_tag.wants_file(Path::new(tag)) && self.wants(format!("{repository}:{tag}")) {
-                    tags.push(tag.to_owned());
-                }
-                Ok(())
-            })?;
-            tags.iter().try_for_each(|tag| self.image_in_registry(&format!("{name}:{tag}")))
+        let Some(wanted) = pattern.repositories else {
+            return self.repository(pattern, pattern.repository);
         };
-        match pattern.repositories {
-            Some(wanted) => {
-                let wanted = Filter::new(&[format!("/{wanted}")], &[])?;
-                listing::repositories(pattern.host, &access, &mut |repository| {
-                    let is_wanted = wanted.wants_file(Path::new(repository));
-                    if is_wanted { all_tags(repository) } else { Ok(()) }
-                })
+        let access = self.options.access.clone();
+        let wanted = Filter::new(&[format!("/{wanted}")], &[])?;
+        listing::repositories(pattern.host, &access, &mut |repository| {
+            let is_wanted = wanted.wants_file(Path::new(repository));
+            if is_wanted { self.repository(pattern, repository) } else { Ok(()) }
+        })
+    }
+
+    /// The images of one repository that the pattern means. What is wrong with it alone ends no plan.
+    fn repository(&mut self, pattern: &Pattern<'_>, repository: &str) -> Result<()> {
+        let name = format!("{}/{repository}", pattern.host);
+        let is_tag = Filter::new(&[pattern.tags.to_owned()], &[])?;
+        let mut tags = Vec::new();
+        let mut artifacts = 0;
+        // Tags of one repository are held, for images are asked for in between.
+        let listed = listing::tags(&name, &self.options.access, &mut |tag| {
+            if is_describing_tag(tag) {
+                artifacts += 1;
+            } else if is_tag.wants_file(Path::new(tag)) && self.wants(format!("{repository}:{tag}")) {
+                tags.push(tag.to_owned());
             }
-            None => all_tags(pattern.repository),
+            Ok(())
+        });
+        self.left_out.artifacts += artifacts;
+        match listed {
+            Ok(true) => self.unavailable = 0,
+            // A catalog keeps the names of repositories that are empty.
+            Ok(false) if pattern.repositories.is_some() => {
+                (self.warn)(&format!("{REGISTRY}{name}: the catalog has it, and the registry no tags of it"));
+            }
+            Ok(false) => self.unlisted(&name, no_repository(&name))?,
+            Err(error) => self.unlisted(&name, error)?,
         }
+        tags.iter().try_for_each(|tag| self.image_in_registry(&format!("{name}:{tag}")))
+    }
+
+    /// Goes on without the repository `name`, unless its registry does not answer at all.
+    fn unlisted(&mut self, name: &str, error: Error) -> Result<()> {
+        if error.may_pass() {
+            self.left_out.unlisted_now += 1;
+            self.unavailable += 1;
+            if self.unavailable >= UNAVAILABLE {
+                return Err(error.within(name));
+            }
+        } else {
+            self.left_out.unlisted += 1;
+        }
+        (self.warn)(&format!("{REGISTRY}{name}: left out, its tags cannot be listed: {error}"));
+        Ok(())
     }
 
     fn image_in_registry(&mut self, name: &str) -> Result<()> {
@@ -313,6 +352,10 @@ impl Gatherer<'_> {
     }
 
     fn found_image(&mut self, resolved: Option<resolve::Resolved>, place: Place) -> Result<()> {
+        if resolved.as_ref().is_some_and(|resolved| resolved.is_artifact) {
+            self.left_out.artifacts += 1;
+            return Ok(());
+        }
         let (digest, layers) = resolved.map(|it| (it.digest, it.layers)).unzip();
         let layers: Vec<(String, u64)> =
             layers.unwrap_or_default().into_iter().map(|(digest, size)| (digest.to_string(), size)).collect();
@@ -361,7 +404,7 @@ impl Gatherer<'_> {
     /// A tree. Its digest is of the names, sizes and times of its files: what the whole of a disk holds is not read
     /// twice.
     fn tree(&mut self, path: &Path) -> Result<()> {
-        let summed = tree_sum(path, self.options.threads, Compared::Times);
+        let summed = tree_sum(path, self.options.threads);
         let (bytes, sum) = summed.map(|(bytes, sum)| (bytes, Some(sum))).unwrap_or_else(|error| {
             (self.warn)(&format!("{}: not looked up, planned as it is: {error}", path.display()));
             (0, None)
@@ -409,6 +452,10 @@ impl<'a> Pattern<'a> {
     }
 }
 
+fn no_repository(name: &str) -> Error {
+    Error::new(ErrorKind::Io, format!("there is no repository {name}")).remedy("check the name")
+}
+
 fn no_text(path: &Path) -> Error {
     Error::new(ErrorKind::Usage, format!("{} is no UTF-8 and cannot be in a work list", path.display()))
         .remedy("rename it, or treat it by itself")
@@ -417,48 +464,6 @@ fn no_text(path: &Path) -> Error {
 fn is_candidate(file: &File) -> bool {
     let mut head = [0; glance::MAGIC];
     file.read_exact_at(&mut head, 0).is_ok() && glance::is_candidate(&head)
-}
-
-/// What of a tree's files is compared besides their names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compared {
-    /// Their sizes, which a patch leaves alone.
-    Sizes,
-    /// Sizes and modification times.
-    Times,
-}
-
-/// Bytes of a tree's files, and a checksum of what is compared of them; the record of a patch is not counted.
-pub(super) fn tree_sum(path: &Path, threads: usize, compared: Compared) -> Result<(u64, Sha256)> {
-    let root = Root::open(path)?;
-    let filter = Filter::new(&[], &[])?;
-    let options = walk::Options { filter, one_file_system: true, threads };
-    let all = std::sync::Mutex::new((0_u64, [0_u8; 32], 0_u64));
-    let walked = walk::walk(&root, &options, &|entry| {
-        let path = entry.path();
-        let Ok(Some(stat)) = entry.place().stat() else { return };
-        if path == Path::new(image::record::PATH) {
-            return;
-        }
-        let mut sum = sha2::Sha256::new();
-        sum.update(path.as_os_str().as_bytes());
-        let times = [stat.st_mtime, stat.st_mtime_nsec.cast_signed()];
-        let times = if compared == Compared::Times { times } else { [0; 2] };
-        for number in [[stat.st_size].as_slice(), &times].concat() {
-            sum.update([0]);
-            sum.update(number.to_le_bytes());
-        }
-        let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.2 += 1;
-        all.0 = all.0.saturating_add(stat.st_size.cast_unsigned());
-        // Files come in no order: what is added up does not depend on it.
-        all.1.iter_mut().zip(sum.finalize()).for_each(|(all, one)| *all ^= one);
-    })?;
-    if let Some((path, error)) = walked.failures.into_iter().next() {
-        return Err(error.within(path.display()));
-    }
-    let (bytes, sum, count) = all.into_inner().unwrap_or_default();
-    Ok((bytes, Sha256::of(&[&count.to_le_bytes()[..], &sum].concat())))
 }
 
 /// The directory of `path`, for temporary files beside it.

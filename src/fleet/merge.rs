@@ -79,15 +79,19 @@ pub struct Merged {
 /// Sums up the results in `directories`, for the items of `list`, or for all that there are.
 ///
 /// # Errors
-/// Those of reading the list and the results, and of a temporary file.
+/// `Usage` for results of several actions; those of reading the list and the results, and of a temporary file.
 pub fn merge(directories: &[Results], list: Option<WorkList>) -> Result<Merged> {
     let cannot = |error| Error::io("cannot write a temporary file", error);
     let mut open = BufWriter::new(tempfile::tempfile().map_err(cannot)?);
     let mut totals = Totals { missing: list.as_ref().map(|_| 0), ..Totals::default() };
+    let mut action = None;
     let mut add = |id: &str, item: Option<&Item>| -> Result<()> {
         let mut found: Option<ItemResult> = None;
         for directory in directories {
             let next = directory.get(id)?;
+            if let Some(next) = &next {
+                next.is_of(*action.get_or_insert(next.action))?;
+            }
             found = match (found, next) {
                 (Some(a), Some(b)) => Some(a.or(b)),
                 (a, b) => a.or(b),
@@ -158,7 +162,8 @@ impl Totals {
             let reason = self.failures.entry(error.kind.clone());
             reason.or_insert(Reason { count: 0, example }).count += 1;
         }
-        let is_open = matches!(result.status, Status::Failed | Status::Refused | Status::Findings);
+        let is_open =
+            matches!(result.status, Status::Failed | Status::Refused | Status::Findings | Status::ToPatch);
         is_open.then(|| Open { id: id.to_owned(), status: Some(result.status), names, error: result.error })
     }
 

@@ -9,6 +9,7 @@
 //! * [`gather`] finds what is behind a source: a registry's catalog, a list of references, a directory.
 //! * [`plan`] makes one item of all that has the same digest, orders items so that those with the same layers stand
 //!   together, and writes the work list; [`sort`] sorts what memory need not hold.
+//! * `trees` tells trees on disks from one another.
 //! * [`shard`] says which part of the list is a worker's. [`run`] does it, item by item, with the engine of the
 //!   commands. [`results`] is the directory with one file for each item. [`merge`] sums up.
 //!
@@ -32,6 +33,7 @@ pub mod results;
 pub mod run;
 pub mod shard;
 pub mod sort;
+mod trees;
 
 use std::fmt;
 
@@ -114,6 +116,17 @@ pub enum Action {
     Verify,
     /// `vsyspatch revert SOURCE DESTINATION`
     Revert,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scan => "scan",
+            Self::Patch => "patch",
+            Self::Verify => "verify",
+            Self::Revert => "revert",
+        })
+    }
 }
 
 /// What came of an item, the best first.

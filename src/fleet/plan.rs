@@ -38,6 +38,10 @@ pub struct Counts {
     pub files: u64,
     /// Items that could not be looked up.
     pub unresolved: u64,
+    /// Signatures, charts and the like, which are no images and are left out.
+    pub artifacts: u64,
+    /// Repositories that are left out because their tags could not be listed.
+    pub unlisted: u64,
     /// Bytes of all items.
     pub bytes: u64,
     /// Bytes of them that are in layers which the item before has, too.

@@ -90,6 +90,18 @@ impl ItemResult {
             && self.digest == item.digest
     }
 
+    /// That it is a result of `action`: what one action gives never takes the place of what another one gave.
+    ///
+    /// # Errors
+    /// `Usage` where it is of another one.
+    pub fn is_of(&self, action: Action) -> Result<()> {
+        if self.action == action {
+            return Ok(());
+        }
+        let message = format!("there are results of {}, and {action} is another action", self.action);
+        Err(Error::new(ErrorKind::Usage, message).remedy("have a directory of results for each action"))
+    }
+
     /// What of two results of one item counts, the greater one: what is done, of two failures the one that stays.
     /// All else decides so that the order in which they are seen does not.
     fn rank(&self) -> (bool, bool, Status, String) {

@@ -5,9 +5,9 @@ use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::gather::{Compared, tree_sum};
 use super::results::{Failure, ItemResult, Results, Written};
 use super::shard::Shard;
+use super::trees::{is_copy_of, tree_sum};
 use super::{Action, Head, Item, Kind, Place, RESULT_SCHEMA, Status, TOOL, WORK_SCHEMA};
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
@@ -133,6 +133,7 @@ pub fn run(list: WorkList, options: &Options, tell: &mut dyn FnMut(&Item, Step) 
             continue;
         }
         let known = options.results.get(&item.id)?;
+        known.as_ref().map_or(Ok(()), |known| known.is_of(options.action))?;
         if known.is_some_and(|known| known.settles(&item, options.action, options.context.via)) {
             tell(&item, Step::Before)?;
             continue;
@@ -211,6 +212,9 @@ fn at_place(item: &Item, place: &Place, options: &Options) -> Result<Found> {
             tree.map(|tree| Found::Tree(Box::new(tree)))
         }
         Kind::Tree => {
+            if destination != Destination::InPlace {
+                check_unchanged(source, item, options.walk.threads)?;
+            }
             let walk = options.walk.clone();
             let options =
                 tree::Options { walk, record: None, keep: Keep::default(), via: options.context.via };
@@ -219,7 +223,7 @@ fn at_place(item: &Item, place: &Place, options: &Options) -> Result<Found> {
                 Action::Scan => tree::scan(source, &options, Depth::Sites, &progress),
                 Action::Patch => tree::patch(source, &destination, &options, &progress).or_else(|error| {
                     let Destination::To(copy) = &destination else { return Err(error) };
-                    patched_copy(source, copy, &options).ok_or(error)
+                    patched_copy(source, copy, &options, error)
                 }),
                 Action::Verify => tree::verify(source, &options, &progress),
                 Action::Revert => tree::revert(source, &destination, &options, &progress),
@@ -228,7 +232,7 @@ fn at_place(item: &Item, place: &Place, options: &Options) -> Result<Found> {
         }
         Kind::File => {
             if destination != Destination::InPlace {
-                check_unchanged(source, item)?;
+                check_unchanged(source, item, options.walk.threads)?;
             }
             let file = match action {
                 Action::Scan => session::scan(source, options.context.via, Depth::Sites),
@@ -243,29 +247,37 @@ fn at_place(item: &Item, place: &Place, options: &Options) -> Result<Found> {
     }
 }
 
-/// The patched copy of the tree at `source` that another worker made, or this one before it was killed: it has the
-/// files of the source, and nothing in it is left to be patched.
-fn patched_copy(source: &Path, copy: &Path, options: &tree::Options) -> Option<outcome::Tree> {
-    let sum = |path: &Path| tree_sum(path, options.walk.threads, Compared::Sizes).ok();
-    if !copy.is_dir() || sum(source)? != sum(copy)? {
-        return None;
+/// The patched copy of the tree at `source` that another worker made, or this one before it was killed: it is of what the
+/// source is now, and nothing in it is left to be patched. Else what making it came to, `error`.
+fn patched_copy(source: &Path, copy: &Path, options: &tree::Options, error: Error) -> Result<outcome::Tree> {
+    if !copy.is_dir() {
+        return Err(error);
     }
-    let tree = tree::patch(copy, &Destination::DryRun, options, &Progress::default()).ok()?;
+    let tree = tree::patch(copy, &Destination::DryRun, options, &Progress::default())?;
     let is_done = |file: &outcome::TreeFile| {
         file.result.as_ref().is_ok_and(|file| !matches!(file.action, outcome::Action::Written(_)))
     };
-    tree.files.iter().all(is_done).then_some(tree)
+    if tree.files.iter().all(is_done) && is_copy_of(copy, source, options.walk.threads)? {
+        return Ok(tree);
+    }
+    let (shown, source) = (copy.display(), source.display());
+    let message = format!("{shown} is there already, and is not what patching {source} gives");
+    Err(Error::new(ErrorKind::Mismatch, message).remedy("remove it, or plan with another --destination"))
 }
 
-/// A file is what was planned. One that is replaced may be patched already, by a run that was killed then.
-fn check_unchanged(path: &Path, item: &Item) -> Result<()> {
+/// A file or a tree is what was planned. One that is replaced may be patched already, by a run that was killed then.
+fn check_unchanged(path: &Path, item: &Item, threads: usize) -> Result<()> {
     let Some(planned) = &item.digest else { return Ok(()) };
     let cannot = |error| Error::io(format!("cannot read {}", path.display()), error);
-    let found = format!("sha256:{}", File::open(path).and_then(Sha256::read).map_err(cannot)?);
+    let (kind, sum) = match item.kind {
+        Kind::Tree => ("tree", tree_sum(path, threads)?.1),
+        _ => ("file", File::open(path).and_then(Sha256::read).map_err(cannot)?),
+    };
+    let found = format!("sha256:{sum}");
     if found == *planned {
         return Ok(());
     }
-    let message = format!("{} is not the file that was planned: it is {found}", path.display());
+    let message = format!("{} is not the {kind} that was planned: it is {found}", path.display());
     Err(Error::new(ErrorKind::Mismatch, message).remedy("plan again"))
 }
 

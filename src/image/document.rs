@@ -19,6 +19,8 @@ pub mod media_type {
     /// An image, Docker's.
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
     /// A configuration.
+    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    /// What an image is.
     pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
     /// An uncompressed layer.
     pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -205,6 +207,15 @@ const DESCRIBED: &str = "vnd.docker.reference.digest";
 /// Ends of the tags that cosign gives to what describes an image, and what that is.
 pub const DESCRIBING_TAGS: [(&str, &str); 3] =
     [(".sig", "signature"), (".att", "attestation"), (".sbom", "bill of materials")];
+
+/// Whether `tag` is one of those that cosign gives.
+#[must_use]
+pub fn is_describing_tag(tag: &str) -> bool {
+    let ends =
+        || DESCRIBING_TAGS.iter().filter_map(|(end, _)| tag.strip_suffix(end)?.strip_prefix("sha256-"));
+    ends().any(|hex| Digest::parse(&format!("sha256:{hex}")).is_ok())
+}
+
 /// The whole name, as containerd writes it.
 pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
@@ -314,6 +325,16 @@ impl Document {
         Descriptor::of(
             self.value.get("config").ok_or_else(|| malformed("the manifest has no configuration"))?,
         )
+    }
+
+    /// Whether a manifest is of something that only looks like an image: a Helm chart, a signature, a plugin. Their
+    /// configurations are of other types; some old images have one of no type.
+    #[must_use]
+    pub fn is_artifact(&self) -> bool {
+        const OF_IMAGES: [&str; 4] =
+            [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG, "application/octet-stream", ""];
+        let of_config = self.value.pointer("/config/mediaType").and_then(Value::as_str);
+        of_config.is_some_and(|of_config| !OF_IMAGES.contains(&of_config))
     }
 
     /// The layers of a manifest, the lowest first.

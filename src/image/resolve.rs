@@ -16,6 +16,8 @@ pub struct Resolved {
     /// Layers of the image, or of the first image for x86-64 of the index, base first: digest and size in bytes. Empty
     /// where there is none.
     pub layers: Vec<(Digest, u64)>,
+    /// It is no image, or an index of none: a Helm chart, a list of signatures.
+    pub is_artifact: bool,
 }
 
 /// Looks up the image `reference`.
@@ -33,17 +35,21 @@ pub fn resolve(reference: &Reference) -> Result<Resolved> {
 
 fn resolved(root: Document, manifest: impl Fn(&Digest) -> Result<Document>) -> Result<Resolved> {
     let digest = root.digest();
-    let image = match root.manifests()? {
+    let listed = root.manifests()?;
+    // An index of images says for which platforms they are.
+    let may_be_artifact = listed.iter().flatten().all(|one| one.platform.is_none());
+    let image = match listed {
         Some(all) => match all.iter().find(|one| one.is_for_x86_64()) {
             Some(one) => manifest(&one.digest)?,
-            None => return Ok(Resolved { digest, layers: vec![] }),
+            None => return Ok(Resolved { digest, layers: vec![], is_artifact: false }),
         },
         None => root,
     };
     // Manifests of schema 1, and indexes in indexes, list none; what they are is said when they are looked at.
     let layers = if image.value().get("layers").is_some() { image.layers()? } else { vec![] };
+    let is_artifact = may_be_artifact && image.is_artifact();
     let layers = layers.into_iter().map(|Descriptor { digest, size, .. }| (digest, size)).collect();
-    Ok(Resolved { digest, layers })
+    Ok(Resolved { digest, layers, is_artifact })
 }
 
 /// The tags that the layout at `path` lists; those of images without one are not there.

@@ -25,7 +25,8 @@ fn plural(count: u64) -> &'static str {
 /// What a plan holds, for people.
 #[must_use]
 pub fn plan(counts: &Counts, shards: Option<u64>) -> String {
-    let Counts { items, names, images, trees, files, unresolved, bytes, shared, cost } = *counts;
+    let Counts { items, names, images, trees, files, bytes, shared, cost, .. } = *counts;
+    let Counts { unresolved, artifacts, unlisted, .. } = *counts;
     let mut text = format!(
         "{items} item{}: {images} image{}, {trees} tree{}, {files} file{}\n",
         plural(items),
@@ -50,6 +51,14 @@ pub fn plan(counts: &Counts, shards: Option<u64>) -> String {
             text,
             "{unresolved} could not be looked up, and will be tried again when they are worked on"
         );
+    }
+    if artifacts > 0 {
+        let _ =
+            writeln!(text, "{artifacts} signature{0} or artifact{0} left out: no images", plural(artifacts));
+    }
+    if unlisted > 0 {
+        let word = if unlisted == 1 { "repository" } else { "repositories" };
+        let _ = writeln!(text, "{unlisted} {word} left out, whose tags could not be listed");
     }
     if let Some(shards) = shards {
         let _ = writeln!(text, "{shards} shards cost {} each", megabytes(cost / shards.max(1)));

@@ -63,15 +63,16 @@ impl Root {
     /// Keeps other runs away from the tree until the result is dropped.
     ///
     /// # Errors
-    /// `Unsafe` where another run is at work.
+    /// `Io` where another run is at work.
     pub fn lock(&self) -> Result<File> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.directory.fd(), ".", flags, Mode::empty())
             .map_err(|errno| Error::io("cannot open the directory", errno))?;
         match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => {
-                let message = "another run is at work in this tree";
-                Err(Error::new(ErrorKind::Unsafe, message).remedy("wait for it, and try again"))
+            // Which may pass.
+            Err(errno @ Errno::WOULDBLOCK) => {
+                Err(Error::io("another run is at work in this tree", errno)
+                    .remedy("wait for it, and try again"))
             }
             // Some network file systems have no locks: then the user has to take care.
             _ => Ok(File::from(fd)),

@@ -258,7 +258,7 @@ impl Work {
 /// Patches every file of the tree at `path`, or of a copy of it; a dry run only tells what would be done.
 ///
 /// # Errors
-/// `Io` where there is no such tree, `Unsafe` where another run is at work, `Record` where there is a record
+/// `Io` where there is no such tree, or another run is at work, `Record` where there is a record
 /// that cannot be read; those of writing the record. What goes wrong with a file is told with the file.
 pub fn patch(path: &Path, destination: &Destination, options: &Options, progress: &Progress) -> Result<Tree> {
     let begun = Instant::now();
@@ -367,6 +367,14 @@ fn carry_out(
     tree.files
         .extend(work.into_iter().zip(done).map(|(work, done)| work.told(job.direction, Some(record), done)));
     Ok(())
+}
+
+/// The record in the tree; nothing where there is none.
+///
+/// # Errors
+/// `Record` for what is none; those of reading.
+pub fn record_of(root: &Root) -> Result<Option<TreeRecord>> {
+    RecordFile::find(root, None)?.read()
 }
 
 fn required_record(record_file: &RecordFile) -> Result<TreeRecord> {

@@ -1,12 +1,13 @@
 //! Work lists of fleets, what they are of, and results.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::image::{LAYER, LIBRARY, Layout, PROGRAM, files};
+use super::image::{LAYER, LIBRARY, Layout, OTHER, PROGRAM, Registry, digest, files};
 use super::schema::{assert_follows, compiled};
 use super::{Ran, temp_dir, vsyspatch};
 
@@ -99,7 +100,41 @@ pub fn many_images(dir: &Path, count: usize, mut put: impl FnMut(&str, &Layout))
     for number in 0..count {
         let own = files(&[("number", number.to_string().as_bytes())]);
         let base = if number % 5 == 4 { &clean } else { &bases[number % 2] };
-        let layers = [(LAYER, &base[..], &base[..]), (LAYER, &own[..], &own[..])];
+        let kind = format!("{LAYER}+gzip");
+        let [base_blob, own_blob] = [base, &own].map(|tar| compressed(tar));
+        let layers = [(&kind[..], &base_blob[..], &base[..]), (&kind, &own_blob, &own)];
         put(&format!("team{}/app{number}", number % 3), &layout(dir, &format!("made-{number}"), &layers));
     }
+}
+
+fn compressed(tar: &[u8]) -> Vec<u8> {
+    let mut blob = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    blob.write_all(tar).expect("compressed");
+    blob.finish().expect("compressed")
+}
+
+/// A real registry with so many images, and which these are: of each twenty one has a layer that is encrypted, one a layer
+/// that the registry lost, and the others are [`many_images`]. The first has three tags.
+pub fn real_registry(fleet: &Fleet, count: usize) -> (Registry, Value) {
+    let registry = Registry::start(fleet.dir.path());
+    let (odd, usual) = (count / 20, count - 2 * (count / 20));
+    many_images(&fleet.path(""), usual, |name, layout| {
+        let tags = if name == "team0/app0" { &["v1", "latest", "stable"][..] } else { &["v1"] };
+        registry.push(layout, name, tags);
+    });
+    for number in 0..odd {
+        let top = files(&[("lib/other", OTHER), ("odd", number.to_string().as_bytes())]);
+        let sealed = format!("{LAYER}+encrypted");
+        let image = layout(&fleet.path(""), &format!("sealed{number}"), &[(&sealed, &top, &top)]);
+        registry.push(&image, &format!("team2/sealed{number}"), &["v1"]);
+    }
+    for number in 0..odd {
+        let top = files(&[("lib/other", OTHER), ("lost", number.to_string().as_bytes())]);
+        let image = layout(&fleet.path(""), &format!("lost{number}"), &[(LAYER, &top, &top)]);
+        registry.push(&image, &format!("team1/lost{number}"), &["v1"]);
+        registry.lose(&digest(&top));
+    }
+    let clean = usual / 5;
+    let statuses = json!({ "clean": clean, "patched": usual - clean, "refused": odd, "failed": odd });
+    (registry, statuses)
 }

@@ -30,6 +30,8 @@ pub fn layer(make: impl FnOnce(&Path)) -> Vec<u8> {
     make(&tree);
     let mut tar = Command::new("tar");
     tar.args(["--sort=name", "--mtime=2010-04-05", "--owner=0", "--group=0", "--numeric-owner", "--xattrs"]);
+    // The same files make the same layer: without the times and the process of this run.
+    tar.arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,atime:=0,ctime:=0");
     let archive = dir.path().join("layer.tar");
     Ran::of(tar.arg("-C").arg(&tree).arg("-cf").arg(&archive).arg(".")).expect(0);
     read(&archive)
@@ -122,6 +124,7 @@ pub fn image(dir: &Path, layers: &[Vec<u8>]) -> String {
 pub struct Registry {
     child: Child,
     pub address: String,
+    settings: PathBuf,
 }
 
 impl Registry {
@@ -167,21 +170,67 @@ impl Registry {
         );
         let file = dir.join("registry.yml");
         fs::write(&file, settings).expect("written");
+        Self { child: Self::started(&file, &address), address, settings: file }
+    }
+
+    fn started(settings: &Path, address: &str) -> Child {
         let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg("serve").arg(settings).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("it starts");
         let begun = std::time::Instant::now();
-        while std::net::TcpStream::connect(&address).is_err() {
+        while std::net::TcpStream::connect(address).is_err() {
             assert!(begun.elapsed().as_secs() < 30, "the registry does not start");
             std::thread::yield_now();
         }
-        Self { child, address }
+        child
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again, where it was.
+    pub fn start_again(&mut self) {
+        self.child = Self::started(&self.settings, &self.address);
+    }
+
+    /// Sends the image of the layout, as an engine does, under all of the `tags`.
+    pub fn push(&self, layout: &Layout, repository: &str, tags: &[&str]) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http =
+            reqwest::blocking::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client");
+        let at = |rest: &str| format!("http://{}/v2/{repository}/{rest}", self.address);
+        let index: Value = serde_json::from_slice(&read(&layout.0.join("index.json"))).expect("JSON");
+        let blob =
+            |digest: &Value| read(&layout.0.join("blobs/sha256").join(&digest.as_str().expect("text")[7..]));
+        let bytes = blob(&index["manifests"][0]["digest"]);
+        let manifest: Value = serde_json::from_slice(&bytes).expect("JSON");
+        let layers = manifest["layers"].as_array().expect("layers").iter();
+        for part in layers.chain([&manifest["config"]]) {
+            let begun = http.post(at("blobs/uploads/")).body("").send().expect("an answer");
+            let place = begun.headers()["location"].to_str().expect("text").to_owned();
+            let digest = part["digest"].as_str().expect("text");
+            let sent = http.put(format!("{place}&digest={digest}")).body(blob(&part["digest"])).send();
+            assert_eq!(sent.expect("an answer").status(), 201);
+        }
+        for tag in tags {
+            let sent = http.put(at(&format!("manifests/{tag}"))).header("content-type", MANIFEST);
+            assert_eq!(sent.body(bytes.clone()).send().expect("an answer").status(), 201);
+        }
+    }
+
+    /// Loses the blob `digest` (`sha256:...`).
+    pub fn lose(&self, digest: &str) {
+        let (hex, root) = (&digest[7..], self.settings.with_file_name("registry"));
+        let blob = root.join("docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data");
+        fs::remove_file(blob).expect("gone");
     }
 }
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }

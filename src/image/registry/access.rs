@@ -77,8 +77,19 @@ pub fn credential(registry: &str, access: &Access) -> Result<Credential> {
     })
 }
 
-/// The certificates of further authorities.
-pub fn certificates(access: &Access) -> Result<Vec<Certificate>> {
+/// The certificates of authorities that are trusted besides those of the system: the user's; where the system has none at
+/// all, as in an image with nothing but this program, those that Mozilla trusts.
+pub fn authorities(access: &Access) -> Result<Vec<Certificate>> {
+    let mut all = certificates(access)?;
+    if rustls_native_certs::load_native_certs().certs.is_empty() {
+        let bundled = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
+        all.extend(bundled.filter_map(|certificate| Certificate::from_der(certificate).ok()));
+    }
+    Ok(all)
+}
+
+/// The certificates in the user's directory.
+fn certificates(access: &Access) -> Result<Vec<Certificate>> {
     let Some(directory) = &access.certificates else { return Ok(vec![]) };
     let cannot = |error| Error::io(format!("cannot read {}", directory.display()), error);
     let mut all = Vec::new();

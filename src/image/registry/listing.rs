@@ -24,6 +24,9 @@ const PAGES: usize = 10_000;
 /// Takes one name.
 type Take<'t> = dyn FnMut(&str) -> Result<()> + 't;
 
+/// The bytes of a page, and where the next one is.
+type Page = (Vec<u8>, Option<String>);
+
 /// Gives the names of all repositories of the registry `host` to `take`.
 ///
 /// # Errors
@@ -31,8 +34,8 @@ type Take<'t> = dyn FnMut(&str) -> Result<()> + 't;
 pub fn repositories(host: &str, access: &Access, take: &mut Take<'_>) -> Result<()> {
     // A list of repositories is of none of them, but whoever asks is somebody who may ask for one.
     let registry = Repository::open(&format!("{host}/catalog"), access)?;
-    let listed = registry.list(Right::List, "/v2/_catalog", "repositories", take);
-    listed.map_err(|error| match error.kind() {
+    let listed = registry.list(Right::List, "/v2/_catalog", "repositories", &[StatusCode::OK], take);
+    listed.map(drop).map_err(|error| match error.kind() {
         ErrorKind::Io => error.within(format_args!("the catalog of {host}")).remedy(
             "many registries have none: name repositories (docker://HOST/NAME:*), or a file of references",
         ),
@@ -40,22 +43,31 @@ pub fn repositories(host: &str, access: &Access, take: &mut Take<'_>) -> Result<
     })
 }
 
-/// Gives all tags of `repository` (`HOST[:PORT]/NAME`) to `take`.
+/// Gives all tags of `repository` (`HOST[:PORT]/NAME`) to `take`; whether there is such a repository. A catalog may name
+/// one all of whose images were deleted, and there is none then.
 ///
 /// # Errors
 /// Those of [`repositories`].
-pub fn tags(repository: &str, access: &Access, take: &mut Take<'_>) -> Result<()> {
+pub fn tags(repository: &str, access: &Access, take: &mut Take<'_>) -> Result<bool> {
     let repository = Repository::open(repository, access)?;
     let path = format!("/v2/{}/tags/list", repository.name.repository());
-    repository.list(Right::Pull, &path, "tags", take)
+    repository.list(Right::Pull, &path, "tags", &[StatusCode::OK, StatusCode::NOT_FOUND], take)
 }
 
 impl Repository {
-    /// Gives all names of the list at `path` of the registry to `take`; a page has them below `key`.
-    fn list(&self, right: Right, path: &str, key: &str, take: &mut Take<'_>) -> Result<()> {
+    /// Gives all names of the list at `path` of the registry to `take`; a page has them below `key`. Whether there is such
+    /// a list, where the `expected` answers have that there is not.
+    fn list(
+        &self,
+        right: Right,
+        path: &str,
+        key: &str,
+        expected: &[StatusCode],
+        take: &mut Take<'_>,
+    ) -> Result<bool> {
         let mut next = format!("{path}?n={PAGE}");
         for _ in 0..PAGES {
-            let (body, link) = self.page(right, &next)?;
+            let Some((body, link)) = self.page(right, &next, expected)? else { return Ok(false) };
             let page: Value = serde_json::from_slice(&body).map_err(|error| {
                 Error::new(ErrorKind::Malformed, format!("the list {path} of {}: {error}", self.host()))
             })?;
@@ -64,7 +76,7 @@ impl Repository {
             names.iter().filter_map(Value::as_str).try_for_each(&mut *take)?;
             match link {
                 Some(link) if link != next && !names.is_empty() => next = link,
-                _ => return Ok(()),
+                _ => return Ok(true),
             }
         }
         let message = format!("the list {path} of {} has more than {PAGES} pages", self.host());
@@ -72,16 +84,19 @@ impl Repository {
     }
 
     /// One page of a list, and where the next one is: in the same registry, whatever host is named.
-    fn page(&self, right: Right, path: &str) -> Result<(Vec<u8>, Option<String>)> {
+    fn page(&self, right: Right, path: &str, expected: &[StatusCode]) -> Result<Option<Page>> {
         let asked = Asked { what: "list", name: path, repository: self };
         self.insistently(|| {
             let answer = self.ask_at(right, path, &|http: &Client, url| http.get(url))?;
-            let answer = asked.granted(answer, &[StatusCode::OK])?;
+            let answer = asked.granted(answer, expected)?;
+            if answer.status() == StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
             let next = next_page(answer.url(), answer.headers());
             let mut body = Vec::new();
             let read = answer.take(PAGE_BYTES).read_to_end(&mut body);
             read.map_err(|error| Attempt::Again(asked.broke_off(&error), None))?;
-            Ok((body, next))
+            Ok(Some((body, next)))
         })
     }
 }

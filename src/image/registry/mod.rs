@@ -150,7 +150,7 @@ fn client(access: &Access, is_local: bool) -> Result<Client> {
         .connect_timeout(CONNECT)
         .timeout(ANSWER)
         .tls_danger_accept_invalid_certs(access.is_insecure)
-        .tls_certs_merge(access::certificates(access)?);
+        .tls_certs_merge(access::authorities(access)?);
     if is_local {
         http = http.no_proxy();
     }
