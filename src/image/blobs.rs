@@ -98,6 +98,11 @@ impl Blobs {
         }
     }
 
+    /// Whether the document `digest` was made here of those of an archive or of an old image.
+    pub(super) fn has_made(&self, digest: &Digest) -> bool {
+        self.made.contains_key(digest)
+    }
+
     /// Whether the blob `digest` is there, as far as that is known without asking a registry.
     #[must_use]
     pub fn has(&self, digest: &Digest) -> bool {

@@ -1,0 +1,1 @@
+//! Names of images in archives and layouts, and what else is there.
