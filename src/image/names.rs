@@ -12,13 +12,19 @@ pub(super) fn split(name: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The whole name, as engines know an image: with a tag, and nothing for one by digest.
+/// The whole name, as engines know an image: with a tag and without a digest, which is of one image alone. Nothing
+/// where there is only a digest.
 pub(super) fn tagged(name: &str) -> Option<String> {
-    match split(name) {
-        _ if name.contains('@') => None,
-        (_, Some(_)) => Some(name.to_owned()),
-        (_, None) => Some(format!("{name}:latest")),
+    let (front, digest) = name.split_once('@').map_or((name, None), |(front, digest)| (front, Some(digest)));
+    match split(front) {
+        (_, Some(_)) => Some(front.to_owned()),
+        (_, None) => digest.is_none().then(|| format!("{front}:latest")),
     }
+}
+
+/// Whether it is a name, and not the tag of one alone.
+pub(super) fn is_whole(name: &str) -> bool {
+    name.contains([':', '/'])
 }
 
 /// The name with all that Docker leaves out: `foo:1` is `docker.io/library/foo:1`.
@@ -51,6 +57,7 @@ mod tests {
         assert_eq!(tagged("localhost:5000/team/app").as_deref(), Some("localhost:5000/team/app:latest"));
         assert_eq!(tagged("foo:1").as_deref(), Some("foo:1"));
         assert_eq!(tagged("foo@sha256:00"), None);
+        assert_eq!(tagged("foo:1@sha256:00").as_deref(), Some("foo:1"));
         for (name, whole) in [
             ("foo:1", "docker.io/library/foo:1"),
             ("team/foo", "docker.io/team/foo"),

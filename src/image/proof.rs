@@ -12,6 +12,7 @@ use super::document::{self, Descriptor, Digest, Document, NewLayer};
 use super::epoch::Epoch;
 use super::layer::Layer;
 use super::merged::{ImagePath, Program, ancestors};
+use super::names;
 use super::record::{self, ImageRecord};
 use super::tar::{Archive, Kind};
 use super::{Context, Reference, Seen, holds_layers_of, label, originals, path_of};
@@ -47,9 +48,8 @@ impl Source {
         }
         let told = label_of(&seen.config, label::BASE_NAME);
         // A tag alone, of a layout, is not the name of an image.
-        let is_whole = |name: &str| name.contains([':', '/']);
-        if let (Some(told), Some(name)) = (told, self.name.as_ref().filter(|name| is_whole(name)))
-            && is_whole(&told)
+        if let (Some(told), Some(name)) = (told, self.name.as_ref().filter(|name| names::is_whole(name)))
+            && names::is_whole(&told)
             && *original != seen.manifest.digest()
             && repository_of(&told) != repository_of(name)
         {
@@ -81,9 +81,9 @@ impl Source {
 
 /// A name without tag, digest, and what Docker leaves out.
 fn repository_of(name: &str) -> String {
-    let name = super::names::full(name);
+    let name = names::full(name);
     let name = name.split_once('@').map_or(name.as_str(), |(name, _)| name);
-    super::names::split(name).0.to_owned()
+    names::split(name).0.to_owned()
 }
 
 /// Where the image in `blobs` is not the recorded one plus one layer, and where recorded files are gone. With
