@@ -469,6 +469,50 @@ fn on_a_terminal_each_blob_on_its_way_has_a_line() {
     assert!(!piped.stderr.contains(&line), "{piped}");
 }
 
+#[test]
+fn registries_that_take_a_manifest_in_other_words_are_understood() {
+    for status in [200, 202] {
+        let dir = temp_dir();
+        let (web, source, new) = sample_web(dir.path());
+        web.twist(move |request, mut reply| {
+            if request.method == "PUT" && request.path.contains("/manifests/") {
+                reply.status = status;
+            }
+            reply
+        });
+        tool(&["patch", &source, &new]).expect(0);
+        assert!(web.has_tag("team/new", "v1"));
+    }
+}
+
+#[test]
+fn a_blob_that_may_not_be_mounted_is_sent() {
+    for status in [401, 403, 404, 405] {
+        let dir = temp_dir();
+        let (web, source, new) = sample_web(dir.path());
+        web.twist(move |request, reply| {
+            let is_begin = request.method == "POST" && request.path.contains("/blobs/uploads/");
+            let is_mount = request.path.contains("mount=");
+            // Nothing is there that was not sent.
+            match request.method.as_str() {
+                "HEAD" if request.path.contains("/team/new/blobs/") => Reply::error(404, "BLOB_UNKNOWN"),
+                _ if is_begin && is_mount => Reply::error(status, "DENIED"),
+                _ => reply,
+            }
+        });
+        tool(&["patch", &source, &new]).expect(0);
+        let begun: Vec<bool> = web
+            .requests()
+            .iter()
+            .filter(|it| it.method == "POST")
+            .map(|it| it.path.contains("mount="))
+            .collect();
+        assert!(!begun.is_empty() && begun.chunks(2).all(|pair| pair == [true, false]), "{status}: {begun:?}");
+        assert!(web.has_tag("team/new", "v1"));
+        tool(&["verify", &new, "--against", &source]).expect(0);
+    }
+}
+
 // --- what describes an image ---
 
 const SIGNED: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -122,6 +122,15 @@ impl Blobs {
             }
     }
 
+    /// Whether what an entry of an index leads to is there; for what is no manifest a registry is asked.
+    #[must_use]
+    pub fn has_entry(&self, entry: &Descriptor) -> bool {
+        match &self.place {
+            Place::Registry(repository) if !entry.is_followed() => repository.has_blob(&entry.digest),
+            _ => self.has(&entry.digest),
+        }
+    }
+
     /// Reads the blob `digest`; whoever reads it all checks what it was.
     ///
     /// # Errors
@@ -138,10 +147,12 @@ impl Blobs {
             Place::Registry(repository) => Ok(Box::new(repository.blob(digest)?)),
             Place::Directory(path) => {
                 let blob = path.join(digest.hex());
-                let file = File::open(&blob).map_err(|error| match error.kind() {
-                    std::io::ErrorKind::NotFound => missing(),
-                    _ => Error::io(format!("cannot open {}", blob.display()), error),
-                })?;
+                if !blob.exists() {
+                    return Err(missing());
+                }
+                let source = Source::open(&blob).map_err(|error| error.within(blob.display()))?;
+                let file = source.file().try_clone();
+                let file = file.map_err(|error| Error::io(format!("cannot open {}", blob.display()), error))?;
                 Ok(Box::new(BufReader::with_capacity(BUFFER, file)))
             }
             Place::Members { file, members, paths } => {
@@ -352,7 +363,9 @@ impl Opened {
         let Some(wanted) = &context.platform else { return Ok(self) };
         let there = match self.root.manifests()? {
             Some(manifests) => {
-                let is_meant = |one: &&Descriptor| one.platform.as_ref().is_some_and(|it| wanted.means(it));
+                let is_meant = |one: &&Descriptor| {
+                    one.is_followed() && one.platform.as_ref().is_some_and(|it| wanted.means(it))
+                };
                 if let Some(image) = manifests.iter().find(is_meant) {
                     let index = self.root.digest();
                     self.root = self.blobs.manifest(&image.digest)?;
@@ -564,8 +577,8 @@ impl Blobs {
         let config = || -> Option<Digest> {
             let mut root = self.manifest(&descriptor.digest).ok()?;
             if let Some(manifests) = root.manifests().ok()? {
-                let own = manifests.iter().find(|one| one.is_for_x86_64())?;
-                root = self.manifest(&own.digest).ok()?;
+                let mut own = manifests.iter().filter(|one| one.is_for_x86_64());
+                root = own.find_map(|one| self.manifest(&one.digest).ok().filter(Document::is_image))?;
             }
             Some(root.config().ok()?.digest)
         };
@@ -656,8 +669,19 @@ impl Blobs {
     fn converted_schema1(&mut self, manifest: &Document) -> Result<Document> {
         let list =
             |key: &str| manifest.value().get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        let (blobs, histories) = (list("fsLayers"), list("history"));
+        if blobs.len() != histories.len() || blobs.len() > limits::IMAGE_LAYERS {
+            let message = format!(
+                "a manifest of schema 1 with {} layers and {} entries of history: as many of both, and at most {}",
+                blobs.len(),
+                histories.len(),
+                limits::IMAGE_LAYERS
+            );
+            return Err(Error::new(ErrorKind::Malformed, message)
+                .remedy("no engine takes it: have the image made again"));
+        }
         let mut layers = Vec::new();
-        for (layer, history) in list("fsLayers").iter().zip(&list("history")) {
+        for (layer, history) in blobs.iter().zip(&histories) {
             let text = |value: &Value, key: &str| {
                 value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
             };
@@ -749,7 +773,7 @@ pub(super) fn sum(reader: impl Read) -> Result<Digest> {
     Sha256::read(reader).map(Digest::of_sum).map_err(|error| Error::io("cannot read", error))
 }
 
-/// All blobs that `root` needs, each once: its documents and layers. Engines save an index as it is with the images
+/// All blobs that `root` needs, each once: its documents and layers, and what else an index lists. Engines save an index as it is with the images
 /// of their own platform alone: what of the others is not there is passed over.
 ///
 /// # Errors
@@ -757,15 +781,15 @@ pub(super) fn sum(reader: impl Read) -> Result<Digest> {
 pub fn needed(
     root: &Document,
     document: &dyn Fn(&Digest) -> Result<Document>,
-    has: &dyn Fn(&Digest) -> bool,
+    has: &dyn Fn(&Descriptor) -> bool,
 ) -> Result<Vec<Descriptor>> {
     let mut all: Vec<Descriptor> = Vec::new();
     let mut open = vec![root.clone()];
     while let Some(next) = open.pop() {
         let descriptors = match next.manifests()? {
             Some(mut manifests) => {
-                manifests.retain(|manifest| manifest.is_for_x86_64() || has(&manifest.digest));
-                for manifest in &manifests {
+                manifests.retain(|manifest| manifest.is_for_x86_64() || has(manifest));
+                for manifest in manifests.iter().filter(|manifest| manifest.is_followed()) {
                     open.push(document(&manifest.digest)?);
                 }
                 manifests

@@ -222,6 +222,9 @@ fn each(opened: &Opened, name: &Path, work: &mut dyn Work) -> Result<(Tree, Opti
             }
             let (mut replaced, mut old) = (Vec::new(), vec![]);
             for (number, descriptor) in manifests.iter().enumerate() {
+                if descriptor.is_schema1() {
+                    nested.push(format!("manifest {}: it is of schema 1, in an index", descriptor.digest));
+                }
                 if !descriptor.is_for_x86_64() {
                     continue;
                 }
@@ -229,7 +232,7 @@ fn each(opened: &Opened, name: &Path, work: &mut dyn Work) -> Result<(Tree, Opti
                 if manifest.manifests()?.is_some() {
                     nested.push(format!("index {}: it is in an index", descriptor.digest));
                 }
-                if manifest.value().get("layers").is_none() {
+                if !manifest.is_image() {
                     continue;
                 }
                 if let Some(new) = one(manifest, Some("linux/amd64"), &mut tree)? {

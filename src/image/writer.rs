@@ -75,8 +75,10 @@ impl Image<'_> {
         }
     }
 
-    fn has(&self, digest: &Digest) -> bool {
-        self.added.contains_key(digest) || self.source.has(digest)
+    fn needed(&self) -> Result<Vec<Descriptor>> {
+        let has =
+            |entry: &Descriptor| self.added.contains_key(&entry.digest) || self.source.has_entry(entry);
+        needed(self.root, &|digest| self.document(digest), &has)
     }
 
     fn blob(&self, of: &Descriptor) -> Result<Box<dyn Read + '_>> {
@@ -88,7 +90,7 @@ impl Image<'_> {
 
     /// Every blob with its size and bytes, manifests among them; the root is the last.
     fn each_blob(&self, mut write: impl FnMut(&Digest, u64, &mut dyn Read) -> Result<()>) -> Result<()> {
-        for descriptor in needed(self.root, &|digest| self.document(digest), &|digest| self.has(digest))? {
+        for descriptor in self.needed()? {
             if descriptor.is_manifest() {
                 let manifest = self.document(&descriptor.digest)?;
                 write(&descriptor.digest, manifest.bytes.len() as u64, &mut manifest.bytes.as_slice())?;
@@ -105,7 +107,7 @@ impl Image<'_> {
         let mut sent = 0;
         let mut manifests = Vec::new();
         let is_own = self.source.repository().is_some_and(|from| from.is(to));
-        for descriptor in needed(self.root, &|digest| self.document(digest), &|digest| self.has(digest))? {
+        for descriptor in self.needed()? {
             if descriptor.is_manifest() {
                 manifests.push(self.document(&descriptor.digest)?);
                 continue;
@@ -131,7 +133,7 @@ impl Image<'_> {
     /// skopeo's directory of one image.
     fn write_directory(&self, path: &Path) -> Result<()> {
         make_directory(path)?;
-        for descriptor in needed(self.root, &|digest| self.document(digest), &|digest| self.has(digest))? {
+        for descriptor in self.needed()? {
             let digest = &descriptor.digest;
             if descriptor.is_manifest() {
                 let name = format!("{}.manifest.json", digest.hex());
@@ -202,13 +204,13 @@ impl Image<'_> {
 
     /// `manifest.json`, which Docker reads: of the image, or of that for x86-64 in an index.
     fn docker_list(&self, name: Option<&str>) -> Result<Option<Vec<u8>>> {
-        let manifest = match self.root.manifests()? {
-            None => self.root.clone(),
-            Some(manifests) => match manifests.iter().find(|manifest| manifest.is_for_x86_64()) {
-                Some(manifest) => self.document(&manifest.digest)?,
-                None => return Ok(None),
-            },
-        };
+        let mut manifest = Some(self.root.clone());
+        if let Some(manifests) = self.root.manifests()? {
+            let ours = manifests.iter().filter(|manifest| manifest.is_for_x86_64());
+            let all = ours.map(|one| self.document(&one.digest)).collect::<Result<Vec<_>>>()?;
+            manifest = all.into_iter().find(Document::is_image);
+        }
+        let Some(manifest) = manifest else { return Ok(None) };
         let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
         let layers: Vec<String> = manifest.layers()?.iter().map(|layer| path(&layer.digest)).collect();
         // A tag alone is no name for Docker.
