@@ -152,7 +152,8 @@ impl Blobs {
                 }
                 let source = Source::open(&blob).map_err(|error| error.within(blob.display()))?;
                 let file = source.file().try_clone();
-                let file = file.map_err(|error| Error::io(format!("cannot open {}", blob.display()), error))?;
+                let file =
+                    file.map_err(|error| Error::io(format!("cannot open {}", blob.display()), error))?;
                 Ok(Box::new(BufReader::with_capacity(BUFFER, file)))
             }
             Place::Members { file, members, paths } => {
@@ -278,15 +279,15 @@ impl Opened {
         let manifests = index.manifests()?.unwrap_or_default();
         let docker = blobs.docker_names();
         let known: Vec<_> = manifests.iter().map(|one| blobs.names_among(&docker, one)).collect();
-        let own: Vec<_> = manifests.iter().map(|one| Listed::new(one.name.iter(), one, &one.digest)).collect();
+        let own: Vec<_> =
+            manifests.iter().map(|one| Listed::new(one.name.iter(), one, &one.digest)).collect();
         let is_known = |one: &Listed<'_, _, _>| tag.is_none_or(|tag| one.is_meant(tag));
         // What Docker calls them counts where the index does not know the name.
         let (chosen, name) = if docker.is_empty() || (tag.is_some() && own.iter().any(is_known)) {
             chosen(&own, tag)?
         } else {
             let both = manifests.iter().zip(&known);
-            let both: Vec<_> =
-                both.map(|(one, names)| Listed::new(names.iter(), one, &one.digest)).collect();
+            let both: Vec<_> = both.map(|(one, names)| Listed::new(names.iter(), one, &one.digest)).collect();
             chosen(&both, tag)?
         };
         let root = blobs.manifest(&chosen.digest)?;
@@ -484,7 +485,8 @@ fn chosen<'a, T, K: PartialEq>(
         Some(tag) => names::means(tag, name),
         None => true,
     };
-    let mut fitting = images.iter().filter(|one| tag.is_none() || one.names.iter().any(|name| is_name(&name)));
+    let mut fitting =
+        images.iter().filter(|one| tag.is_none() || one.names.iter().any(|name| is_name(&name)));
     let first = fitting.next();
     if let Some(first) = first.filter(|first| fitting.all(|other| other.content == first.content)) {
         let name = first.names.iter().copied().find(is_name);

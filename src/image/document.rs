@@ -337,7 +337,8 @@ impl Document {
     #[must_use]
     pub fn is_image(&self) -> bool {
         let kind = self.value.pointer("/config/mediaType").and_then(Value::as_str).unwrap_or_default();
-        let is_config = matches!(kind, "" | media_type::OCI_CONFIG) || media_type::DOCKER_CONFIGS.contains(&kind);
+        let is_config =
+            matches!(kind, "" | media_type::OCI_CONFIG) || media_type::DOCKER_CONFIGS.contains(&kind);
         is_config && self.value.get("artifactType").is_none() && self.value.get("layers").is_some()
     }
 

@@ -252,12 +252,7 @@ fn label_of(config: &Document, key: &str) -> Option<String> {
 
 /// Whether the manifest `own` is one that a patch wrote of `original`, where `expected` is: an engine that had the
 /// image in its store packs the layers anew, or makes a manifest of the other family.
-fn is_as_written(
-    blobs: &Blobs,
-    own: &Document,
-    original: &Document,
-    expected: &Document,
-) -> Result<bool> {
+fn is_as_written(blobs: &Blobs, own: &Document, original: &Document, expected: &Document) -> Result<bool> {
     let top = |manifest: &Document| -> Result<Option<String>> {
         Ok(manifest.layers()?.pop().map(|layer| layer.media_type))
     };
@@ -278,16 +273,15 @@ fn is_of_engine(own: &Value, expected: &Value) -> bool {
     let annotations = |value: &Value, is_known: &dyn Fn(&str, &Value) -> bool| match value.get("annotations")
     {
         None | Some(Value::Null) => true,
-        Some(all) => {
-            all.as_object().is_some_and(|all| all.iter().all(|(key, value)| is_known(key, value)))
-        }
+        Some(all) => all.as_object().is_some_and(|all| all.iter().all(|(key, value)| is_known(key, value))),
     };
     let is_layer = |layer: &Value| {
         keys(layer, &["mediaType", "digest", "size", "annotations"])
             && annotations(layer, &|key, _| key.starts_with(OF_PODMAN))
     };
-    let is_expected =
-        |key: &str, value: &Value| expected.pointer("/annotations").and_then(|all| all.get(key)) == Some(value);
+    let is_expected = |key: &str, value: &Value| {
+        expected.pointer("/annotations").and_then(|all| all.get(key)) == Some(value)
+    };
     keys(own, &["schemaVersion", "mediaType", "config", "layers", "annotations"])
         && annotations(own, &is_expected)
         && own.get("config").is_some_and(|config| keys(config, &["mediaType", "digest", "size"]))

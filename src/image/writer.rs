@@ -76,8 +76,7 @@ impl Image<'_> {
     }
 
     fn needed(&self) -> Result<Vec<Descriptor>> {
-        let has =
-            |entry: &Descriptor| self.added.contains_key(&entry.digest) || self.source.has_entry(entry);
+        let has = |entry: &Descriptor| self.added.contains_key(&entry.digest) || self.source.has_entry(entry);
         needed(self.root, &|digest| self.document(digest), &has)
     }
 

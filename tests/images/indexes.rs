@@ -49,9 +49,12 @@ fn entries_of_an_index_that_are_no_images_are_carried_over() {
     let tar = files(&[("bin/program", PROGRAM)]);
     let ours = with_platform(layout.manifest("amd64", &[(LAYER, &tar, &tar)]), "linux", "amd64");
     let opaque = |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "digest": layout.blob(bytes), "size": bytes.len() });
-    let chart = layout.descriptor(MANIFEST, &json!({ "schemaVersion": 2, "mediaType": MANIFEST,
+    let chart = layout.descriptor(
+        MANIFEST,
+        &json!({ "schemaVersion": 2, "mediaType": MANIFEST,
         "artifactType": "application/vnd.cncf.helm.chart", "layers": [opaque("application/x-tar", b"chart")],
-        "config": opaque("application/vnd.cncf.helm.config.v1+json", b"{}") }));
+        "config": opaque("application/vnd.cncf.helm.config.v1+json", b"{}") }),
+    );
     let others = [
         chart,
         opaque("application/octet-stream", b"no document"),

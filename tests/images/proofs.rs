@@ -179,8 +179,7 @@ fn an_index_is_compared_with_that_of_the_source() {
     let name = format!("oci:{}:v1", patched.0.display());
     tool(&["patch", "-q", &source, &name]).expect(0);
     assert_eq!(slugs(&["verify", "--json", &name, "--against", &source]), [""; 0]);
-    let top: Value =
-        serde_json::from_slice(&harness::read(&patched.0.join("index.json"))).expect("JSON");
+    let top: Value = serde_json::from_slice(&harness::read(&patched.0.join("index.json"))).expect("JSON");
     let own = patched.document(&top["manifests"][0]["digest"]);
     let other = image_for("s390x");
     for change in [
