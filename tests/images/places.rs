@@ -185,3 +185,29 @@ fn a_layout_keeps_images_of_other_names_with_the_same_tag() {
         assert_eq!(json_at(&out.join("index.json"))["manifests"].as_array().map(Vec::len), Some(1));
     }
 }
+
+#[test]
+fn options_that_mean_nothing_for_an_image_are_refused() {
+    let dir = temp_dir();
+    let source = image(dir.path(), &[files(&[("bin/program", PROGRAM)])]);
+    let out = dir.path().join("out");
+    let to = format!("oci:{}", out.display());
+    let walk = [&["--exclude", "bin/*"][..], &["--include", "lib/*"], &["--one-file-system"]];
+    let record = &["--record", "r.json"][..];
+    let keep = [record, &["--preserve-mtime"], &["--break-links"]];
+    for (command, options) in [
+        (&["scan", &source][..], &walk[..]),
+        (&["patch", &source, &to], &walk),
+        (&["patch", &source, &to], &keep),
+        (&["verify", &source], &walk),
+        (&["verify", &source], &[record]),
+        (&["revert", &source, &to], &keep),
+    ] {
+        for option in options {
+            let refused = tool(&[command, option].concat()).expect(2);
+            let words = format!("{} is for files and directories", option[0]);
+            assert!(refused.stderr.contains(&words) && refused.stderr.contains("leave it out"), "{refused}");
+        }
+    }
+    assert!(!out.exists());
+}
