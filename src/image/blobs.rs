@@ -479,14 +479,13 @@ fn chosen<'a, T, K: PartialEq>(
     tag: Option<&str>,
 ) -> Result<(&'a T, Option<String>)> {
     let is_exact = |name: &&str| Some(*name) == tag;
-    let is_named = images.iter().any(|one| one.names.iter().any(|name| is_exact(&name)));
+    let is_named = images.iter().any(|one| one.names.iter().any(&is_exact));
     let is_name = |name: &&str| match tag {
         Some(_) if is_named => is_exact(name),
         Some(tag) => names::means(tag, name),
         None => true,
     };
-    let mut fitting =
-        images.iter().filter(|one| tag.is_none() || one.names.iter().any(|name| is_name(&name)));
+    let mut fitting = images.iter().filter(|one| tag.is_none() || one.names.iter().any(&is_name));
     let first = fitting.next();
     if let Some(first) = first.filter(|first| fitting.all(|other| other.content == first.content)) {
         let name = first.names.iter().copied().find(is_name);

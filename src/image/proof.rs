@@ -180,8 +180,7 @@ impl Added {
         let paths = record.files.iter().flat_map(|entry| &entry.paths);
         let files: BTreeSet<&[u8]> = paths.map(|path| path.as_path().as_os_str().as_bytes()).collect();
         let own = record::PATH.as_bytes();
-        let above: BTreeSet<&[u8]> =
-            files.iter().copied().chain([own]).flat_map(|path| ancestors(path)).collect();
+        let above: BTreeSet<&[u8]> = files.iter().copied().chain([own]).flat_map(ancestors).collect();
         let mut archive = Archive::new(Layer::new(blobs.described(layer)?)?);
         while let Some(entry) = archive.next_entry()? {
             let path = entry.path.as_slice();
