@@ -10,6 +10,10 @@ mod hostile;
 mod indexes;
 #[path = "images/names.rs"]
 mod names;
+#[path = "images/places.rs"]
+mod places;
+#[path = "images/proofs.rs"]
+mod proofs;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;

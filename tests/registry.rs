@@ -469,6 +469,101 @@ fn on_a_terminal_each_blob_on_its_way_has_a_line() {
     assert!(!piped.stderr.contains(&line), "{piped}");
 }
 
+#[test]
+fn a_helper_is_asked_for_the_registry_of_docker_as_docker_calls_it() {
+    let dir = temp_dir();
+    let place = |path: &str| dir.path().join(path);
+    let log = place("asked");
+    let answer = r#"{"ServerURL":"x","Username":"user","Secret":"secret"}"#;
+    let script = format!(
+        "#!/bin/sh\nserver=$(cat)\necho \"$server\" >> {}\n[ \"$server\" = https://index.docker.io/v1/ ] || exit 1\necho '{answer}'\n",
+        log.display()
+    );
+    for directory in ["bin", "config"] {
+        fs::create_dir(place(directory)).expect("made");
+    }
+    fs::write(place("script"), script).expect("written");
+    let mut install = Command::new("install");
+    install.args(["-m", "755"]).arg(place("script")).arg(place("bin/docker-credential-test"));
+    Ran::of(&mut install).expect(0);
+    fs::write(place("config/config.json"), r#"{"credsStore":"test"}"#).expect("written");
+    // Nobody gets to the registry itself.
+    let path = format!("{}:{}", place("bin").display(), std::env::var("PATH").expect("text"));
+    let mut scan = alone(&place("home"));
+    scan.env("PATH", path).env("DOCKER_CONFIG", place("config")).env("HTTPS_PROXY", "http://127.0.0.1:1");
+    Ran::of(scan.args(["scan", "docker://docker.io/library/legacy:1"])).expect(3);
+    let asked = String::from_utf8(read(&log)).expect("text");
+    assert_eq!(asked.lines().last(), Some("https://index.docker.io/v1/"), "{asked}");
+}
+
+#[test]
+fn a_password_is_told_to_one_registry() {
+    let dir = temp_dir();
+    let (web, source, _) = sample_web(dir.path());
+    let (other, _, new) = sample_web(temp_dir().path());
+    for words in [
+        &["patch", &source, &new][..],
+        &["revert", &source, &new],
+        &["verify", &source, "--against", &new],
+        &["scan", &source, &new],
+    ] {
+        let refused = tool(&[words, &["--creds=user:secret"]].concat()).expect(2);
+        let both = [&web.address, &other.address];
+        assert!(both.iter().all(|host| refused.stderr.contains(host.as_str())), "{refused}");
+        assert!(refused.stderr.contains("--authfile") && !refused.stderr.contains("secret"), "{refused}");
+    }
+    assert!(web.requests().is_empty() && other.requests().is_empty());
+    let own = format!("docker://{}/team/new:v1", web.address);
+    tool(&["patch", "--creds=user:secret", &source, &own]).expect(0);
+}
+
+#[test]
+fn registries_that_take_a_manifest_in_other_words_are_understood() {
+    for status in [200, 202] {
+        let dir = temp_dir();
+        let (web, source, new) = sample_web(dir.path());
+        web.twist(move |request, mut reply| {
+            if request.method == "PUT" && request.path.contains("/manifests/") {
+                reply.status = status;
+            }
+            reply
+        });
+        tool(&["patch", &source, &new]).expect(0);
+        assert!(web.has_tag("team/new", "v1"));
+    }
+}
+
+#[test]
+fn a_blob_that_may_not_be_mounted_is_sent() {
+    for status in [401, 403, 404, 405] {
+        let dir = temp_dir();
+        let (web, source, new) = sample_web(dir.path());
+        web.twist(move |request, reply| {
+            let is_begin = request.method == "POST" && request.path.contains("/blobs/uploads/");
+            let is_mount = request.path.contains("mount=");
+            // Nothing is there that was not sent.
+            match request.method.as_str() {
+                "HEAD" if request.path.contains("/team/new/blobs/") => Reply::error(404, "BLOB_UNKNOWN"),
+                _ if is_begin && is_mount => Reply::error(status, "DENIED"),
+                _ => reply,
+            }
+        });
+        tool(&["patch", &source, &new]).expect(0);
+        let begun: Vec<bool> = web
+            .requests()
+            .iter()
+            .filter(|it| it.method == "POST")
+            .map(|it| it.path.contains("mount="))
+            .collect();
+        assert!(
+            !begun.is_empty() && begun.chunks(2).all(|pair| pair == [true, false]),
+            "{status}: {begun:?}"
+        );
+        assert!(web.has_tag("team/new", "v1"));
+        tool(&["verify", &new, "--against", &source]).expect(0);
+    }
+}
+
 // --- what describes an image ---
 
 const SIGNED: &str = "application/vnd.oci.image.manifest.v1+json";

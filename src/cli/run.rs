@@ -1,12 +1,13 @@
 //! options -> outcomes -> reports.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::args::{Args, Command, Common, Form, Format, Keep, Memory, Walk};
+use super::args::{Args, Command, Common, Form, Format, Keep, Memory, Registry, Walk};
 use super::output::Output;
 use super::{program, progress};
 use crate::demo;
@@ -41,8 +42,11 @@ pub fn run(args: Args, output: &Output) -> io::Result<u8> {
                 (false, true) => Depth::Checksums,
                 (false, false) => Depth::Sites,
             };
+            let all = scan.targets.clone();
             report.targets(scan.targets, |target| {
                 if let Some(reference) = Reference::parse(target.as_os_str(), &scan.registry.access())? {
+                    not_of_images(&of_walk(&scan.walk))?;
+                    credentials_for_one(&scan.registry, all.iter().map(PathBuf::as_path))?;
                     let platform = scan.image.platform.clone();
                     let via = scan.way.resolve();
                     let context = Context { platform, via, ..image_context(&scan.memory, output) };
@@ -69,7 +73,13 @@ pub fn run(args: Args, output: &Output) -> io::Result<u8> {
             let report = report.reference_only(is_registry(&destination));
             report.targets([patch.target], |target| {
                 if let Some(reference) = Reference::parse(target.as_os_str(), &patch.registry.access())? {
+                    not_of_images(&of_walk(&patch.walk))?;
+                    not_of_images(&of_keep(&patch.keep, record.as_deref()))?;
                     let to = image_output(&reference, &destination, &patch.registry.access())?;
+                    credentials_for_one(
+                        &patch.registry,
+                        [target].into_iter().chain(output_of(&destination)),
+                    )?;
                     let context = Context {
                         platform: patch.image.platform.clone(),
                         epoch: std::env::var_os(epoch::VARIABLE)
@@ -94,9 +104,14 @@ pub fn run(args: Args, output: &Output) -> io::Result<u8> {
         }
         Command::Verify(verify) => {
             let report = Report::new(common, output, "verify").strict(verify.strict.strict).form(verify.form);
+            let all = verify.targets.clone();
             report.targets(verify.targets, |target| {
                 let record = verify.record.as_deref();
                 if let Some(reference) = Reference::parse(target.as_os_str(), &verify.registry.access())? {
+                    not_of_images(&of_walk(&verify.walk))?;
+                    not_of_images(&[("--record", record.is_some())])?;
+                    let names = all.iter().chain(&verify.against).map(PathBuf::as_path);
+                    credentials_for_one(&verify.registry, names)?;
                     let access = verify.registry.access();
                     let against = verify.against.as_ref().map(|word| {
                         let unknown =
@@ -121,7 +136,12 @@ pub fn run(args: Args, output: &Output) -> io::Result<u8> {
             let report = Report::new(common, output, "revert").reference_only(is_registry(&destination));
             report.targets([revert.target], |target| {
                 if let Some(reference) = Reference::parse(target.as_os_str(), &revert.registry.access())? {
+                    not_of_images(&of_keep(&revert.keep, record))?;
                     let to = image_output(&reference, &destination, &revert.registry.access())?;
+                    credentials_for_one(
+                        &revert.registry,
+                        [target].into_iter().chain(output_of(&destination)),
+                    )?;
                     let tree = image::revert(
                         &reference,
                         target,
@@ -197,6 +217,55 @@ fn only_of_images(digestfile: Option<&Path>) -> Result<()> {
         Some(_) => Err(Error::new(ErrorKind::Usage, "--digestfile is for images")),
         None => Ok(()),
     }
+}
+
+/// Refuses the options that are given of those that mean nothing for an image.
+fn not_of_images(options: &[(&str, bool)]) -> Result<()> {
+    match options.iter().find(|(_, is_given)| *is_given) {
+        Some((option, _)) => {
+            let message = format!("{option} is for files and directories, and means nothing for an image");
+            Err(Error::new(ErrorKind::Usage, message).remedy("leave it out"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn of_walk(words: &Walk) -> [(&'static str, bool); 3] {
+    let Walk { include, exclude, one_file_system, jobs: _ } = words;
+    [
+        ("--include", !include.is_empty()),
+        ("--exclude", !exclude.is_empty()),
+        ("--one-file-system", *one_file_system),
+    ]
+}
+
+fn of_keep(words: &Keep, record: Option<&Path>) -> [(&'static str, bool); 3] {
+    let Keep { preserve_mtime, break_links } = words;
+    [("--preserve-mtime", *preserve_mtime), ("--break-links", *break_links), ("--record", record.is_some())]
+}
+
+fn output_of(destination: &Destination) -> Option<&Path> {
+    match destination {
+        Destination::To(output) => Some(output),
+        Destination::DryRun | Destination::InPlace => None,
+    }
+}
+
+/// Refuses to tell the credentials of the command line to more than one registry.
+fn credentials_for_one<'a>(words: &Registry, names: impl Iterator<Item = &'a Path>) -> Result<()> {
+    if words.creds.is_none() {
+        return Ok(());
+    }
+    let names = names.filter_map(|name| name.to_str()?.strip_prefix("docker://"));
+    let hosts = names.map(|name| Ok(image::registry::parts(name)?.registry));
+    let hosts = hosts.collect::<Result<BTreeSet<String>>>()?;
+    if hosts.len() < 2 {
+        return Ok(());
+    }
+    let hosts = hosts.into_iter().collect::<Vec<_>>().join(" and ");
+    let message = format!("--creds would tell one registry the password of another: {hosts}");
+    Err(Error::new(ErrorKind::Usage, message)
+        .remedy("log in to each of them with docker login or podman login, or use --authfile"))
 }
 
 fn keep(words: &Keep) -> session::Keep {

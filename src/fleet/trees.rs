@@ -10,6 +10,7 @@ use sha2::Digest as _;
 use crate::digest::Sha256;
 use crate::error::Result;
 use crate::image;
+use crate::store::root::Existing;
 use crate::store::{Root, Source};
 use crate::tree;
 use crate::tree::filter::Filter;
@@ -78,7 +79,7 @@ pub(super) fn is_copy_of(copy: &Path, source: &Path, threads: usize) -> Result<b
         for path in &entry.paths {
             // The source may have been patched in part before it was copied.
             let made_of = [entry.record.original, entry.record.patched];
-            let Some(place) = source.existing_place(path.as_path())? else { return Ok(false) };
+            let Existing::Place(place) = source.existing_place(path.as_path())? else { return Ok(false) };
             if !made_of.contains(&Sha256::of(&Source::at(place)?.read()?)) {
                 return Ok(false);
             }

@@ -14,6 +14,7 @@ use super::document::{self, Descriptor, Digest, Document, media_type};
 use super::engine;
 use super::layer::Layer;
 use super::legacy::{self, OldBlob, OldLayer};
+use super::names;
 use super::reference::Reference;
 use super::registry::Repository;
 use super::tar::{Archive, Kind};
@@ -98,6 +99,11 @@ impl Blobs {
         }
     }
 
+    /// Whether the document `digest` was made here of those of an archive or of an old image.
+    pub(super) fn has_made(&self, digest: &Digest) -> bool {
+        self.made.contains_key(digest)
+    }
+
     /// Whether the blob `digest` is there, as far as that is known without asking a registry.
     #[must_use]
     pub fn has(&self, digest: &Digest) -> bool {
@@ -116,6 +122,15 @@ impl Blobs {
             }
     }
 
+    /// Whether what an entry of an index leads to is there; for what is no manifest a registry is asked.
+    #[must_use]
+    pub fn has_entry(&self, entry: &Descriptor) -> bool {
+        match &self.place {
+            Place::Registry(repository) if !entry.is_followed() => repository.has_blob(&entry.digest),
+            _ => self.has(&entry.digest),
+        }
+    }
+
     /// Reads the blob `digest`; whoever reads it all checks what it was.
     ///
     /// # Errors
@@ -132,10 +147,13 @@ impl Blobs {
             Place::Registry(repository) => Ok(Box::new(repository.blob(digest)?)),
             Place::Directory(path) => {
                 let blob = path.join(digest.hex());
-                let file = File::open(&blob).map_err(|error| match error.kind() {
-                    std::io::ErrorKind::NotFound => missing(),
-                    _ => Error::io(format!("cannot open {}", blob.display()), error),
-                })?;
+                if !blob.exists() {
+                    return Err(missing());
+                }
+                let source = Source::open(&blob).map_err(|error| error.within(blob.display()))?;
+                let file = source.file().try_clone();
+                let file =
+                    file.map_err(|error| Error::io(format!("cannot open {}", blob.display()), error))?;
                 Ok(Box::new(BufReader::with_capacity(BUFFER, file)))
             }
             Place::Members { file, members, paths } => {
@@ -259,11 +277,41 @@ impl Opened {
 
     fn of_layout(blobs: Blobs, index: Document, tag: Option<&str>) -> Result<Self> {
         let manifests = index.manifests()?.unwrap_or_default();
-        let chosen = chosen(&manifests, |descriptor| descriptor.name.as_deref().into_iter().collect(), tag)?;
+        let docker = blobs.docker_names();
+        let known: Vec<_> = manifests.iter().map(|one| blobs.names_among(&docker, one)).collect();
+        let own: Vec<_> =
+            manifests.iter().map(|one| Listed::new(one.name.iter(), one, &one.digest)).collect();
+        let is_known = |one: &Listed<'_, _, _>| tag.is_none_or(|tag| one.is_meant(tag));
+        // What Docker calls them counts where the index does not know the name.
+        let (chosen, name) = if docker.is_empty() || (tag.is_some() && own.iter().any(is_known)) {
+            chosen(&own, tag)?
+        } else {
+            let both = manifests.iter().zip(&known);
+            let both: Vec<_> = both.map(|(one, names)| Listed::new(names.iter(), one, &one.digest)).collect();
+            chosen(&both, tag)?
+        };
         let root = blobs.manifest(&chosen.digest)?;
-        let name = chosen.name.clone();
-        let others = manifests.into_iter().filter(|other| other.digest != root.digest()).collect();
+        let others = manifests.iter().filter(|other| other.digest != root.digest()).cloned().collect();
         Ok(Self { blobs, root, name, others, index: None })
+    }
+
+    /// How many images and names of images the archive at `path` lists.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    pub(super) fn listed_in(path: &Path) -> Result<usize> {
+        let source = Source::open(path)?;
+        let file = || source.file().try_clone().map_err(|error| Error::io("cannot open", error));
+        let members = members(&mut Archive::of_file(file()?))?;
+        let blobs = Blobs::at(Place::Members { file: file()?, members, paths: HashMap::new() });
+        let of_index = match blobs.member(b"index.json")? {
+            Some(index) => Document::parse(index)?.manifests()?.map_or(0, |all| all.len()),
+            None => 0,
+        };
+        let of_docker = blobs.docker_names();
+        let of_docker: usize = of_docker.iter().map(|(_, names)| names.len().max(1)).sum();
+        let old = blobs.member(b"repositories")?.and_then(|names| named_tops(&names).ok());
+        Ok(of_index.max(of_docker).max(old.map_or(0, |all| all.len())))
     }
 
     pub(super) fn of_archive(path: &Path, tag: Option<&str>) -> Result<Self> {
@@ -289,16 +337,21 @@ impl Opened {
         };
         let list: Vec<Value> = serde_json::from_slice(&list)
             .map_err(|error| Error::new(ErrorKind::Malformed, format!("manifest.json: {error}")))?;
-        let names = |image: &Value| -> Vec<String> {
-            let tags = image.get("RepoTags").and_then(Value::as_array);
-            tags.into_iter().flatten().filter_map(|tag| tag.as_str().map(str::to_owned)).collect()
-        };
-        let owned: Vec<(Vec<String>, &Value)> = list.iter().map(|image| (names(image), image)).collect();
-        let (tags, image) = chosen(&owned, |(names, _)| names.iter().map(String::as_str).collect(), tag)?;
+        let names: Vec<Vec<String>> = list.iter().map(repo_tags).collect();
+        let content = |image: &Value| [image.get("Config").cloned(), image.get("Layers").cloned()];
+        let all = list.iter().zip(&names);
+        let all: Vec<_> =
+            all.map(|(image, names)| Listed::new(names.iter(), image, content(image))).collect();
+        let (image, name) = chosen(&all, tag)?;
         let root = blobs.manifest_of(image)?;
-        let name = tag.map(str::to_owned).or_else(|| tags.first().cloned());
         Ok(Self { blobs, root, name, others: vec![], index: None })
     }
+}
+
+/// The names of an image of Docker's `manifest.json`.
+fn repo_tags(image: &Value) -> Vec<String> {
+    let tags = image.get("RepoTags").and_then(Value::as_array);
+    tags.into_iter().flatten().filter_map(|tag| tag.as_str().map(str::to_owned)).collect()
 }
 
 impl Opened {
@@ -311,7 +364,9 @@ impl Opened {
         let Some(wanted) = &context.platform else { return Ok(self) };
         let there = match self.root.manifests()? {
             Some(manifests) => {
-                let is_meant = |one: &&Descriptor| one.platform.as_ref().is_some_and(|it| wanted.means(it));
+                let is_meant = |one: &&Descriptor| {
+                    one.is_followed() && one.platform.as_ref().is_some_and(|it| wanted.means(it))
+                };
                 if let Some(image) = manifests.iter().find(is_meant) {
                     let index = self.root.digest();
                     self.root = self.blobs.manifest(&image.digest)?;
@@ -381,41 +436,71 @@ impl Opened {
 
     /// An archive of Docker before 1.10: `repositories` says which layer is the top of each image.
     fn of_repositories(mut blobs: Blobs, names: &[u8], tag: Option<&str>) -> Result<Self> {
-        let names: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(names)
-            .map_err(|error| Error::new(ErrorKind::Malformed, format!("repositories: {error}")))?;
-        let images: Vec<(String, String)> = names
-            .into_iter()
-            .flat_map(|(name, tags)| tags.into_iter().map(move |(tag, top)| (format!("{name}:{tag}"), top)))
-            .collect();
-        let (name, top) = chosen(&images, |(name, _)| vec![name.as_str()], tag)?;
+        let images = named_tops(names)?;
+        let all: Vec<_> =
+            images.iter().map(|(name, top)| Listed::new(std::iter::once(name), top, top)).collect();
+        let (top, name) = chosen(&all, tag)?;
         let root = blobs.converted_chain(top)?;
-        Ok(Self { root, name: Some(name.clone()), blobs, others: vec![], index: None })
+        Ok(Self { root, name, blobs, others: vec![], index: None })
     }
 }
 
-/// The one of `images` that has the name `tag`; the only one without.
-fn chosen<'a, T>(images: &'a [T], names: impl Fn(&T) -> Vec<&str>, tag: Option<&str>) -> Result<&'a T> {
-    let mut fitting = images.iter().filter(|image| {
-        tag.is_none_or(|tag| {
-            names(image).iter().any(|name| *name == tag || name.ends_with(&format!(":{tag}")))
-        })
-    });
-    match (fitting.next(), fitting.next()) {
-        (Some(image), None) => Ok(image),
-        (None, _) if images.is_empty() => Err(Error::new(ErrorKind::Malformed, "there is no image in it")),
-        (first, _) => {
-            let message = match (first, tag) {
-                (None, Some(tag)) => format!("there is no image {tag:?} in it"),
-                _ => "there are several images in it".into(),
-            };
-            let all: Vec<String> = images
-                .iter()
-                .flat_map(|image| names(image).into_iter().map(str::to_owned).collect::<Vec<_>>())
-                .collect();
-            Err(Error::new(ErrorKind::Usage, message)
-                .remedy(format!("name one of these behind a colon: {}", all.join(", "))))
-        }
+/// Names and topmost layers of the images of an archive of Docker before 1.10.
+fn named_tops(repositories: &[u8]) -> Result<Vec<(String, String)>> {
+    let names: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(repositories)
+        .map_err(|error| Error::new(ErrorKind::Malformed, format!("repositories: {error}")))?;
+    let each = |(name, tags): (String, BTreeMap<String, String>)| {
+        tags.into_iter().map(move |(tag, top)| (format!("{name}:{tag}"), top))
+    };
+    Ok(names.into_iter().flat_map(each).collect())
+}
+
+/// An image of a list.
+struct Listed<'a, T, K> {
+    names: Vec<&'a str>,
+    image: &'a T,
+    /// What is the same for the same image under other names.
+    content: K,
+}
+
+impl<'a, T, K> Listed<'a, T, K> {
+    fn new(names: impl Iterator<Item = &'a String>, image: &'a T, content: K) -> Self {
+        Self { names: names.map(String::as_str).collect(), image, content }
     }
+
+    fn is_meant(&self, wanted: &str) -> bool {
+        self.names.iter().any(|name| names::means(wanted, name))
+    }
+}
+
+/// The one of `images` that has the name `tag`, the only one without; and its name. An image under several names is one.
+fn chosen<'a, T, K: PartialEq>(
+    images: &[Listed<'a, T, K>],
+    tag: Option<&str>,
+) -> Result<(&'a T, Option<String>)> {
+    let is_exact = |name: &&str| Some(*name) == tag;
+    let is_named = images.iter().any(|one| one.names.iter().any(&is_exact));
+    let is_name = |name: &&str| match tag {
+        Some(_) if is_named => is_exact(name),
+        Some(tag) => names::means(tag, name),
+        None => true,
+    };
+    let mut fitting = images.iter().filter(|one| tag.is_none() || one.names.iter().any(&is_name));
+    let first = fitting.next();
+    if let Some(first) = first.filter(|first| fitting.all(|other| other.content == first.content)) {
+        let name = first.names.iter().copied().find(is_name);
+        return Ok((first.image, name.map(str::to_owned)));
+    }
+    if images.is_empty() {
+        return Err(Error::new(ErrorKind::Malformed, "there is no image in it"));
+    }
+    let message = match (first, tag) {
+        (None, Some(tag)) => format!("there is no image {tag:?} in it"),
+        _ => "there are several images in it".into(),
+    };
+    let all: Vec<&str> = images.iter().flat_map(|one| one.names.iter().copied()).collect();
+    Err(Error::new(ErrorKind::Usage, message)
+        .remedy(format!("name one of these behind a colon: {}", all.join(", "))))
 }
 
 /// Members that say what is in an archive.
@@ -477,6 +562,34 @@ impl Blobs {
         let Some(&(at, size)) = members.get(name) else { return Ok(None) };
         let read = read_document(Part { file, at, end: at + size });
         read.map(Some).map_err(|error| error.within(String::from_utf8_lossy(name)).at(at))
+    }
+
+    /// The configurations and names of the images that Docker's `manifest.json` lists, where it is there and sound.
+    fn docker_names(&self) -> Vec<(String, Vec<String>)> {
+        let list = self.member(b"manifest.json").ok().flatten();
+        let list: Vec<Value> = list.and_then(|list| serde_json::from_slice(&list).ok()).unwrap_or_default();
+        let config = |image: &Value| image.get("Config")?.as_str().map(str::to_owned);
+        list.iter().filter_map(|image| Some((config(image)?, repo_tags(image)))).collect()
+    }
+
+    /// The names of the image of an index that `descriptor` leads to: its own, and what Docker calls it, by its
+    /// configuration.
+    fn names_among(&self, docker: &[(String, Vec<String>)], descriptor: &Descriptor) -> Vec<String> {
+        let config = || -> Option<Digest> {
+            let mut root = self.manifest(&descriptor.digest).ok()?;
+            if let Some(manifests) = root.manifests().ok()? {
+                let mut own = manifests.iter().filter(|one| one.is_for_x86_64());
+                root = own.find_map(|one| self.manifest(&one.digest).ok().filter(Document::is_image))?;
+            }
+            Some(root.config().ok()?.digest)
+        };
+        let config = if docker.is_empty() { None } else { config() };
+        let is_own = |path: &str| config.as_ref().is_some_and(|config| path.contains(config.hex()));
+        let of_docker = docker.iter().filter(|(path, _)| is_own(path)).flat_map(|(_, names)| names);
+        let mut all: Vec<String> = of_docker.chain(&descriptor.name).cloned().collect();
+        // A tag alone, of a layout, is the last choice.
+        all.sort_by_key(|name| (!names::is_whole(name), Some(name) != descriptor.name.as_ref()));
+        all
     }
 
     /// The manifest of an `image` of `manifest.json`, which says where its configuration and layers are.
@@ -557,8 +670,19 @@ impl Blobs {
     fn converted_schema1(&mut self, manifest: &Document) -> Result<Document> {
         let list =
             |key: &str| manifest.value().get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        let (blobs, histories) = (list("fsLayers"), list("history"));
+        if blobs.len() != histories.len() || blobs.len() > limits::IMAGE_LAYERS {
+            let message = format!(
+                "a manifest of schema 1 with {} layers and {} entries of history: as many of both, and at most {}",
+                blobs.len(),
+                histories.len(),
+                limits::IMAGE_LAYERS
+            );
+            return Err(Error::new(ErrorKind::Malformed, message)
+                .remedy("no engine takes it: have the image made again"));
+        }
         let mut layers = Vec::new();
-        for (layer, history) in list("fsLayers").iter().zip(&list("history")) {
+        for (layer, history) in blobs.iter().zip(&histories) {
             let text = |value: &Value, key: &str| {
                 value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
             };
@@ -650,7 +774,7 @@ pub(super) fn sum(reader: impl Read) -> Result<Digest> {
     Sha256::read(reader).map(Digest::of_sum).map_err(|error| Error::io("cannot read", error))
 }
 
-/// All blobs that `root` needs, each once: its documents and layers. Engines save an index as it is with the images
+/// All blobs that `root` needs, each once: its documents and layers, and what else an index lists. Engines save an index as it is with the images
 /// of their own platform alone: what of the others is not there is passed over.
 ///
 /// # Errors
@@ -658,15 +782,15 @@ pub(super) fn sum(reader: impl Read) -> Result<Digest> {
 pub fn needed(
     root: &Document,
     document: &dyn Fn(&Digest) -> Result<Document>,
-    has: &dyn Fn(&Digest) -> bool,
+    has: &dyn Fn(&Descriptor) -> bool,
 ) -> Result<Vec<Descriptor>> {
     let mut all: Vec<Descriptor> = Vec::new();
     let mut open = vec![root.clone()];
     while let Some(next) = open.pop() {
         let descriptors = match next.manifests()? {
             Some(mut manifests) => {
-                manifests.retain(|manifest| manifest.is_for_x86_64() || has(&manifest.digest));
-                for manifest in &manifests {
+                manifests.retain(|manifest| manifest.is_for_x86_64() || has(manifest));
+                for manifest in manifests.iter().filter(|manifest| manifest.is_followed()) {
                     open.push(document(&manifest.digest)?);
                 }
                 manifests

@@ -18,9 +18,10 @@ pub mod media_type {
     pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
     /// An image, Docker's.
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// A configuration, Docker's; and as Docker called it at first.
+    pub const DOCKER_CONFIGS: [&str; 2] =
+        ["application/vnd.docker.container.image.v1+json", "application/octet-stream"];
     /// A configuration.
-    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-    /// What an image is.
     pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
     /// An uncompressed layer.
     pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -181,10 +182,24 @@ impl Descriptor {
         [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST].contains(&self.media_type.as_str())
     }
 
+    /// Whether an entry of an index leads to a manifest or an index, and not to something that nobody here knows; one that
+    /// does not say may.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.is_manifest() || self.media_type.is_empty()
+    }
+
+    /// Whether it leads to a manifest of schema 1, which no engine takes from an index.
+    #[must_use]
+    pub fn is_schema1(&self) -> bool {
+        self.media_type.starts_with("application/vnd.docker.distribution.manifest.v1+")
+    }
+
     /// Whether an image of an index is for Linux on x86-64; one that does not say may be.
     #[must_use]
     pub fn is_for_x86_64(&self) -> bool {
-        self.platform.as_ref().is_none_or(|own| own.os == "linux" && own.architecture == "amd64")
+        let is_ours = |own: &Platform| own.os == "linux" && own.architecture == "amd64";
+        self.is_followed() && self.platform.as_ref().is_none_or(is_ours)
     }
 
     /// Why the blob cannot be looked into, where that is so.
@@ -331,10 +346,15 @@ impl Document {
     /// configurations are of other types; some old images have one of no type.
     #[must_use]
     pub fn is_artifact(&self) -> bool {
-        const OF_IMAGES: [&str; 4] =
-            [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG, "application/octet-stream", ""];
-        let of_config = self.value.pointer("/config/mediaType").and_then(Value::as_str);
-        of_config.is_some_and(|of_config| !OF_IMAGES.contains(&of_config))
+        let kind = self.value.pointer("/config/mediaType").and_then(Value::as_str).unwrap_or_default();
+        !matches!(kind, "" | media_type::OCI_CONFIG) && !media_type::DOCKER_CONFIGS.contains(&kind)
+    }
+
+    /// Whether the manifest is that of an image with layers, and not of an artifact.
+    #[must_use]
+    pub fn is_image(&self) -> bool {
+        let says_so = self.value.get("artifactType").is_none() && self.value.get("layers").is_some();
+        says_so && !self.is_artifact()
     }
 
     /// The layers of a manifest, the lowest first.

@@ -13,6 +13,8 @@ pub mod epoch;
 pub mod layer;
 pub mod legacy;
 pub mod merged;
+mod names;
+mod proof;
 pub mod recent;
 pub mod record;
 pub mod reference;
@@ -35,6 +37,7 @@ use document::{Descriptor, Digest, Document, NewLayer};
 pub use epoch::Epoch;
 use layer::Layer;
 use merged::{Collector, Merged, Name, Noted, Program};
+use proof::Source;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 use recent::Recent;
 use record::{Entry, ImageRecord};
@@ -45,7 +48,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::outcome::{Action, Direction, File, ImageFacts, Tree, TreeFile, Unchanged, Written};
 use crate::plan::Via;
-use crate::verify::{self, finding};
+use crate::verify;
 
 /// What a run has besides the image.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +87,23 @@ mod label {
     pub const ORIGINAL_MANIFEST: &str = "dev.vsyspatch.original.manifest";
     pub const ORIGINAL_CONFIG: &str = "dev.vsyspatch.original.config";
     pub const ALL: [&str; 5] = [BASE_DIGEST, VERSION, ORIGINAL_MANIFEST, ORIGINAL_CONFIG, BASE_NAME];
+
+    /// Those of an image that this `version` made of the one of `manifest` and `config`, which is called `name`.
+    pub fn of(
+        manifest: &super::Document,
+        config: &super::Document,
+        version: &str,
+        name: Option<String>,
+    ) -> Vec<(String, String)> {
+        let mut labels = vec![
+            (BASE_DIGEST.to_owned(), manifest.digest().to_string()),
+            (VERSION.to_owned(), version.to_owned()),
+            (ORIGINAL_MANIFEST.to_owned(), manifest.digest().to_string()),
+            (ORIGINAL_CONFIG.to_owned(), config.digest().to_string()),
+        ];
+        labels.extend(name.map(|name| (BASE_NAME.to_owned(), name)));
+        labels
+    }
 }
 
 /// One image for x86-64, with everything in its final tree that there is something to say of.
@@ -202,6 +222,9 @@ fn each(opened: &Opened, name: &Path, work: &mut dyn Work) -> Result<(Tree, Opti
             }
             let (mut replaced, mut old) = (Vec::new(), vec![]);
             for (number, descriptor) in manifests.iter().enumerate() {
+                if descriptor.is_schema1() {
+                    nested.push(format!("manifest {}: it is of schema 1, in an index", descriptor.digest));
+                }
                 if !descriptor.is_for_x86_64() {
                     continue;
                 }
@@ -209,7 +232,7 @@ fn each(opened: &Opened, name: &Path, work: &mut dyn Work) -> Result<(Tree, Opti
                 if manifest.manifests()?.is_some() {
                     nested.push(format!("index {}: it is in an index", descriptor.digest));
                 }
-                if manifest.value().get("layers").is_none() {
+                if !manifest.is_image() {
                     continue;
                 }
                 if let Some(new) = one(manifest, Some("linux/amd64"), &mut tree)? {
@@ -396,13 +419,7 @@ impl Work for Patch<'_> {
         let (tar, files) = layer_of(&merged, &patched, &json, self.epoch)?;
         let blob = layer::compress(&tar, files, self.recent)
             .map_err(|error| Error::io("cannot compress the layer", error))?;
-        let mut labels = vec![
-            (label::BASE_DIGEST.to_owned(), manifest.digest().to_string()),
-            (label::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            (label::ORIGINAL_MANIFEST.to_owned(), manifest.digest().to_string()),
-            (label::ORIGINAL_CONFIG.to_owned(), config.digest().to_string()),
-        ];
-        labels.extend(self.base_name.clone().map(|name| (label::BASE_NAME.to_owned(), name)));
+        let labels = label::of(&manifest, &config, env!("CARGO_PKG_VERSION"), self.base_name.clone());
         let layer = NewLayer {
             diff_id: Digest::of(&tar),
             digest: Digest::of(&blob),
@@ -517,25 +534,25 @@ pub fn verify(
     against: Option<&Reference>,
     context: &Context,
 ) -> Result<Tree> {
-    struct Verify {
-        /// Digests of the manifests that it may come of.
-        sources: Option<Vec<Digest>>,
+    struct Verify<'a> {
+        blobs: &'a Blobs,
+        source: Option<Source>,
         records: usize,
+        /// The manifest of each image that has a record, by its digest, and the digest of what it was made of.
+        originals: HashMap<Digest, (Document, Digest)>,
     }
-    impl Work for Verify {
+    impl Work for Verify<'_> {
         fn on(&mut self, seen: Seen, shown: &Shown<'_>, tree: &mut Tree) -> Result<Option<Document>> {
-            let original = match record_of(&seen.merged)? {
-                Some(record) => {
-                    self.records += 1;
-                    tree.findings.extend(differences(&seen, &record)?);
-                    Digest::of(record.manifest.as_bytes())
-                }
-                None => seen.manifest.digest(),
-            };
-            if self.sources.as_ref().is_some_and(|sources| !sources.contains(&original)) {
-                let message =
-                    format!("it comes of the image {original}, not of the one that it is compared with");
-                tree.findings.push(finding("not-of-source", message, None));
+            let mut original = seen.manifest.digest();
+            if let Some(record) = record_of(&seen.merged)? {
+                self.records += 1;
+                let is_alone = self.source.is_some();
+                tree.findings.extend(proof::differences(self.blobs, &seen, &record, is_alone)?);
+                original = Digest::of(record.manifest.as_bytes());
+                self.originals.insert(seen.manifest.digest(), (seen.manifest.clone(), original.clone()));
+            }
+            if let Some(source) = &self.source {
+                tree.findings.extend(source.differences(&seen, &original));
             }
             for mut program in seen.merged.programs {
                 let findings = program.findings.take();
@@ -547,89 +564,16 @@ pub fn verify(
             Ok(None)
         }
     }
-    let sources = match against {
-        Some(against) => {
-            let source = Opened::open(against)?.within(context)?;
-            let listed = source.root.manifests()?.unwrap_or_default();
-            let digests = listed.into_iter().map(|descriptor| descriptor.digest);
-            Some(digests.chain([source.root.digest()]).collect())
-        }
-        None => None,
-    };
+    let source = against.map(|against| Source::open(against, context)).transpose()?;
     let context = Context { cache: None, ..context.clone() };
-    let mut work = Verify { sources, records: 0 };
-    let (tree, _) = each(&Opened::open(reference)?.within(&context)?, name, &mut work)?;
+    let opened = Opened::open(reference)?.within(&context)?;
+    let mut work = Verify { blobs: &opened.blobs, source, records: 0, originals: HashMap::new() };
+    let (mut tree, _) = each(&opened, name, &mut work)?;
+    if let Some(source) = &work.source {
+        tree.findings.extend(source.of_index(&opened.root, &work.originals)?);
+    }
     require_records(work.records)?;
     Ok(tree)
-}
-
-/// Where the image is not the recorded one plus one layer, and where recorded files are gone.
-fn differences(seen: &Seen, record: &ImageRecord) -> Result<Vec<verify::Finding>> {
-    let mut findings = Vec::new();
-    let visible: HashMap<&[u8], &Program> = seen
-        .merged
-        .programs
-        .iter()
-        .flat_map(|program| program.names.iter().map(move |name| (name.path.as_slice(), program)))
-        .collect();
-    for entry in &record.files {
-        let all: Vec<_> =
-            entry.paths.iter().map(|path| visible.get(path.as_path().as_os_str().as_bytes())).collect();
-        for (path, _) in entry.paths.iter().zip(&all).filter(|(_, found)| found.is_none()) {
-            let message = format!("/{} is gone or replaced", path.as_path().display());
-            findings.push(finding("file-missing", message, None));
-        }
-        let mut found = all.into_iter().flatten().map(|program| std::ptr::from_ref(*program));
-        let first = found.next();
-        if found.any(|other| Some(other) != first) {
-            let message =
-                format!("the names of /{} are not links to one file", entry.paths[0].as_path().display());
-            findings.push(finding("link-group-broken", message, None));
-        }
-    }
-    let (manifest, config) = originals(record)?;
-    let (layers, diff_ids, base) = (seen.manifest.layers()?, seen.config.diff_ids()?, config.diff_ids()?);
-    if diff_ids.len() <= base.len() || !diff_ids.starts_with(&base) {
-        findings.push(finding("layers-changed", "the layers are not those of the original plus one", None));
-        return Ok(findings);
-    }
-    // Layers on top are somebody else's work; without them, every word must be the patch's.
-    if layers.len() == base.len() + 1 {
-        let layer = NewLayer {
-            diff_id: diff_ids[base.len()].clone(),
-            digest: layers[base.len()].digest.clone(),
-            size: layers[base.len()].size,
-            created: seen.config.created().filter(|own| config.created().as_ref() != Some(own)),
-            labels: own_labels(&seen.config),
-        };
-        let expected = document::config_with(&config, &layer);
-        if expected.value() != seen.config.value() {
-            findings.push(finding(
-                "config-changed",
-                "the configuration has other changes than the patch's",
-                None,
-            ));
-        }
-        // An engine that had the image in its store makes a manifest of its own.
-        let is_as_written =
-            seen.manifest.names(label::ORIGINAL_MANIFEST) && holds_layers_of(&seen.manifest, &manifest)?;
-        let expected = document::manifest_with(&manifest, &seen.config, &layer);
-        if is_as_written && expected.value() != seen.manifest.value() {
-            findings.push(finding(
-                "manifest-changed",
-                "the manifest has other changes than the patch's",
-                None,
-            ));
-        }
-    }
-    Ok(findings)
-}
-
-/// The labels that a patch gave to the image of `config`.
-fn own_labels(config: &Document) -> Vec<(String, String)> {
-    let labels = config.value().pointer("/config/Labels");
-    let label = |key: &str| Some((key.to_owned(), labels?.get(key)?.as_str()?.to_owned()));
-    label::ALL.into_iter().filter_map(label).collect()
 }
 
 /// Manifest and configuration of the original.

@@ -7,6 +7,7 @@ use super::document::{Descriptor, Digest, Document};
 use super::reference::Reference;
 use super::registry::Repository;
 use crate::error::Result;
+use crate::limits;
 
 /// What the documents of an image tell.
 #[derive(Clone, Debug)]
@@ -39,10 +40,20 @@ fn resolved(root: Document, manifest: impl Fn(&Digest) -> Result<Document>) -> R
     // An index of images says for which platforms they are.
     let may_be_artifact = listed.iter().flatten().all(|one| one.platform.is_none());
     let image = match listed {
-        Some(all) => match all.iter().find(|one| one.is_for_x86_64()) {
-            Some(one) => manifest(&one.digest)?,
-            None => return Ok(Resolved { digest, layers: vec![], is_artifact: false }),
-        },
+        Some(all) => {
+            let ours = all.iter().filter(|one| one.is_for_x86_64());
+            let mut found = None;
+            for one in ours.take(limits::INDEX_IMAGES) {
+                found = Some(manifest(&one.digest)?);
+                if found.as_ref().is_some_and(Document::is_image) {
+                    break;
+                }
+            }
+            match found {
+                Some(found) => found,
+                None => return Ok(Resolved { digest, layers: vec![], is_artifact: false }),
+            }
+        }
         None => root,
     };
     // Manifests of schema 1, and indexes in indexes, list none; what they are is said when they are looked at.

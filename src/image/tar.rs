@@ -82,6 +82,12 @@ impl Attributes {
         self.mode & 0o7777
     }
 
+    /// When the content was changed, in seconds since 1970.
+    #[must_use]
+    pub fn mtime(&self) -> u64 {
+        self.mtime
+    }
+
     /// Owner and group.
     #[must_use]
     pub fn owner(&self) -> (u64, u64) {

@@ -7,9 +7,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::blobs::{Blobs, needed};
+use super::blobs::{Blobs, Opened, needed};
 use super::document::{CONTAINERD_NAME, Descriptor, Digest, Document, REF_NAME, media_type};
 use super::engine;
+use super::names;
 use super::reference::Reference;
 use super::registry::Repository;
 use super::tar;
@@ -49,8 +50,8 @@ impl Image<'_> {
     /// Those of reading and writing; then no image is there that was not there before.
     pub fn write(&self, reference: &Reference) -> Result<Option<Sent>> {
         match reference {
-            Reference::Layout { path, tag } => self.write_layout(path, tag.as_deref().or(self.name))?,
-            Reference::Archive { path, tag } => self.write_archive(path, tag.as_deref().or(self.name))?,
+            Reference::Layout { path, tag } => self.write_layout(path, self.named(tag).as_deref())?,
+            Reference::Archive { path, tag } => self.write_archive(path, self.named(tag).as_deref())?,
             Reference::Directory(path) => self.write_directory(path)?,
             Reference::Engine(name) => engine::import(self, name)?,
             Reference::Registry { name, access } => {
@@ -61,6 +62,12 @@ impl Image<'_> {
         Ok(None)
     }
 
+    /// What it is called where it is written as `tag`: a tag alone, or a whole name. A digest is that of the old image.
+    fn named(&self, tag: &Option<String>) -> Option<String> {
+        let name = tag.as_deref().or(self.name)?;
+        if names::is_whole(name) { names::tagged(name) } else { Some(name.to_owned()) }
+    }
+
     fn document(&self, digest: &Digest) -> Result<Document> {
         match self.added.get(digest) {
             Some(bytes) => Document::parse(bytes.clone()),
@@ -68,8 +75,9 @@ impl Image<'_> {
         }
     }
 
-    fn has(&self, digest: &Digest) -> bool {
-        self.added.contains_key(digest) || self.source.has(digest)
+    fn needed(&self) -> Result<Vec<Descriptor>> {
+        let has = |entry: &Descriptor| self.added.contains_key(&entry.digest) || self.source.has_entry(entry);
+        needed(self.root, &|digest| self.document(digest), &has)
     }
 
     fn blob(&self, of: &Descriptor) -> Result<Box<dyn Read + '_>> {
@@ -81,7 +89,7 @@ impl Image<'_> {
 
     /// Every blob with its size and bytes, manifests among them; the root is the last.
     fn each_blob(&self, mut write: impl FnMut(&Digest, u64, &mut dyn Read) -> Result<()>) -> Result<()> {
-        for descriptor in needed(self.root, &|digest| self.document(digest), &|digest| self.has(digest))? {
+        for descriptor in self.needed()? {
             if descriptor.is_manifest() {
                 let manifest = self.document(&descriptor.digest)?;
                 write(&descriptor.digest, manifest.bytes.len() as u64, &mut manifest.bytes.as_slice())?;
@@ -98,7 +106,7 @@ impl Image<'_> {
         let mut sent = 0;
         let mut manifests = Vec::new();
         let is_own = self.source.repository().is_some_and(|from| from.is(to));
-        for descriptor in needed(self.root, &|digest| self.document(digest), &|digest| self.has(digest))? {
+        for descriptor in self.needed()? {
             if descriptor.is_manifest() {
                 manifests.push(self.document(&descriptor.digest)?);
                 continue;
@@ -124,7 +132,7 @@ impl Image<'_> {
     /// skopeo's directory of one image.
     fn write_directory(&self, path: &Path) -> Result<()> {
         make_directory(path)?;
-        for descriptor in needed(self.root, &|digest| self.document(digest), &|digest| self.has(digest))? {
+        for descriptor in self.needed()? {
             let digest = &descriptor.digest;
             if descriptor.is_manifest() {
                 let name = format!("{}.manifest.json", digest.hex());
@@ -161,6 +169,7 @@ impl Image<'_> {
     }
 
     fn write_archive(&self, path: &Path, name: Option<&str>) -> Result<()> {
+        refuse_to_lose(path)?;
         let mut file = NewFile::create(path)?;
         let mut archive = io::BufWriter::new(&mut file);
         let mut add = |name: &str, size: u64, bytes: &mut dyn Read| -> Result<()> {
@@ -194,17 +203,17 @@ impl Image<'_> {
 
     /// `manifest.json`, which Docker reads: of the image, or of that for x86-64 in an index.
     fn docker_list(&self, name: Option<&str>) -> Result<Option<Vec<u8>>> {
-        let manifest = match self.root.manifests()? {
-            None => self.root.clone(),
-            Some(manifests) => match manifests.iter().find(|manifest| manifest.is_for_x86_64()) {
-                Some(manifest) => self.document(&manifest.digest)?,
-                None => return Ok(None),
-            },
-        };
+        let mut manifest = Some(self.root.clone());
+        if let Some(manifests) = self.root.manifests()? {
+            let ours = manifests.iter().filter(|manifest| manifest.is_for_x86_64());
+            let all = ours.map(|one| self.document(&one.digest)).collect::<Result<Vec<_>>>()?;
+            manifest = all.into_iter().find(Document::is_image);
+        }
+        let Some(manifest) = manifest else { return Ok(None) };
         let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
         let layers: Vec<String> = manifest.layers()?.iter().map(|layer| path(&layer.digest)).collect();
         // A tag alone is no name for Docker.
-        let tags = name.filter(|name| name.contains([':', '/'])).map(|name| json!([name]));
+        let tags = name.filter(|name| names::is_whole(name)).map(|name| json!([name]));
         let list =
             json!([{ "Config": path(&manifest.config()?.digest), "RepoTags": tags, "Layers": layers }]);
         Ok(Some(serde_json::to_vec(&list).unwrap_or_default()))
@@ -220,20 +229,43 @@ fn with_image(mut index: Value, root: &Document, name: Option<&str>) -> Value {
     });
     if let Some(name) = name {
         let mut annotations = json!({ REF_NAME: name });
-        if name.contains([':', '/']) {
+        if names::is_whole(name) {
             // What containerd calls it; the other is its tag.
-            let tag = name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
+            let tag = names::split(name).1.unwrap_or("latest");
             annotations = json!({ REF_NAME: tag, CONTAINERD_NAME: name });
         }
         descriptor["annotations"] = annotations;
     }
-    let of_name = |value: &Value| value.get("annotations")?.get(REF_NAME).cloned();
-    let own = of_name(&descriptor);
     if let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) {
-        manifests.retain(|other| own.is_none() || of_name(other) != own);
+        let all = manifests.clone();
+        manifests.retain(|other| !is_replaced(other, &descriptor, &all));
         manifests.push(descriptor);
     }
     index
+}
+
+/// Whether the image `other` of an index goes when `new` is put beside `all` that are there: one of the same name. A tag
+/// alone means the only image that has it.
+fn is_replaced(other: &Value, new: &Value, all: &[Value]) -> bool {
+    let part = |value: &Value, key: &str| value.get("annotations")?.get(key)?.as_str().map(str::to_owned);
+    let names = |value: &Value| (part(value, CONTAINERD_NAME), part(value, REF_NAME));
+    match (names(new), names(other)) {
+        ((None, None), (None, None)) => other.get("digest") == new.get("digest"),
+        ((None, Some(tag)), (Some(_), Some(own))) => {
+            tag == own && all.iter().filter(|one| names(one).1.as_ref() == Some(&tag)).count() == 1
+        }
+        ((new_name @ Some(_), _), (name, own)) => new_name == name || new_name == own,
+        (new, other) => new == other,
+    }
+}
+
+/// An archive is written anew as a whole: what else is in one of several images would be gone.
+fn refuse_to_lose(path: &Path) -> Result<()> {
+    if !path.is_file() || Opened::listed_in(path).unwrap_or(0) < 2 {
+        return Ok(());
+    }
+    let message = format!("{} has several images or names, and would have one", path.display());
+    Err(Error::new(ErrorKind::Unsafe, message).remedy("write to another archive"))
 }
 
 fn make_directory(path: &Path) -> Result<()> {

@@ -295,7 +295,7 @@ fn serve(stream: TcpStream, inside: &Mutex<Inside>) -> Option<()> {
         let reply = inside.answer(&request);
         let twist = inside.twist.clone();
         let reply = twist.map_or_else(|| reply.clone(), |twist| twist(&request, reply.clone()));
-        if request.method == "PUT" && reply.status == 201 {
+        if request.method == "PUT" && (200..300).contains(&reply.status) {
             inside.keep(&request);
         }
         inside.sent += reply.body.len() as u64;

@@ -456,6 +456,50 @@ fn blobs_of_another_size_or_content_than_the_image_says_are_errors() {
 }
 
 #[test]
+fn a_blob_that_is_no_file_is_an_error_and_waited_for_by_nobody() {
+    if !need("mkfifo") {
+        return;
+    }
+    let dir = temp_dir();
+    let tar = files(&[("bin/program", PROGRAM)]);
+    let source = image(dir.path(), std::slice::from_ref(&tar));
+    let [manifest, _] = Layout(dir.path().join("image")).image();
+    for of in [&manifest["layers"][0], &manifest["config"]] {
+        let name = &of["digest"].as_str().expect("a digest")[7..];
+        let blob = dir.path().join("image/blobs/sha256").join(name);
+        let bytes = harness::read(&blob);
+        fs::remove_file(&blob).expect("removed");
+        Ran::of(Command::new("mkfifo").arg(&blob)).expect(0);
+        names(&ends(&["scan", &source]).stderr, &[name, "not a regular file"]);
+        fs::remove_file(&blob).expect("removed");
+        fs::write(&blob, bytes).expect("written");
+    }
+    assert_eq!(ends(&["scan", &source]).status, 1);
+}
+
+#[test]
+fn a_manifest_of_schema_1_has_as_many_layers_as_entries_of_history() {
+    let dir = temp_dir();
+    let tar = files(&[("bin/program", PROGRAM)]);
+    fs::write(dir.path().join(&digest(&tar)[7..]), &tar).expect("written");
+    let scanned = |layers: usize, histories: usize| {
+        let layer = serde_json::json!({ "blobSum": digest(&tar) });
+        let history = serde_json::json!({ "v1Compatibility": r#"{"architecture":"amd64","os":"linux"}"# });
+        let manifest = serde_json::json!({ "schemaVersion": 1, "fsLayers": vec![layer; layers],
+            "history": vec![history; histories] });
+        fs::write(dir.path().join("manifest.json"), manifest.to_string()).expect("written");
+        ends(&["scan", &format!("dir:{}", dir.path().display())])
+    };
+    assert_eq!(scanned(1, 1).status, 1);
+    for (layers, histories) in [(1, 0), (0, 1), (2, 1), (1, 2), (1025, 1025)] {
+        let ran = scanned(layers, histories);
+        assert_eq!(ran.status, 2, "{ran}");
+        let counts = format!("{layers} layers and {histories} entries of history");
+        names(&ran.stderr, &[&counts, "no engine takes it"]);
+    }
+}
+
+#[test]
 fn source_and_destination_may_be_the_same_archive() {
     let tar = files(&[("bin/program", PROGRAM)]);
     let dir = temp_dir();

@@ -41,6 +41,52 @@ fn an_image_of_another_system_in_an_index_is_passed_over() {
     assert_ne!(new["manifests"][1]["digest"], ours["digest"]);
 }
 
+/// Whatever an index lists besides images goes along, byte for byte.
+#[test]
+fn entries_of_an_index_that_are_no_images_are_carried_over() {
+    let dir = temp_dir();
+    let layout = Layout::new(dir.path(), "image");
+    let tar = files(&[("bin/program", PROGRAM)]);
+    let ours = with_platform(layout.manifest("amd64", &[(LAYER, &tar, &tar)]), "linux", "amd64");
+    let opaque = |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "digest": layout.blob(bytes), "size": bytes.len() });
+    let chart = layout.descriptor(
+        MANIFEST,
+        &json!({ "schemaVersion": 2, "mediaType": MANIFEST,
+        "artifactType": "application/vnd.cncf.helm.chart", "layers": [opaque("application/x-tar", b"chart")],
+        "config": opaque("application/vnd.cncf.helm.config.v1+json", b"{}") }),
+    );
+    let others = [
+        chart,
+        opaque("application/octet-stream", b"no document"),
+        with_platform(opaque("application/vnd.example.thing", b"\0thing"), "linux", "amd64"),
+        json!({ "mediaType": "application/octet-stream", "digest": digest(b"elsewhere"), "size": 9 }),
+    ];
+    let all: Vec<Value> = others.iter().cloned().chain([ours]).collect();
+    let root = index(&layout, &all);
+    let source = layout.finish(root);
+    tool(&["scan", &source]).expect(1);
+    let patched = Layout(dir.path().join("patched"));
+    let output = format!("oci:{}:v1", patched.0.display());
+    let archive = format!("docker-archive:{}:localhost/a:1", dir.path().join("out.tar").display());
+    for output in [&output, &archive] {
+        tool(&["patch", "-q", &source, output]).expect(0);
+        tool(&["verify", output, "--against", &source]).expect(0);
+    }
+    assert_eq!(index_of(&patched)["manifests"].as_array().expect("a list")[..4], others);
+    for bytes in [&b"no document"[..], b"\0thing", b"chart"] {
+        let blob = patched.0.join("blobs/sha256").join(&digest(bytes)[7..]);
+        assert_eq!(harness::read(&blob), bytes);
+    }
+    let back = Layout(dir.path().join("back"));
+    tool(&["revert", "-q", &archive, &format!("oci:{}:v1", back.0.display())]).expect(0);
+    assert_eq!(index_of(&back), index_of(&layout));
+    // One of schema 1 may be an image, and nobody looked at it.
+    let old = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    let root = index(&layout, &[with_platform(opaque(old, b"{}"), "linux", "amd64")]);
+    let scanned = tool(&["scan", &layout.finish(root)]).expect(1);
+    assert!(scanned.stdout.contains("it is of schema 1, in an index"), "{scanned}");
+}
+
 #[test]
 fn an_image_without_vsyscalls_beside_one_with_needs_no_record() {
     let dir = temp_dir();

@@ -58,12 +58,12 @@ pub fn credential(registry: &str, access: &Access) -> Result<Credential> {
     }
     let found = match &access.credentials_file {
         Some(path) => {
-            let file = std::fs::File::open(path)
-                .map_err(|error| Error::io(format!("cannot open {}", path.display()), error))?;
-            docker_credential::get_credential_from_reader(file, registry)
+            let file = std::fs::read(path)
+                .map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
+            first_of(registry, |name| docker_credential::get_credential_from_reader(file.as_slice(), name))
         }
-        None => docker_credential::get_podman_credential(registry)
-            .or_else(|_| docker_credential::get_credential(registry)),
+        None => first_of(registry, docker_credential::get_podman_credential)
+            .or_else(|_| first_of(registry, docker_credential::get_credential)),
     };
     Ok(match found {
         Ok(DockerCredential::UsernamePassword(user, password)) => Credential::Password(user, password),
@@ -86,6 +86,21 @@ pub fn authorities(access: &Access) -> Result<Vec<Certificate>> {
         all.extend(bundled.filter_map(|certificate| Certificate::from_der(certificate).ok()));
     }
     Ok(all)
+}
+
+/// What is `known` for the registry under one of the names that it has for those who log in.
+fn first_of(
+    registry: &str,
+    known: impl Fn(&str) -> std::result::Result<DockerCredential, CredentialRetrievalError>,
+) -> std::result::Result<DockerCredential, CredentialRetrievalError> {
+    // What docker login, and podman login, call the registry of Docker.
+    let more: &[&str] = match registry {
+        "index.docker.io" | "docker.io" => &["https://index.docker.io/v1/", "docker.io"],
+        _ => &[],
+    };
+    let first = known(registry);
+    let other = || more.iter().find_map(|name| known(name).ok());
+    first.or_else(|error| other().ok_or(error))
 }
 
 /// The certificates in the user's directory.
