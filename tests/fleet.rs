@@ -391,8 +391,8 @@ fn a_registry_that_is_killed_in_mid_run_and_started_again() {
     let fleet = Fleet::new();
     let (mut registry, statuses) = real_registry(&fleet, 60);
     fleet.fleet(&format!("plan docker://{}/ -o work.jsonl", registry.address)).expect(0);
-    let done =
-        || fleet.path("results").is_dir().then(|| results(&fleet.path("results")).len()).unwrap_or_default();
+    let place = fleet.path("results");
+    let done = || if place.is_dir() { results(&place).len() } else { 0 };
     let workers =
         [1, 2].map(|n| spawn(&mut fleet.command(&format!("run work.jsonl --results results --shard {n}/2"))));
     while done() < 6 {
