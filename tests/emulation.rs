@@ -403,6 +403,13 @@ impl<'a> Judge<'a> {
             return Ok(Agreed::Cut);
         }
         for (index, event) in events.iter().enumerate() {
+            // One entry returned to another, since the stack of a run that begins inside a function is not its own: the
+            // second gets what a function may change, and the page keeps.
+            let is_entry = |event: &Event| matches!(event.what, What::Entry(_));
+            let is_returned_to = index > 0 && is_entry(&events[index - 1]) && is_entry(event);
+            if is_returned_to && start.has_vdso() && !start.is_entry {
+                return Ok(Agreed::Cut);
+            }
             let of_patch = of_patch.get(index);
             if let What::Call(_) | What::Jump(_) | What::Invalid(_) = event.what
                 && !start.is_entry
