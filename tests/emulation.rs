@@ -407,7 +407,7 @@ impl<'a> Judge<'a> {
             // second gets what a function may change, and the page keeps.
             let is_entry = |event: &Event| matches!(event.what, What::Entry(_));
             let is_returned_to = index > 0 && is_entry(&events[index - 1]) && is_entry(event);
-            if is_returned_to && start.has_vdso() && !start.is_entry {
+            if is_returned_to && start.has_vdso() && !start.is_entry && !self.added.is_empty() {
                 return Ok(Agreed::Cut);
             }
             let of_patch = of_patch.get(index);
