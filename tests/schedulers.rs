@@ -130,7 +130,8 @@ fn slurm_and_a_real_registry() {
     });
 }
 
-/// Names with blanks, and another machine: a shell that begins elsewhere, as that of ssh does.
+/// Names with blanks, and another machine: a shell that begins elsewhere and knows which shell it is, as that of ssh does
+/// (without `SHELL`, GNU parallel runs nothing there and ends with 0).
 #[test]
 fn gnu_parallel_with_blanks_on_another_machine() {
     if !need("parallel") {
@@ -143,7 +144,7 @@ fn gnu_parallel_with_blanks_on_another_machine() {
     fs::rename(fleet.path("work.jsonl"), fleet.path("my work.jsonl")).expect("renamed");
     put(
         &fleet.path("ssh"),
-        b"#!/bin/bash\nwhile [[ $1 != -- ]]; do shift; done\ncd / && shift && exec bash -c \"$*\"\n",
+        b"#!/bin/bash\nwhile [[ $1 != -- ]]; do shift; done\ncd / && shift && SHELL=$BASH exec bash -c \"$*\"\n",
     );
     let ssh = fleet.path("ssh").display().to_string();
     for (results, machines) in
