@@ -105,6 +105,19 @@ pub(crate) struct Targets {
 impl<'a> Function<'a> {
     /// Decodes the function that holds `at`, without its out-of-line parts.
     pub(crate) fn decode(image: &Image<'_>, functions: &Functions<'a>, at: Vaddr) -> Result<Self, Doubt> {
+        Self::bounded(image, functions, at)
+            .or_else(|| Self::unbounded(image, functions, at))
+            .ok_or(Doubt::NoBoundary)
+    }
+
+    /// The same where nothing does: from where a branch leads, which all code of the file is searched for, or from where
+    /// decodes converge.
+    pub(crate) fn unbounded(image: &Image<'_>, functions: &Functions<'a>, at: Vaddr) -> Option<Self> {
+        Some(Self::swept(image, unbounded_extent(image, functions, at)?))
+    }
+
+    /// The same where something says where a function begins.
+    pub(crate) fn bounded(image: &Image<'_>, functions: &Functions<'a>, at: Vaddr) -> Option<Self> {
         let extent = functions
             .extent(image, at)
             .filter(|extent| extent.range.contains(at) && extent.range.len() <= limits::FUNCTION_BYTES)
@@ -119,10 +132,8 @@ impl<'a> Function<'a> {
                     || is_reached(image, *extent, at)
                     || converges(image, at, extent.range.start)
                     || branched_to(image, functions, behind, at).is_some()
-            })
-            .or_else(|| unbounded_extent(image, functions, at))
-            .ok_or(Doubt::NoBoundary)?;
-        Ok(Self::swept(image, extent))
+            })?;
+        Some(Self::swept(image, extent))
     }
 
     /// The instructions of `extent`, from its first byte on.

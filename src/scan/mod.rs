@@ -141,10 +141,12 @@ impl<'a> Scanner<'a> {
         });
     }
 
-    /// The decoded function that holds `at`, from `functions` if it is there.
+    /// The decoded function that holds `at`, from `functions` if it is there. Code that no function is known of is
+    /// decoded where it `may_matter`: that takes a search of all code.
     fn function_at<'f>(
         &self,
         at: Vaddr,
+        may_matter: impl FnOnce() -> bool,
         functions: &'f mut BTreeMap<Vaddr, (Function<'a>, Vec<Subject>)>,
     ) -> Result<&'f mut (Function<'a>, Vec<Subject>), code::Doubt> {
         let known = functions.range(..=at).next_back().filter(|(_, (function, _))| function.contains(at));
@@ -152,13 +154,33 @@ impl<'a> Scanner<'a> {
         let start = match known {
             Some(start) => start,
             None => {
-                let function = Function::decode(self.image, &self.functions, at)?;
+                let unbounded =
+                    || may_matter().then(|| Function::unbounded(self.image, &self.functions, at))?;
+                let function = Function::bounded(self.image, &self.functions, at)
+                    .or_else(unbounded)
+                    .ok_or(code::Doubt::NoBoundary)?;
                 let start = function.extent.range.start;
                 functions.insert(start, (function, Vec::new()));
                 start
             }
         };
         functions.get_mut(&start).ok_or(code::Doubt::NoBoundary)
+    }
+
+    /// Whether the bytes at `at` may be more than nothing where no function is known: a pointer, or what some instruction
+    /// would take for an entry's address, wherever instructions begin.
+    fn may_matter(&self, at: Vaddr) -> bool {
+        pointer_at(self.image, at).is_some()
+            || self.holder(at, |role| !matches!(role, Role::Other(_))).is_some()
+    }
+
+    /// The first instruction that begins up to eleven bytes before `at` and would have a role with these bytes that
+    /// `is_wanted`.
+    fn holder(&self, at: Vaddr, is_wanted: impl Fn(&Role) -> bool) -> Option<Instruction> {
+        (1..=11).find_map(|back| {
+            let instruction = code::instruction_at(self.image, Vaddr(at.0.checked_sub(back)?))?;
+            is_wanted(&self.role(&instruction, at)).then_some(instruction)
+        })
     }
 
     /// `at` is the displacement of what may be a branch straight into the page.
@@ -215,7 +237,7 @@ impl<'a> Scanner<'a> {
         if !self.image.may_be_code(at) {
             return self.in_data(span);
         }
-        let found = match self.function_at(at, functions) {
+        let found = match self.function_at(at, || self.may_matter(at), functions) {
             Ok((function, subjects)) => {
                 let extent = function.extent;
                 function
@@ -255,7 +277,7 @@ impl<'a> Scanner<'a> {
         if !self.image.may_be_code(at) {
             return;
         }
-        let Ok((function, subjects)) = self.function_at(at, functions) else { return };
+        let Ok((function, subjects)) = self.function_at(at, || true, functions) else { return };
         let Some(index) = function.covering(at) else { return };
         let instruction = function.instructions[index];
         let offsets = code::constant_offsets(self.image, &instruction);
@@ -279,12 +301,7 @@ impl<'a> Scanner<'a> {
 
     /// Nothing proves where instructions begin at `span`; what may be there all the same?
     fn undecoded(&mut self, span: Span, entry: Entry, doubt: code::Doubt) {
-        let holder = (1..=11).find_map(|back| {
-            let start = Vaddr(span.vaddr.0.checked_sub(back)?);
-            let instruction = code::instruction_at(self.image, start)?;
-            matches!(self.role(&instruction, span.vaddr), Role::Followed(_)).then_some(instruction)
-        });
-        match holder {
+        match self.holder(span.vaddr, |role| matches!(role, Role::Followed(_))) {
             Some(instruction) => {
                 let span = self.span(&instruction);
                 let finding = Finding::Unproven(doubt.reason().into());
