@@ -427,6 +427,67 @@ fn edits_that_no_page_needs_are_found() {
     assert_eq!(jump, ["instruction-mismatch"], "a jump instead of a load");
 }
 
+/// Pointers in the memory of the last segment: this is as much longer as they take, and nothing else is.
+#[test]
+fn other_pointers_in_memory_are_found() {
+    if !harness::need("gcc") {
+        return;
+    }
+    let dir = harness::temp_dir();
+    let file = dir.path().join("program");
+    let mut command = std::process::Command::new("gcc");
+    command.args(["-O2", "-w", "-pthread", "-DPROGRAM", "-DZEROS=1000000", "-pie", "-fPIE", "-o"]).arg(&file);
+    harness::Ran::of(command.arg(harness::root().join("tests/vdso/values.c"))).expect(0);
+    let forged = Forged::of(&file);
+    assert!(forged.plan.edits.iter().all(|edit| edit.role != Role::Pointers));
+    // The program headers that differ, and the section headers, which end the file.
+    let headers: Vec<&Edit> = forged.plan.edits.iter().filter(|edit| edit.role == Role::Header).collect();
+    let table = headers.iter().find(|edit| edit.offset.0 > 64).unwrap();
+    let load = |flags: u8| {
+        let header = |at: &usize| table.after[*at..].starts_with(&[1, 0, 0, 0, flags, 0, 0, 0]);
+        (0..table.after.len()).step_by(56).find(header).unwrap()
+    };
+    let (data, code) = (load(6), load(5));
+    let sections = headers.last().unwrap();
+    let own = sections.after.len() - 64;
+    for (what, edit, at, bits) in [
+        ("a segment that is longer still", table, data + 40, 0x40),
+        ("a segment that is a page longer", table, data + 41, 0x10),
+        ("bytes of the file in memory that had none", table, data + 32, 0x08),
+        ("data that is run", table, data + 4, 0x01),
+        ("code that is written", table, code + 4, 0x02),
+        ("a page elsewhere", table, code + 17, 0x10),
+        ("the type of the section", sections, own + 4, 0x09),
+        ("its address", sections, own + 16, 0x08),
+        ("its place in the file", sections, own + 24, 0x08),
+    ] {
+        let slugs = forged.found(&|edits| {
+            edits.iter_mut().find(|other| other.offset == edit.offset).unwrap().after[at] ^= bits;
+        });
+        assert!(slugs.contains(&"header-changed"), "{what}: {slugs:?}");
+    }
+    let page = forged.plan.edits.iter().find(|edit| edit.role == Role::Page).unwrap();
+    let slugs = forged.found(&|edits| {
+        let code = edits.iter_mut().find(|edit| edit.role == Role::Page).unwrap();
+        let at = if code.after[0] == 0xf3 { 7 } else { 3 };
+        code.after[at] ^= 8;
+    });
+    assert_eq!(slugs, ["instruction-mismatch"], "an entry that looks for its pointer elsewhere");
+    let slugs = forged.found(&|edits| {
+        let end = forged.patched.len() as u64;
+        let (role, after) = (Role::Pointers, vec![0; 24]);
+        edits.push(Edit {
+            offset: FileOffset(end - 24),
+            vaddr: None,
+            before: vec![],
+            after,
+            role,
+            ..page.clone()
+        });
+    });
+    assert!(!slugs.is_empty(), "pointers in the file, too");
+}
+
 proptest! {
     /// Whatever is in the file and wherever the record's edits are: findings, no panic.
     #[test]

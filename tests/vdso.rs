@@ -71,8 +71,16 @@ impl Patched {
     fn of(bytes: &[u8]) -> Self {
         let plan = examine(bytes, Via::Vdso).expect("a program").1.expect("a plan");
         let edit = |role| plan.edits.iter().find(|edit| edit.role == role).expect("it is added");
-        let at = |role| edit(role).vaddr.expect("it is in memory").0;
-        let (page, pointers) = (at(Role::Page), at(Role::Pointers));
+        let code = edit(Role::Page);
+        let page = code.vaddr.expect("it is in memory").0;
+        // The first entry begins with a load of its pointer, relative to what follows.
+        let load = if code.after.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]) { 4 } else { 0 };
+        assert_eq!(code.after[load..load + 3], [0x48, 0x8b, 0x05], "mov pointer(%rip),%rax");
+        let distance = i64::from(u32_at(&code.after, load + 3).cast_signed());
+        let pointers = page.wrapping_add_signed(load as i64 + 7 + distance);
+        // They are zeros in the file, or in memory alone.
+        let own = plan.edits.iter().find(|edit| edit.role == Role::Pointers);
+        assert!(own.is_none_or(|own| own.vaddr.is_some_and(|at| at.0 == pointers)), "{own:x?}");
         let init = edit(Role::Init);
         let (before, after) = (u64_at(&init.before, 0), u64_at(&init.after, 0));
         let patched = apply(bytes, Sha256::of(bytes), &plan.edits).expect("the plan fits");
@@ -186,7 +194,7 @@ fn machine(patched: &[u8]) -> Unicorn<'static, Vec<u64>> {
             2 => Prot::READ | Prot::WRITE,
             _ => Prot::ALL,
         };
-        for page in load.vaddr / 0x1000..(load.vaddr + load.file_size).div_ceil(0x1000) {
+        for page in load.vaddr / 0x1000..(load.vaddr + load.mem_size).div_ceil(0x1000) {
             *pages.entry(page * 0x1000).or_insert(rights) |= rights;
         }
     }
@@ -554,23 +562,30 @@ fn tables(bytes: &[u8]) -> (u64, Option<u64>) {
     (told, of.map(|load| load.vaddr + (table - load.offset)))
 }
 
-/// Where the table of a patched program has gone.
+/// Where the table of a patched program has gone, and the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rung {
     InPlace,
+    InPlaceWithoutPointers,
+    Between,
     Behind,
     Below,
 }
 
-fn rung(before: &[u8], after: &[u8]) -> Rung {
-    let first =
-        |bytes: &[u8]| segments(bytes).into_iter().find(|segment| segment.kind == 1).expect("one").vaddr;
-    if u64_at(before, 32) == u64_at(after, 32) {
+fn rung(before: &[u8], patched: &Patched) -> Rung {
+    let loads = |bytes: &[u8]| segments(bytes).into_iter().filter(|load| load.kind == 1).collect::<Vec<_>>();
+    let (old, new) = (loads(before), loads(&patched.bytes));
+    let is_in_place = u64_at(before, 32) == u64_at(&patched.bytes, 32);
+    if is_in_place && new.len() == old.len() + 1 {
+        Rung::InPlaceWithoutPointers
+    } else if is_in_place {
         Rung::InPlace
-    } else if first(before) == first(after) {
+    } else if patched.page < old[0].vaddr {
+        Rung::Below
+    } else if old.last().is_some_and(|last| last.vaddr < patched.page) {
         Rung::Behind
     } else {
-        Rung::Below
+        Rung::Between
     }
 }
 
@@ -582,8 +597,9 @@ fn old_kernels_tell_where_the_table_is() {
     }
     let dir = temp_dir();
     let mut programs = vec![("demo".to_owned(), DEMO.to_vec())];
-    // Much zeroed data leaves fixed addresses only the memory below.
-    let more = ["-no-pie -fno-pie -DZEROS=100000", "-static -no-pie -Wl,-z,max-page-size=0x200000"];
+    // Much zeroed data leaves fixed addresses only the memory below where the table has no entry that says nothing.
+    let more =
+        ["-no-pie -fno-pie -fuse-ld=lld -DZEROS=100000", "-static -no-pie -Wl,-z,max-page-size=0x200000"];
     for kind in KINDS.into_iter().chain(more) {
         let program = dir.path().join("program");
         compile("values.c", &format!("-DPROGRAM {kind}"), &program);
@@ -601,18 +617,20 @@ fn old_kernels_tell_where_the_table_is() {
     }
     let mut rungs = std::collections::BTreeSet::new();
     for (name, bytes) in programs {
-        let patched = Patched::of(&bytes).bytes;
-        let (told, there) = tables(&patched);
+        let patched = Patched::of(&bytes);
+        let rung = rung(&bytes, &patched);
+        eprintln!("{rung:?}: {name}");
+        rungs.insert(rung);
+        let (told, there) = tables(&patched.bytes);
         assert_eq!(Some(told), there, "{name}");
-        let named = segments(&patched).into_iter().find(|segment| segment.kind == 6);
+        let named = segments(&patched.bytes).into_iter().find(|segment| segment.kind == 6);
         assert!(named.is_none_or(|named| named.vaddr == told), "{name}: PT_PHDR");
-        rungs.insert(rung(&bytes, &patched));
     }
-    assert_eq!(rungs.len(), 3, "{rungs:?}");
+    assert_eq!(rungs.len(), 5, "{rungs:?}");
 }
 
 /// How programs are linked that make the calls themselves.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 10] = [
     "-static -no-pie",
     "-static-pie -fPIE",
     "-no-pie -fno-pie",
@@ -620,6 +638,10 @@ const KINDS: [&str; 7] = [
     "-pie -fPIE -Wl,-z,noseparate-code -Wl,-z,norelro -s",
     "-no-pie -fno-pie -fuse-ld=lld",
     "-pie -fPIE -fuse-ld=lld -Wl,-z,now",
+    // More zeroed data than a file is made longer by.
+    "-static-pie -fPIE -DZEROS=1000000",
+    "-pie -fPIE -DZEROS=1000000",
+    "-pie -fPIE -DZEROS=1000000 -Wl,-z,max-page-size=0x200000 -Wl,-z,noseparate-code",
 ];
 
 fn compile(source: &str, options: &str, output: &Path) {
@@ -917,15 +939,43 @@ fn a_function_that_only_makes_the_call_becomes_a_jump() {
     assert_eq!(first_byte("entered"), (0x48, 7), "lea");
 }
 
-/// A program without room in its table, and with more zeroed data than its file can be made longer by.
+/// The pointers in the memory of the last segment, which takes nothing of the file and none of the program's memory.
 #[test]
-fn much_zeroed_data_is_told() {
+fn pointers_find_a_place_behind_much_zeroed_data() {
     if !need("gcc") {
         return;
     }
     let dir = temp_dir();
+    let image = vdso_of_host();
+    for kind in ["-static-pie -fPIE", "-pie -fPIE", "-no-pie -fno-pie"] {
+        let program = dir.path().join("program");
+        compile("values.c", &format!("-DPROGRAM -DZEROS=1000000 {kind}"), &program);
+        let bytes = read(&program);
+        let patched = Patched::of(&bytes);
+        assert_eq!(rung(&bytes, &patched), Rung::InPlaceWithoutPointers, "{kind}");
+        let [before, after] = [&bytes, &patched.bytes].map(|bytes| {
+            let mut loads = segments(bytes).into_iter().filter(|load| load.kind == 1 && load.flags == 6);
+            loads.next_back().expect("data")
+        });
+        let end = before.vaddr + before.mem_size;
+        assert_eq!(patched.pointers, end.next_multiple_of(0x1000), "{kind}: a page of its own");
+        assert_eq!(after.vaddr + after.mem_size, patched.pointers + 24, "{kind}: the segment ends with it");
+        assert_eq!(after.file_size, before.file_size, "{kind}");
+        assert_eq!(patched.page, patched.pointers + 0x1000, "{kind}");
+        let begin = Begin::with_vdso(1, 30, 0);
+        assert_eq!(pointers_found(&patched, &begin, Some(&image), false), functions(&image), "{kind}");
+    }
+}
+
+/// A program without room in its table, and with more zeroed data than its file can be made longer by.
+#[test]
+fn much_zeroed_data_is_told() {
+    if !["gcc", "ld.lld"].into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
     let program = dir.path().join("program");
-    compile("values.c", "-DPROGRAM -DZEROS=1000000 -static-pie -fPIE", &program);
+    compile("values.c", "-DPROGRAM -DZEROS=1000000 -pie -fPIE -fuse-ld=lld", &program);
     let ran = tool([Path::new("scan"), Path::new("--via=auto"), &program]).expect(1);
     assert!(ran.stdout.contains("a position-independent program with much zeroed data"), "{ran}");
 }

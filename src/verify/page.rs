@@ -2,8 +2,10 @@
 
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::dynamic::DT_INIT;
-use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_PROPERTY, PT_LOAD, PT_NULL, PT_PHDR};
-use goblin::elf::section_header::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_PROGBITS};
+use goblin::elf::program_header::{
+    PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_PROPERTY, PT_GNU_RELRO, PT_LOAD, PT_NULL, PT_PHDR,
+};
+use goblin::elf::section_header::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS, SHT_PROGBITS};
 use goblin::elf::{Elf, ProgramHeader, SectionHeader};
 
 use super::{PROGRAM_HEADER_SIZE, program_headers};
@@ -19,8 +21,13 @@ pub(super) const E_ENTRY: u64 = 24;
 
 /// The page that the edits add, made anew from where they say that it is and what they say that it goes on with.
 pub(super) fn added_page(original: &[u8], record: &Record) -> Option<Page> {
-    let (page, init, pointers) =
-        (only(record, Role::Page)?, only(record, Role::Init)?, only(record, Role::Pointers)?);
+    let (page, init) = (only(record, Role::Page)?, only(record, Role::Init)?);
+    let pointers = if has_pointers(record) {
+        only(record, Role::Pointers)?.vaddr?
+    } else {
+        let (_, headers) = program_headers(original)?;
+        behind_last(&headers)?.1
+    };
     let start = if init.vaddr.is_none() { Start::Program } else { Start::Object };
     let next = Vaddr(u64::from_le_bytes(init.before.as_slice().try_into().ok()?));
     let header = Elf::parse_header(original).ok()?;
@@ -29,8 +36,25 @@ pub(super) fn added_page(original: &[u8], record: &Record) -> Option<Page> {
         Start::Object => dynamic_value(original, DT_INIT) == Some((init.offset.0, next.0)),
     };
     let ibt = page.after.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]);
-    let page = Page { vaddr: page.vaddr?, pointers: pointers.vaddr?, start, next, ibt };
+    let page = Page { vaddr: page.vaddr?, pointers, start, next, ibt };
     (is_next && init.after == page.init().0.to_le_bytes()).then_some(page)
+}
+
+/// Whether the pointers are in a segment of their own.
+fn has_pointers(record: &Record) -> bool {
+    record.edits.iter().any(|edit| edit.role == Role::Pointers)
+}
+
+/// The last segment, where it has zeroed data at its end, and the begin of the page behind it: what the pointers are in
+/// where they have no segment of their own.
+fn behind_last(headers: &[ProgramHeader]) -> Option<(&ProgramHeader, Vaddr)> {
+    let loaded = headers.iter().filter(|p| p.p_type == PT_LOAD);
+    let last = loaded.max_by_key(|p| p.p_vaddr.saturating_add(p.p_memsz))?;
+    let behind = last.p_vaddr.checked_add(last.p_memsz)?.checked_next_multiple_of(PAGE_SIZE)?;
+    let is_zeroed = last.p_flags == PF_R | PF_W && (1..last.p_memsz).contains(&last.p_filesz);
+    let is_read_only =
+        |p: &ProgramHeader| p.p_type == PT_GNU_RELRO && p.p_vaddr.saturating_add(p.p_memsz) > behind;
+    (is_zeroed && !headers.iter().any(is_read_only)).then_some((last, Vaddr(behind)))
 }
 
 /// The edit with this `role`, where there is one alone.
@@ -81,18 +105,28 @@ pub(super) fn without_page(
         p_memsz: size,
         p_align: PAGE_SIZE,
     };
-    let added = [
-        segment(first, offset(Role::Page)? - head, PF_R | PF_X, PAGE_SIZE),
-        segment(page.pointers.0, offset(Role::Pointers)?, PF_R | PF_W, POINTERS_SIZE),
-    ];
+    let of_page = segment(first, offset(Role::Page)? - head, PF_R | PF_X, PAGE_SIZE);
+    let end = of_page.p_offset + PAGE_SIZE;
+    // Without an edit they are in memory alone.
+    let (at, size) = offset(Role::Pointers).map_or((end, 0), |at| (at, POINTERS_SIZE));
+    let end = end.max(at + size);
+    let of_pointers = segment(page.pointers.0, at, PF_R | PF_W, POINTERS_SIZE);
+    let added = [of_page, of_pointers];
+    let listed = if size > 0 { &added[..] } else { &added[..1] };
     let loaded: Vec<u64> = after.iter().filter(|p| p.p_type == PT_LOAD).map(|p| p.p_vaddr).collect();
-    let mut rest: Vec<ProgramHeader> = after.iter().filter(|&p| !added.contains(p)).cloned().collect();
+    let mut rest: Vec<ProgramHeader> = after.iter().filter(|&p| !listed.contains(p)).cloned().collect();
+    if size == 0 {
+        let (last, behind) = behind_last(before)?;
+        let longer = behind.0.checked_add(POINTERS_SIZE)? - last.p_vaddr;
+        let is_longer = |p: &&mut ProgramHeader| **p == ProgramHeader { p_memsz: longer, ..last.clone() };
+        *rest.iter_mut().find(is_longer)? = last.clone();
+    }
     let place = if head > 0 { added[0].p_offset + extension::TABLE_AT } else { old_table };
     let are_headers_known = table == place
         && is_head(patched, &added[0], head, after.len())
-        && are_added_headers_apart(record, &added, head)
+        && are_added_headers_apart(record, &added[0], head, end)
         && are_alone(&added, &rest);
-    if rest.len() + added.len() != after.len() || !loaded.is_sorted() || !are_headers_known {
+    if rest.len() + listed.len() != after.len() || !loaded.is_sorted() || !are_headers_known {
         return None;
     }
     for (header, old) in rest.iter_mut().zip(before).filter(|_| !is_physical && head > 0) {
@@ -132,14 +166,14 @@ fn is_head(patched: &[u8], segment: &ProgramHeader, head: u64, count: usize) -> 
     head == 0 || (are_zeros(before) && behind.is_some_and(are_zeros))
 }
 
-/// Whether headers that the edits add are nowhere in the page but in its first `head` bytes.
-fn are_added_headers_apart(record: &Record, [page, pointers]: &[ProgramHeader; 2], head: u64) -> bool {
-    let end_of_pointers = pointers.p_offset + pointers.p_filesz;
+/// Whether headers that the edits add stand behind `end_of_added`, the page and the pointers, or in the first `head` bytes
+/// of the `page`'s segment.
+fn are_added_headers_apart(record: &Record, page: &ProgramHeader, head: u64, end_of_added: u64) -> bool {
     let mut headers = record.edits.iter().filter(|edit| edit.role == Role::Header && edit.before.is_empty());
     headers.all(|edit| {
         let end = edit.offset.0.saturating_add(edit.after.len() as u64);
         let is_head = edit.offset.0 >= page.p_offset && end <= page.p_offset + head;
-        is_head || edit.offset.0 >= end_of_pointers
+        is_head || edit.offset.0 >= end_of_added
     })
 }
 
@@ -167,8 +201,8 @@ pub(super) fn are_sections_with_page(original: &[u8], patched: &[u8], page: &Pag
     else {
         return false;
     };
-    let is = |section: &SectionHeader, role, expected: SectionHeader| {
-        Some(section.sh_offset) == offset(role)
+    let is = |section: &SectionHeader, offset, expected: SectionHeader| {
+        Some(section.sh_offset) == offset
             && *section
                 == SectionHeader { sh_name: section.sh_name, sh_offset: section.sh_offset, ..expected }
     };
@@ -201,10 +235,20 @@ pub(super) fn are_sections_with_page(original: &[u8], patched: &[u8], page: &Pag
         bytes.is_some_and(|rest| rest.first() == Some(&0))
     });
     let page_size = page.room().end.0.wrapping_sub(page.vaddr.0);
+    let mut data = section(page.pointers, SHF_WRITE, POINTERS_SIZE, 8);
+    let data_at = if has_pointers(record) {
+        offset(Role::Pointers)
+    } else {
+        data.sh_type = SHT_NOBITS;
+        let headers = program_headers(original);
+        headers.and_then(|(_, headers)| {
+            behind_last(&headers).map(|(last, _)| last.p_offset.saturating_add(last.p_filesz))
+        })
+    };
     rest == before
         && are_named
-        && is(of_page, Role::Page, section(page.vaddr, SHF_EXECINSTR, page_size, 16))
-        && is(of_pointers, Role::Pointers, section(page.pointers, SHF_WRITE, POINTERS_SIZE, 8))
+        && is(of_page, offset(Role::Page), section(page.vaddr, SHF_EXECINSTR, page_size, 16))
+        && is(of_pointers, data_at, data)
 }
 
 /// The section header table, and the number of the section with the names.
