@@ -135,9 +135,14 @@ pub(crate) struct Dynamic {
     pub(crate) strtab_size: u64,
     pub(crate) hash: Option<u64>,
     pub(crate) gnu_hash: Option<u64>,
+    /// What the loader calls first: `DT_INIT`, or what the first word of `DT_INIT_ARRAY` becomes.
     pub(crate) init: Option<u64>,
     /// File offset and address of the field that `init` stands in.
     pub(crate) init_field: Option<(FileOffset, Vaddr)>,
+    /// Address and size in bytes.
+    init_array: Option<(u64, u64)>,
+    /// `prelink` has done the relocations already.
+    is_prelinked: bool,
     pub(crate) fini: Option<u64>,
     /// Address and size in bytes.
     pub(crate) rela: Option<(u64, u64)>,
@@ -294,6 +299,37 @@ impl<'a> Image<'a> {
             }
     }
 
+    /// The relocations that the loader applies, with their addresses.
+    pub(crate) fn relocations(&self) -> impl Iterator<Item = (Vaddr, &'a elf::Rela64<Le>)> {
+        let tables = [self.dynamic.rela, self.dynamic.plt_rela].into_iter().flatten();
+        let entries = tables.filter_map(|(at, size)| {
+            let entry = size_of::<elf::Rela64<Le>>() as u64;
+            let count = usize::try_from(size / entry).unwrap_or(0);
+            let entries = self.bytes_at(Vaddr(at))?.read_slice_at::<elf::Rela64<Le>>(0, count).ok()?;
+            Some((0..).zip(entries).map(move |(index, entry_at)| (Vaddr(at).plus(index * entry), entry_at)))
+        });
+        entries.flatten()
+    }
+
+    /// What the loader makes of the first word of `DT_INIT_ARRAY`, and where the field is that says so: the addend of the
+    /// one relocation that has to do with the word. Nothing where it is not as simple.
+    fn first_initializer(&self) -> Option<(u64, (FileOffset, Vaddr))> {
+        /// Bytes that a relocation writes at most.
+        const LARGEST: u64 = 16;
+        let word = self.dynamic.init_array.filter(|&(_, size)| size >= 8 && !self.dynamic.is_prelinked)?.0;
+        let touches = |entry: &elf::Rela64<Le>| {
+            let at = entry.r_offset.get(Le);
+            at < word.saturating_add(8) && word < at.saturating_add(LARGEST)
+        };
+        let mut touching = self.relocations().filter(|(_, entry)| touches(entry));
+        let (at, entry) = touching.next().filter(|_| touching.next().is_none())?;
+        let is_relative = entry.r_type(Le, false) == elf::R_X86_64_RELATIVE && entry.r_sym(Le, false) == 0;
+        let first = entry.r_addend.get(Le).cast_unsigned();
+        let field = at.plus(2 * size_of::<u64>() as u64);
+        let is_called = is_relative && entry.r_offset.get(Le) == word && self.is_executable(Vaddr(first));
+        Some((first, (self.offset_at(field).filter(|_| is_called)?, field)))
+    }
+
     /// The program header table: its offset, and its entries.
     pub(crate) fn program_headers(&self) -> (FileOffset, &'a [ProgramHeader]) {
         let (start, end) = self.tables[0];
@@ -414,6 +450,9 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
     let program = image.identity.file_type == FileType::Exec || image.dynamic.is_pie;
     image.identity.is_static = program && image.identity.interp.is_none() && image.dynamic.needed.is_empty();
     image.identity.soname = image.dynamic.soname.and_then(|name| dynamic_string(&image, name));
+    if image.identity.file_type == FileType::Dyn && image.dynamic.init.is_none() && !image.dynamic.is_pie {
+        (image.dynamic.init, image.dynamic.init_field) = image.first_initializer().unzip();
+    }
     // Of a patched program, the code of the page comes before its own.
     if let Some(page) = image.entry_point.and_then(|init| Page::begun_at(&image, init, Start::Program)) {
         image.entry_point = Some(page.next);
@@ -778,7 +817,7 @@ fn note_has_ibt(mut properties: &[u8], note_type: u32) -> bool {
 /// What `entries` say, which stand at `offset` and `vaddr`.
 fn dynamic(entries: &[elf::Dyn64<Le>], offset: FileOffset, vaddr: Vaddr) -> Dynamic {
     let mut dynamic = Dynamic::default();
-    let (mut rela_size, mut plt_size) = (0, 0);
+    let (mut rela_size, mut plt_size, mut array_size) = (0, 0, 0);
     for (index, entry) in entries.iter().enumerate() {
         let value = entry.d_val.get(Le);
         match entry.tag(Le) {
@@ -793,6 +832,9 @@ fn dynamic(entries: &[elf::Dyn64<Le>], offset: FileOffset, vaddr: Vaddr) -> Dyna
                 dynamic.init = Some(value);
                 dynamic.init_field = Some((FileOffset(offset.0 + distance), vaddr.plus(distance)));
             }
+            elf::DT_INIT_ARRAY => dynamic.init_array = Some((value, 0)),
+            elf::DT_INIT_ARRAYSZ => array_size = value,
+            elf::DT_GNU_PRELINKED => dynamic.is_prelinked = true,
             elf::DT_FINI => dynamic.fini = Some(value),
             elf::DT_RELA => dynamic.rela = Some((value, 0)),
             elf::DT_RELASZ => rela_size = value,
@@ -806,6 +848,7 @@ fn dynamic(entries: &[elf::Dyn64<Le>], offset: FileOffset, vaddr: Vaddr) -> Dyna
     }
     dynamic.rela = dynamic.rela.map(|(at, _)| (at, rela_size));
     dynamic.plt_rela = dynamic.plt_rela.map(|(at, _)| (at, plt_size));
+    dynamic.init_array = dynamic.init_array.map(|(at, _)| (at, array_size));
     dynamic
 }
 

@@ -31,7 +31,9 @@
 //! # Who runs the init code
 //!
 //! A program at its entry point. A shared object as its `DT_INIT`, and only where glibc's loader runs it, which hands
-//! `argc` and `argv` to it; the loader itself is refused.
+//! `argc` and `argv` to it; the loader itself is refused. One without `DT_INIT` as the first function of `DT_INIT_ARRAY`,
+//! which gets the same: the addend of the word's relocation leads to it. That is done where this relocation,
+//! `R_X86_64_RELATIVE`, is the only one that may write there, and the file is not prelinked: else the word itself counts.
 
 use object::LittleEndian as Le;
 use object::elf;
@@ -298,7 +300,9 @@ fn hook(image: &Image<'_>) -> Result<Hook, String> {
         );
     }
     let field = image.dynamic.init.zip(image.dynamic.init_field).filter(|(next, _)| *next != 0);
-    let (next, (offset, vaddr)) = field.ok_or("the shared object has no init function (DT_INIT)")?;
+    let (next, (offset, vaddr)) = field.ok_or(
+        "the shared object has no init function (DT_INIT), nor a relocation that says which is the first of DT_INIT_ARRAY",
+    )?;
     Ok(Hook { start: Start::Object, next: Vaddr(next), offset, vaddr: Some(vaddr) })
 }
 

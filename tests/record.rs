@@ -317,6 +317,16 @@ impl Forged {
         forged
     }
 
+    /// Of the program or shared object that values.c becomes with these `options`.
+    fn compiled(options: &[&str]) -> Self {
+        let dir = harness::temp_dir();
+        let file = dir.path().join("values");
+        let mut command = std::process::Command::new("gcc");
+        command.args(["-O2", "-w", "-pthread"]).args(options).arg("-o").arg(&file);
+        harness::Ran::of(command.arg(harness::root().join("tests/vdso/values.c"))).expect(0);
+        Self::of(&file)
+    }
+
     /// What is found of the file that the edits make once they are changed.
     fn found(&self, change: &dyn Fn(&mut Vec<Edit>)) -> Vec<&'static str> {
         let Self { original, patched, plan } = self;
@@ -427,18 +437,34 @@ fn edits_that_no_page_needs_are_found() {
     assert_eq!(jump, ["instruction-mismatch"], "a jump instead of a load");
 }
 
+/// The relocation that leads to the init code of an object without an init function, and no other, says what it goes on
+/// with.
+#[test]
+fn another_first_function_is_found() {
+    if !harness::need("gcc") {
+        return;
+    }
+    let forged = Forged::compiled(&["-DCONSTRUCTORS", "-shared", "-fPIC", "-nostartfiles"]);
+    let changed = |change: &dyn Fn(&mut Edit)| {
+        forged.found(&|edits| change(edits.iter_mut().find(|edit| edit.role == Role::Init).unwrap()))
+    };
+    assert!(!changed(&|init| init.after[0] ^= 0x40).is_empty(), "another way into the page");
+    // The second constructor's relocation follows.
+    let second = changed(&|init| {
+        let offset = init.offset.0 + 24;
+        init.before = forged.original[offset as usize..][..8].to_vec();
+        (init.offset, init.vaddr) = (FileOffset(offset), init.vaddr.map(|at| at.plus(24)));
+    });
+    assert!(!second.is_empty(), "the second function");
+}
+
 /// Pointers in the memory of the last segment: this is as much longer as they take, and nothing else is.
 #[test]
 fn other_pointers_in_memory_are_found() {
     if !harness::need("gcc") {
         return;
     }
-    let dir = harness::temp_dir();
-    let file = dir.path().join("program");
-    let mut command = std::process::Command::new("gcc");
-    command.args(["-O2", "-w", "-pthread", "-DPROGRAM", "-DZEROS=1000000", "-pie", "-fPIE", "-o"]).arg(&file);
-    harness::Ran::of(command.arg(harness::root().join("tests/vdso/values.c"))).expect(0);
-    let forged = Forged::of(&file);
+    let forged = Forged::compiled(&["-DPROGRAM", "-DZEROS=1000000", "-pie", "-fPIE"]);
     assert!(forged.plan.edits.iter().all(|edit| edit.role != Role::Pointers));
     // The program headers that differ, and the section headers, which end the file.
     let headers: Vec<&Edit> = forged.plan.edits.iter().filter(|edit| edit.role == Role::Header).collect();

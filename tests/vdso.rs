@@ -507,6 +507,83 @@ fn entries_hand_on_what_they_get() {
     }
 }
 
+/// The functions of this kernel's vDSO take less of the stack than the README says, and the entry that keeps all
+/// registers as much more as it says.
+#[test]
+fn the_stack_that_a_call_takes_is_bounded() {
+    /// Below a call of an entry, its return address not counted.
+    const MOST: u64 = 200;
+    const OF_PRESERVING: u64 = 208;
+    /// What the kernel keeps for its vDSO is right before that, in some pages.
+    const DATA: u64 = 0x10_000;
+    let (patched, image) = (Patched::of(DEMO), vdso_of_host());
+    let functions = functions(&image);
+    let stack = STACK + 0x4000;
+    // Clocks of different kinds: none, and one that is read; the rest as if nothing had been counted yet.
+    let clocks =
+        [vec![0; DATA as usize], [0_u32, 1, 0, 0].map(u32::to_le_bytes).concat().repeat(DATA as usize / 16)];
+    let mut most = [0; 2];
+    for (entry, preserving) in Entry::ALL.into_iter().flat_map(|entry| [(entry, false), (entry, true)]) {
+        let mut returned = 0;
+        for clock in &clocks {
+            let mut engine = machine(&patched.bytes);
+            let size = (image.len() as u64).next_multiple_of(0x1000);
+            engine.mem_map(VDSO - DATA, DATA, Prot::READ).expect("mapped");
+            engine.mem_map(VDSO, size, Prot::READ | Prot::EXEC).expect("mapped");
+            engine.mem_map(END, 0x1000, Prot::READ | Prot::EXEC).expect("mapped");
+            engine.mem_write(VDSO - DATA, clock).expect("written");
+            engine.mem_write(VDSO, &image).expect("written");
+            let words: Vec<u8> = functions.iter().flat_map(|function| function.to_le_bytes()).collect();
+            engine.mem_write(patched.pointers, &words).expect("written");
+            engine.mem_write(stack, &END.to_le_bytes()).expect("written");
+            engine.reg_write(RegisterX86::RSP, stack).expect("a register");
+            for (register, at) in
+                [(RegisterX86::RDI, 0x100), (RegisterX86::RSI, 0x180), (RegisterX86::RDX, 0)]
+            {
+                let at = if at == 0 { 0 } else { stack + at };
+                engine.reg_write(register, at).expect("a register");
+            }
+            engine
+                .add_mem_hook(HookType::MEM_WRITE, STACK, stack - 1, |engine, _, at, _, _| {
+                    engine.get_data_mut().push(at);
+                    true
+                })
+                .expect("a hook");
+            let system_call = |engine: &mut Unicorn<Vec<u64>>| {
+                engine.reg_write(RegisterX86::RAX, 0).expect("a register");
+            };
+            engine.add_insn_sys_hook(unicorn_engine::X86Insn::SYSCALL, 1, 0, system_call).expect("a hook");
+            // `rdpid`, which the emulator does not know, is passed over.
+            let unknown = |engine: &mut Unicorn<Vec<u64>>| {
+                const RDPID: [u8; 3] = [0xf3, 0x0f, 0xc7];
+                let at = engine.reg_read(RegisterX86::RIP).expect("a register");
+                engine.reg_write(RegisterX86::RIP, at + 4).expect("a register");
+                engine.mem_read_as_vec(at, 3).is_ok_and(|code| code == RDPID)
+            };
+            engine.add_insn_invalid_hook(unknown).expect("a hook");
+            // Room that is made and not written to counts, too.
+            engine
+                .add_code_hook(VDSO, VDSO + size, |engine, _, _| {
+                    let at = engine.reg_read(RegisterX86::RSP).expect("a register");
+                    engine.get_data_mut().push(at);
+                })
+                .expect("a hook");
+            let at = patched.entry(entry) + if preserving { PRESERVING } else { 0 };
+            let ended = engine.emu_start(at, END, 0, 100_000);
+            if ended.is_ok() && engine.reg_read(RegisterX86::RIP) == Ok(END) {
+                returned += 1;
+                let lowest = engine.get_data().iter().copied().min().unwrap_or(stack);
+                let taken = &mut most[usize::from(preserving)];
+                *taken = stack.saturating_sub(lowest).max(*taken);
+            }
+        }
+        assert!(returned > 0, "{entry}: the vDSO's function returns");
+    }
+    eprintln!("{most:?} bytes of stack");
+    assert!(most[0] < MOST, "{most:?}");
+    assert!((OF_PRESERVING..OF_PRESERVING + MOST).contains(&most[1]), "{most:?}");
+}
+
 /// What each file of the corpus comes to.
 #[test]
 fn real_files_go_there_and_back() {
@@ -692,21 +769,36 @@ fn programs_get_their_values_from_the_vdso() {
     }
 }
 
+/// How shared objects are linked: with `DT_INIT`, and with functions in `DT_INIT_ARRAY` alone.
+const OBJECTS: [&str; 3] = [
+    "-shared -fPIC -DCONSTRUCTORS",
+    "-shared -fPIC -DCONSTRUCTORS -nostartfiles",
+    "-shared -fPIC -DCONSTRUCTORS -nostartfiles -fuse-ld=lld",
+];
+
 #[test]
 fn shared_objects_get_their_values_from_the_vdso() {
     if !can_run() {
         return;
     }
     let dir = temp_dir();
-    let (object, host) = (dir.path().join("values.so"), dir.path().join("host"));
-    compile("values.c", "-shared -fPIC", &object);
+    let host = dir.path().join("host");
     compile("host.c", "-rdynamic", &host);
-    let cured = patched(&object, "vdso");
-    let by_syscall = patched(&object, "syscall");
-    let run = |what: &str, object: &Path| denied([&host, Path::new(what), object]);
+    for (number, kind) in OBJECTS.into_iter().enumerate() {
+        let object = dir.path().join(format!("values-{number}.so"));
+        compile("values.c", kind, &object);
+        gets_values(&host, &object);
+    }
+}
+
+/// What `host` comes to with `object`, as it is and patched.
+fn gets_values(host: &Path, object: &Path) {
+    let cured = patched(object, "vdso");
+    let by_syscall = patched(object, "syscall");
+    let run = |what: &str, object: &Path| denied([host, Path::new(what), object]);
     let preloaded =
-        |what: &str, object: &Path| Ran::of(Command::new(&host).arg(what).env("LD_PRELOAD", object));
-    run("check", &object).expect(harness::KILLED);
+        |what: &str, object: &Path| Ran::of(Command::new(host).arg(what).env("LD_PRELOAD", object));
+    run("check", object).expect(harness::KILLED);
     for what in ["check", "without", "only"] {
         run(what, &cured).expect(0);
         preloaded(what, &cured).expect(0);
@@ -719,16 +811,31 @@ fn shared_objects_get_their_values_from_the_vdso() {
 #[test]
 fn tools_take_what_was_patched() {
     if !can_run()
-        || !["strip", "objcopy", "readelf", "objdump", "eu-elflint", "patchelf", "gdb"].into_iter().all(need)
+        || ![
+            "strip",
+            "objcopy",
+            "llvm-strip",
+            "llvm-objcopy",
+            "readelf",
+            "objdump",
+            "eu-elflint",
+            "patchelf",
+            "gdb",
+        ]
+        .into_iter()
+        .all(need)
     {
         return;
     }
     let dir = temp_dir();
     let host = dir.path().join("host");
     compile("host.c", "-rdynamic", &host);
-    let library = dir.path().join("values.so");
-    compile("values.c", "-shared -fPIC", &library);
-    let mut files = vec![(library, true)];
+    let mut files = vec![];
+    for (number, kind) in OBJECTS.into_iter().enumerate() {
+        let library = dir.path().join(format!("values-{number}.so"));
+        compile("values.c", kind, &library);
+        files.push((library, true));
+    }
     for (number, kind) in KINDS.into_iter().enumerate() {
         let program = dir.path().join(format!("values-{number}"));
         compile("values.c", &format!("-DPROGRAM {kind}"), &program);
@@ -753,30 +860,48 @@ fn tools_take_what_was_patched() {
             };
             assert_eq!(says(&cured), says(&file), "{} of {}", reader[0], file.display());
         }
-        for (number, writer) in
-            [&["strip"][..], &["strip", "--strip-debug"], &["objcopy"]].into_iter().enumerate()
-        {
+        let writers = [
+            &["strip"][..],
+            &["strip", "--strip-debug"],
+            &["objcopy"],
+            &["llvm-strip"],
+            &["llvm-strip", "--strip-debug"],
+            &["llvm-objcopy"],
+        ];
+        for (number, writer) in writers.into_iter().enumerate() {
             let written = |file: &Path| {
                 let output = harness::with_suffix(file, &format!(".{number}"));
                 let mut command = Command::new(writer[0]);
-                if writer[0] == "strip" {
+                if writer[0].ends_with("strip") {
                     command.arg("-o").arg(&output);
                 }
                 command.args(&writer[1..]).arg(file);
-                if writer[0] == "objcopy" {
+                if writer[0].ends_with("objcopy") {
                     command.arg(&output);
                 }
-                let ran = Ran::of(&mut command).expect(0);
-                (output, ran.stderr.lines().map(|line| of_any(line, file)).collect::<Vec<_>>())
+                let ran = Ran::of(&mut command);
+                let complaints: Vec<String> = ran.stderr.lines().map(|line| of_any(line, file)).collect();
+                (output, (ran.status, complaints))
             };
-            let (output, complaints) = written(&cured);
-            assert_eq!(complaints, written(&file).1, "{writer:?} of {}", file.display());
-            let ran = if is_library {
-                denied([&host, Path::new("without"), &output])
-            } else {
-                denied([&output, Path::new("without")])
-            };
-            assert_eq!(ran.status, 0, "{writer:?} of {}: {ran}", file.display());
+            let (output, said) = written(&cured);
+            let (unpatched, usual) = written(&file);
+            assert_eq!(said, usual, "{writer:?} of {}", file.display());
+            // LLVM's take no static program whose relocations are in no dynamic table.
+            if usual.0 != 0 {
+                assert!(
+                    writer[0].starts_with("llvm-") && usual.1[0].contains("Link field value"),
+                    "{usual:?}"
+                );
+                continue;
+            }
+            for (output, status) in [(unpatched, harness::KILLED), (output, 0)] {
+                let ran = if is_library {
+                    denied([&host, Path::new("without"), &output])
+                } else {
+                    denied([&output, Path::new("without")])
+                };
+                assert_eq!(ran.status, status, "{writer:?} of {}: {ran}", output.display());
+            }
         }
     }
     // A debugger stops at an entry, and sees who called it.
@@ -978,6 +1103,36 @@ fn much_zeroed_data_is_told() {
     compile("values.c", "-DPROGRAM -DZEROS=1000000 -pie -fPIE -fuse-ld=lld", &program);
     let ran = tool([Path::new("scan"), Path::new("--via=auto"), &program]).expect(1);
     assert!(ran.stdout.contains("a position-independent program with much zeroed data"), "{ran}");
+}
+
+/// The init code of a shared object without `DT_INIT` is the first function of its array, where a relocation says so.
+#[test]
+fn the_first_of_an_array_of_functions_leads_to_the_init_code() {
+    if !["gcc", "ld.lld"].into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
+    let file = dir.path().join("values.so");
+    let image = vdso_of_host();
+    for linker in ["bfd", "gold", "lld"] {
+        compile("values.c", &format!("{} -fuse-ld={linker}", OBJECTS[1]), &file);
+        let bytes = read(&file);
+        assert_eq!(dynamic(&bytes, 12), None, "{linker}: no DT_INIT");
+        let object = Patched::of(&bytes);
+        let found = pointers_found(&object, &Begin::with_vdso(1, 30, 0), Some(&image), true);
+        assert_eq!(found, functions(&image), "{linker}");
+        // There and back; and as it is looked at, the patched one has the same functions as the original.
+        let cured = patched(&file, "vdso");
+        let back = dir.path().join("back.so");
+        tool([Path::new("revert"), &cured, &back]).expect(0);
+        assert!(read(&back) == bytes, "{linker}");
+    }
+    // Nothing that runs when it is loaded; a word that is relocated in another way.
+    for other in ["-nostartfiles", "-DCONSTRUCTORS -nostartfiles -fuse-ld=lld -Wl,--pack-dyn-relocs=relr"] {
+        compile("values.c", &format!("-shared -fPIC {other}"), &file);
+        let ran = tool([Path::new("scan"), Path::new("--via=auto"), &file]).expect(1);
+        assert!(ran.stdout.contains("no init function (DT_INIT), nor a relocation"), "{other}: {ran}");
+    }
 }
 
 /// What cannot take the page is refused, or gets system calls, and both are told.

@@ -1,7 +1,9 @@
 //! What a page that was added (`--via vdso`) must be, and what it may change in the headers.
 
 use goblin::container::{Container, Ctx, Endian};
-use goblin::elf::dynamic::DT_INIT;
+use goblin::elf::dynamic::{
+    DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_PLTRELSZ, DT_RELA, DT_RELASZ,
+};
 use goblin::elf::program_header::{
     PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_PROPERTY, PT_GNU_RELRO, PT_LOAD, PT_NULL, PT_PHDR,
 };
@@ -33,7 +35,10 @@ pub(super) fn added_page(original: &[u8], record: &Record) -> Option<Page> {
     let header = Elf::parse_header(original).ok()?;
     let is_next = match start {
         Start::Program => init.offset.0 == E_ENTRY && header.e_entry == next.0,
-        Start::Object => dynamic_value(original, DT_INIT) == Some((init.offset.0, next.0)),
+        Start::Object => {
+            let first = dynamic_value(original, DT_INIT).or_else(|| first_initializer(original));
+            first == Some((init.offset.0, next.0))
+        }
     };
     let ibt = page.after.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]);
     let page = Page { vaddr: page.vaddr?, pointers, start, next, ibt };
@@ -69,11 +74,46 @@ fn dynamic_value(bytes: &[u8], tag: u64) -> Option<(u64, u64)> {
     let table = headers.iter().find(|p| p.p_type == PT_DYNAMIC)?;
     let start = usize::try_from(table.p_offset).ok()?;
     let end = start.checked_add(usize::try_from(table.p_filesz).ok()?)?;
-    let word = |bytes: &[u8]| bytes.first_chunk().copied().map(u64::from_le_bytes);
     let entries = bytes.get(start..end)?.chunks_exact(16).enumerate();
     let mut found = entries.filter(|(_, entry)| word(entry) == Some(tag));
     let (index, entry) = found.next()?;
     Some((table.p_offset + index as u64 * 16 + 8, word(&entry[8..])?))
+}
+
+/// Likewise of the relocation that makes the first word of `DT_INIT_ARRAY` the address of a function, alone.
+fn first_initializer(bytes: &[u8]) -> Option<(u64, u64)> {
+    const DT_GNU_PRELINKED: u64 = 0x6fff_fdf5;
+    const RELATIVE: u64 = 8;
+    const SIZE: usize = 24;
+    let value = |tag| dynamic_value(bytes, tag).map(|(_, value)| value);
+    let first = value(DT_INIT_ARRAY).filter(|_| value(DT_INIT_ARRAYSZ).is_some_and(|size| size >= 8))?;
+    let (_, headers) = program_headers(bytes)?;
+    let offset_of = |at: u64| {
+        let mut loaded = headers.iter().filter(|p| p.p_type == PT_LOAD && p.p_vaddr <= at);
+        let holding = loaded.find(|p| at - p.p_vaddr < p.p_filesz)?;
+        holding.p_offset.checked_add(at - holding.p_vaddr)
+    };
+    let mut found = Vec::new();
+    for (at, size) in [(DT_RELA, DT_RELASZ), (DT_JMPREL, DT_PLTRELSZ)] {
+        let Some((at, size)) = value(at).and_then(offset_of).zip(value(size)) else { continue };
+        let table = bytes.get(usize::try_from(at).ok()?..)?.get(..usize::try_from(size).ok()?)?;
+        for (index, entry) in table.chunks_exact(SIZE).enumerate() {
+            let [written, kind, addend] = [0, 8, 16].map(|field| word(&entry[field..]).unwrap_or_default());
+            // No relocation writes more than 16 bytes.
+            if written < first.saturating_add(8) && first < written.saturating_add(16) {
+                found.push((written, kind, at + (index * SIZE + 16) as u64, addend));
+            }
+        }
+    }
+    let is_prelinked = value(DT_GNU_PRELINKED).is_some();
+    match found[..] {
+        [(written, RELATIVE, field, addend)] if written == first && !is_prelinked => Some((field, addend)),
+        _ => None,
+    }
+}
+
+fn word(bytes: &[u8]) -> Option<u64> {
+    bytes.first_chunk().copied().map(u64::from_le_bytes)
 }
 
 /// The program headers `after`, a table at `table` in `patched`, without the segments of `page`, and with those of

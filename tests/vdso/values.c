@@ -51,7 +51,10 @@ static int memory_is_others(void) {
 static int memory_is_others(void) { return 0; }
 #endif
 
-enum { THREADS = 4, ROUNDS = 300000 };
+#ifndef ROUNDS
+#define ROUNDS 300000
+#endif
+enum { THREADS = 4 };
 
 static volatile sig_atomic_t wrong, signals;
 
@@ -175,8 +178,25 @@ static int only(void) {
     return 3;
 }
 
+#ifdef CONSTRUCTORS
+/* They run once, in their order, and get what the loader gives them. */
+static int ran;
+static void note(int argc, char **argv, char **environment, int number) {
+    ran = ran == number - 1 && argc > 0 && argv[0] && !argv[argc] && environment[0] ? number : -1;
+}
+__attribute__((constructor(101))) static void first(int argc, char **argv, char **environment) {
+    note(argc, argv, environment, 1);
+}
+__attribute__((constructor(102))) static void second(int argc, char **argv, char **environment) {
+    note(argc, argv, environment, 2);
+}
+static int constructors_are_wrong(void) { return ran != 2; }
+#else
+static int constructors_are_wrong(void) { return 0; }
+#endif
+
 int values(const char *what) {
-    if (memory_is_others())
+    if (memory_is_others() || constructors_are_wrong())
         return 5;
     if (!strcmp(what, "check"))
         return check();
