@@ -1,4 +1,4 @@
-//! An image -> the same file with the page of [`crate::vdso`] at its end: two more segments, and the init code in the
+//! An image -> the same file with the page of [`crate::vdso`] at its end: one or two more segments, and the init code in the
 //! way of what starts the program. Nothing that is there moves; what is planned then is planned for the longer file.
 //!
 //! # Where the segments' headers find room
@@ -32,8 +32,9 @@
 //!
 //! A program at its entry point. A shared object as its `DT_INIT`, and only where glibc's loader runs it, which hands
 //! `argc` and `argv` to it; the loader itself is refused. One without `DT_INIT` as the first function of `DT_INIT_ARRAY`,
-//! which gets the same: the addend of the word's relocation leads to it. That is done where this relocation,
-//! `R_X86_64_RELATIVE`, is the only one that may write there, and the file is not prelinked: else the word itself counts.
+//! which gets the same: the addend of the word's relocation leads to it, or the word itself, where `DT_RELR` names it. That
+//! is done where this relocation, `R_X86_64_RELATIVE` or of `DT_RELR`, is the only one that may write there, and the file is
+//! not prelinked: then both words would count.
 
 use object::LittleEndian as Le;
 use object::elf;

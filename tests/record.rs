@@ -456,6 +456,16 @@ fn another_first_function_is_found() {
         (init.offset, init.vaddr) = (FileOffset(offset), init.vaddr.map(|at| at.plus(24)));
     });
     assert!(!second.is_empty(), "the second function");
+    let packed = ["-Wl,-z,pack-relative-relocs"];
+    let forged =
+        Forged::compiled(&[&["-DCONSTRUCTORS", "-shared", "-fPIC", "-nostartfiles"][..], &packed].concat());
+    let second = forged.found(&|edits| {
+        let init = edits.iter_mut().find(|edit| edit.role == Role::Init).unwrap();
+        let offset = init.offset.0 + 8;
+        init.before = forged.original[offset as usize..][..8].to_vec();
+        (init.offset, init.vaddr) = (FileOffset(offset), init.vaddr.map(|at| at.plus(8)));
+    });
+    assert!(!second.is_empty(), "the second word of the array");
 }
 
 /// Pointers in the memory of the last segment: this is as much longer as they take, and nothing else is.

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::elf::{segments, u32_at, u64_at};
+use harness::elf::{offset_of, segments, u32_at, u64_at};
 use harness::source::{Link, Linker, Source};
 use harness::{
     Ran, denied, host_emulates, is_root, need, read, real_corpus, root, rootfs, skip, temp_dir, tool,
@@ -770,10 +770,11 @@ fn programs_get_their_values_from_the_vdso() {
 }
 
 /// How shared objects are linked: with `DT_INIT`, and with functions in `DT_INIT_ARRAY` alone.
-const OBJECTS: [&str; 3] = [
+const OBJECTS: [&str; 4] = [
     "-shared -fPIC -DCONSTRUCTORS",
     "-shared -fPIC -DCONSTRUCTORS -nostartfiles",
     "-shared -fPIC -DCONSTRUCTORS -nostartfiles -fuse-ld=lld",
+    "-shared -fPIC -DCONSTRUCTORS -nostartfiles -Wl,-z,pack-relative-relocs",
 ];
 
 #[test]
@@ -1114,7 +1115,7 @@ fn the_first_of_an_array_of_functions_leads_to_the_init_code() {
     let dir = temp_dir();
     let file = dir.path().join("values.so");
     let image = vdso_of_host();
-    for linker in ["bfd", "gold", "lld"] {
+    for linker in ["bfd", "gold", "lld", "bfd -Wl,-z,pack-relative-relocs"] {
         compile("values.c", &format!("{} -fuse-ld={linker}", OBJECTS[1]), &file);
         let bytes = read(&file);
         assert_eq!(dynamic(&bytes, 12), None, "{linker}: no DT_INIT");
@@ -1127,11 +1128,33 @@ fn the_first_of_an_array_of_functions_leads_to_the_init_code() {
         tool([Path::new("revert"), &cured, &back]).expect(0);
         assert!(read(&back) == bytes, "{linker}");
     }
-    // Nothing that runs when it is loaded; a word that is relocated in another way.
-    for other in ["-nostartfiles", "-DCONSTRUCTORS -nostartfiles -fuse-ld=lld -Wl,--pack-dyn-relocs=relr"] {
-        compile("values.c", &format!("-shared -fPIC {other}"), &file);
-        let ran = tool([Path::new("scan"), Path::new("--via=auto"), &file]).expect(1);
-        assert!(ran.stdout.contains("no init function (DT_INIT), nor a relocation"), "{other}: {ran}");
+    // Nothing that runs when it is loaded.
+    compile("values.c", "-shared -fPIC -nostartfiles", &file);
+    let is_told = |file: &Path| {
+        let ran = tool([Path::new("scan"), Path::new("--via=auto"), file]).expect(1);
+        assert!(ran.stdout.contains("no init function (DT_INIT), nor a relocation"), "{ran}");
+    };
+    is_told(&file);
+    // A prelinked file; a word that another relocation has to do with, too; an array without a word.
+    compile("values.c", OBJECTS[1], &file);
+    let bytes = read(&file);
+    let array = u64_at(&bytes, dynamic(&bytes, 25).expect("an array"));
+    let relocations = u64_at(&bytes, dynamic(&bytes, 7).expect("relocations"));
+    let table = offset_of(&bytes, relocations).expect("in the file") as usize;
+    let other = (table..).step_by(24).find(|&at| u64_at(&bytes, at) != array).expect("another");
+    let size = dynamic(&bytes, 27).expect("its size");
+    let unused = dynamic(&bytes, 0x6fff_fff0).expect("versions") - 8;
+    const COPY: u64 = 5;
+    let changes =
+        [(unused, 0x6fff_fdf5), (other, array - 7), (other, array + 7), (other + 8, COPY), (size, 7)];
+    for (at, value) in changes {
+        let mut changed = bytes.clone();
+        if at == other + 8 {
+            changed[other..other + 8].copy_from_slice(&u64::to_le_bytes(array - 0x100));
+        }
+        changed[at..at + 8].copy_from_slice(&u64::to_le_bytes(value));
+        fs::write(&file, &changed).expect("written");
+        is_told(&file);
     }
 }
 

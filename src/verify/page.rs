@@ -80,9 +80,12 @@ fn dynamic_value(bytes: &[u8], tag: u64) -> Option<(u64, u64)> {
     Some((table.p_offset + index as u64 * 16 + 8, word(&entry[8..])?))
 }
 
-/// Likewise of the relocation that makes the first word of `DT_INIT_ARRAY` the address of a function, alone.
+/// Likewise of the relocation that makes the first word of `DT_INIT_ARRAY` the address of a function, alone; or of that
+/// word, where `DT_RELR` names it.
 fn first_initializer(bytes: &[u8]) -> Option<(u64, u64)> {
     const DT_GNU_PRELINKED: u64 = 0x6fff_fdf5;
+    const DT_RELR: u64 = 36;
+    const DT_RELRSZ: u64 = 35;
     const RELATIVE: u64 = 8;
     const SIZE: usize = 24;
     let value = |tag| dynamic_value(bytes, tag).map(|(_, value)| value);
@@ -99,17 +102,49 @@ fn first_initializer(bytes: &[u8]) -> Option<(u64, u64)> {
         let table = bytes.get(usize::try_from(at).ok()?..)?.get(..usize::try_from(size).ok()?)?;
         for (index, entry) in table.chunks_exact(SIZE).enumerate() {
             let [written, kind, addend] = [0, 8, 16].map(|field| word(&entry[field..]).unwrap_or_default());
-            // No relocation writes more than 16 bytes.
-            if written < first.saturating_add(8) && first < written.saturating_add(16) {
+            let len = match kind & 0xffff_ffff {
+                0 | 1 | 6..=8 | 16..=18 | 37 => 8,
+                36 => 16,      // R_X86_64_TLSDESC
+                _ => u64::MAX, // R_X86_64_COPY, and what is not known
+            };
+            if written < first.saturating_add(8) && first < written.saturating_add(len) {
                 found.push((written, kind, at + (index * SIZE + 16) as u64, addend));
             }
         }
     }
-    let is_prelinked = value(DT_GNU_PRELINKED).is_some();
+    let relr = value(DT_RELR).and_then(offset_of).zip(value(DT_RELRSZ)).and_then(|(at, size)| {
+        let table = bytes.get(usize::try_from(at).ok()?..)?.get(..usize::try_from(size).ok()?)?;
+        Some(relr_words(table))
+    });
+    let is_relr = relr.is_some_and(|words| words.contains(&first));
+    if value(DT_GNU_PRELINKED).is_some() {
+        return None;
+    }
     match found[..] {
-        [(written, RELATIVE, field, addend)] if written == first && !is_prelinked => Some((field, addend)),
+        [(written, RELATIVE, field, addend)] if written == first && !is_relr => Some((field, addend)),
+        [] if is_relr => {
+            let field = offset_of(first)?;
+            Some((field, word(bytes.get(usize::try_from(field).ok()?..)?)?))
+        }
         _ => None,
     }
+}
+
+/// The addresses that a table of `DT_RELR` names: an even word is one; each bit of an odd one but the lowest is for one
+/// of the 63 words that follow.
+fn relr_words(table: &[u8]) -> Vec<u64> {
+    let (mut words, mut behind) = (Vec::new(), 0_u64);
+    for entry in table.chunks_exact(8).filter_map(word) {
+        if entry & 1 == 0 {
+            words.push(entry);
+            behind = entry.wrapping_add(8);
+        } else {
+            let set = (0..63).filter(|bit| entry >> (bit + 1) & 1 == 1);
+            words.extend(set.map(|bit| behind.wrapping_add(8 * bit)));
+            behind = behind.wrapping_add(8 * 63);
+        }
+    }
+    words
 }
 
 fn word(bytes: &[u8]) -> Option<u64> {

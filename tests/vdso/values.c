@@ -179,6 +179,10 @@ static int only(void) {
 }
 
 #ifdef CONSTRUCTORS
+/* Words that are relocated before the array. */
+static int *const here[] = {(int *)&wrong, (int *)&signals, (int *)&wrong};
+int *const *values_here = here;
+
 /* They run once, in their order, and get what the loader gives them. */
 static int ran;
 static void note(int argc, char **argv, char **environment, int number) {
