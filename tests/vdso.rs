@@ -1109,7 +1109,7 @@ fn much_zeroed_data_is_told() {
 /// The init code of a shared object without `DT_INIT` is the first function of its array, where a relocation says so.
 #[test]
 fn the_first_of_an_array_of_functions_leads_to_the_init_code() {
-    if !["gcc", "ld.lld"].into_iter().all(need) {
+    if !["gcc", "ld.gold", "ld.lld"].into_iter().all(need) {
         return;
     }
     let dir = temp_dir();
