@@ -135,13 +135,20 @@ pub(crate) struct Dynamic {
     pub(crate) strtab_size: u64,
     pub(crate) hash: Option<u64>,
     pub(crate) gnu_hash: Option<u64>,
+    /// What the loader calls first: `DT_INIT`, or what the first word of `DT_INIT_ARRAY` becomes.
     pub(crate) init: Option<u64>,
     /// File offset and address of the field that `init` stands in.
     pub(crate) init_field: Option<(FileOffset, Vaddr)>,
+    /// Address and size in bytes.
+    init_array: Option<(u64, u64)>,
+    /// `prelink` has done the relocations already.
+    is_prelinked: bool,
     pub(crate) fini: Option<u64>,
     /// Address and size in bytes.
     pub(crate) rela: Option<(u64, u64)>,
     pub(crate) plt_rela: Option<(u64, u64)>,
+    /// Those of relocations that have only an address.
+    relr: Option<(u64, u64)>,
     pub(crate) soname: Option<u64>,
     /// Names of needed libraries, as offsets into the string table.
     pub(crate) needed: Vec<u64>,
@@ -294,6 +301,61 @@ impl<'a> Image<'a> {
             }
     }
 
+    /// The relocations that the loader applies, with their addresses.
+    pub(crate) fn relocations(&self) -> impl Iterator<Item = (Vaddr, &'a elf::Rela64<Le>)> {
+        let tables = [self.dynamic.rela, self.dynamic.plt_rela].into_iter().flatten();
+        let entries = tables.filter_map(|(at, size)| {
+            let entry = size_of::<elf::Rela64<Le>>() as u64;
+            let count = usize::try_from(size / entry).unwrap_or(0);
+            let entries = self.bytes_at(Vaddr(at))?.read_slice_at::<elf::Rela64<Le>>(0, count).ok()?;
+            Some((0..).zip(entries).map(move |(index, entry_at)| (Vaddr(at).plus(index * entry), entry_at)))
+        });
+        entries.flatten()
+    }
+
+    /// Whether the load address is added to what is in the file at `word` (`DT_RELR`).
+    fn is_relr(&self, word: u64) -> bool {
+        const BITS: u64 = 63;
+        let entries = self.dynamic.relr.and_then(|(at, size)| {
+            let bytes = self.bytes_at(Vaddr(at))?.get(..usize::try_from(size).ok()?)?;
+            Some(bytes.as_chunks::<8>().0)
+        });
+        let mut next = 0_u64;
+        entries.into_iter().flatten().any(|&entry| match u64::from_le_bytes(entry) {
+            // The bits above the lowest are for as many words behind those before.
+            bits if bits & 1 == 1 => {
+                let distance = word.wrapping_sub(next);
+                next = next.wrapping_add(8 * BITS);
+                distance.is_multiple_of(8) && distance / 8 < BITS && bits >> (1 + distance / 8) & 1 == 1
+            }
+            address => {
+                next = address.wrapping_add(8);
+                address == word
+            }
+        })
+    }
+
+    /// What the loader makes of the first word of `DT_INIT_ARRAY`, and where the field is that says so: the addend of the
+    /// one relocation that has to do with the word, or the word itself. Nothing where it is not as simple.
+    fn first_initializer(&self) -> Option<(u64, (FileOffset, Vaddr))> {
+        let word = self.dynamic.init_array.filter(|&(_, size)| size >= 8 && !self.dynamic.is_prelinked)?.0;
+        let touches = |entry: &elf::Rela64<Le>| {
+            let at = entry.r_offset.get(Le);
+            at < word.saturating_add(8) && word < at.saturating_add(written_by(entry.r_type(Le, false)))
+        };
+        let mut touching = self.relocations().filter(|(_, entry)| touches(entry));
+        let (first, field) = match (touching.next(), touching.next(), self.is_relr(word)) {
+            (Some((at, entry)), None, false) => {
+                let is_relative = entry.r_type(Le, false) == elf::R_X86_64_RELATIVE;
+                let is_it = is_relative && entry.r_sym(Le, false) == 0 && entry.r_offset.get(Le) == word;
+                (Some(entry.r_addend.get(Le).cast_unsigned()).filter(|_| is_it)?, at.plus(16))
+            }
+            (None, None, true) => (u64::from_le_bytes(self.array_at(Vaddr(word))?), Vaddr(word)),
+            _ => return None,
+        };
+        Some((first, (self.offset_at(field).filter(|_| self.is_executable(Vaddr(first)))?, field)))
+    }
+
     /// The program header table: its offset, and its entries.
     pub(crate) fn program_headers(&self) -> (FileOffset, &'a [ProgramHeader]) {
         let (start, end) = self.tables[0];
@@ -414,6 +476,9 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
     let program = image.identity.file_type == FileType::Exec || image.dynamic.is_pie;
     image.identity.is_static = program && image.identity.interp.is_none() && image.dynamic.needed.is_empty();
     image.identity.soname = image.dynamic.soname.and_then(|name| dynamic_string(&image, name));
+    if image.identity.file_type == FileType::Dyn && image.dynamic.init.is_none() && !image.dynamic.is_pie {
+        (image.dynamic.init, image.dynamic.init_field) = image.first_initializer().unzip();
+    }
     // Of a patched program, the code of the page comes before its own.
     if let Some(page) = image.entry_point.and_then(|init| Page::begun_at(&image, init, Start::Program)) {
         image.entry_point = Some(page.next);
@@ -775,10 +840,28 @@ fn note_has_ibt(mut properties: &[u8], note_type: u32) -> bool {
     false
 }
 
+/// Bytes that a relocation of this type writes at most.
+fn written_by(r_type: elf::RelocationType) -> u64 {
+    match r_type {
+        elf::R_X86_64_NONE
+        | elf::R_X86_64_64
+        | elf::R_X86_64_GLOB_DAT
+        | elf::R_X86_64_JUMP_SLOT
+        | elf::R_X86_64_RELATIVE
+        | elf::R_X86_64_DTPMOD64
+        | elf::R_X86_64_DTPOFF64
+        | elf::R_X86_64_TPOFF64
+        | elf::R_X86_64_IRELATIVE => 8,
+        elf::R_X86_64_TLSDESC => 16,
+        // R_X86_64_COPY: as much as the symbol has.
+        _ => u64::MAX,
+    }
+}
+
 /// What `entries` say, which stand at `offset` and `vaddr`.
 fn dynamic(entries: &[elf::Dyn64<Le>], offset: FileOffset, vaddr: Vaddr) -> Dynamic {
     let mut dynamic = Dynamic::default();
-    let (mut rela_size, mut plt_size) = (0, 0);
+    let (mut rela_size, mut plt_size, mut relr_size, mut array_size) = (0, 0, 0, 0);
     for (index, entry) in entries.iter().enumerate() {
         let value = entry.d_val.get(Le);
         match entry.tag(Le) {
@@ -793,11 +876,16 @@ fn dynamic(entries: &[elf::Dyn64<Le>], offset: FileOffset, vaddr: Vaddr) -> Dyna
                 dynamic.init = Some(value);
                 dynamic.init_field = Some((FileOffset(offset.0 + distance), vaddr.plus(distance)));
             }
+            elf::DT_INIT_ARRAY => dynamic.init_array = Some((value, 0)),
+            elf::DT_INIT_ARRAYSZ => array_size = value,
+            elf::DT_GNU_PRELINKED => dynamic.is_prelinked = true,
             elf::DT_FINI => dynamic.fini = Some(value),
             elf::DT_RELA => dynamic.rela = Some((value, 0)),
             elf::DT_RELASZ => rela_size = value,
             elf::DT_JMPREL => dynamic.plt_rela = Some((value, 0)),
             elf::DT_PLTRELSZ => plt_size = value,
+            elf::DT_RELR => dynamic.relr = Some((value, 0)),
+            elf::DT_RELRSZ => relr_size = value,
             elf::DT_SONAME => dynamic.soname = Some(value),
             elf::DT_NEEDED => dynamic.needed.push(value),
             elf::DT_FLAGS_1 => dynamic.is_pie = value & elf::DF_1_PIE.0 != 0,
@@ -806,6 +894,8 @@ fn dynamic(entries: &[elf::Dyn64<Le>], offset: FileOffset, vaddr: Vaddr) -> Dyna
     }
     dynamic.rela = dynamic.rela.map(|(at, _)| (at, rela_size));
     dynamic.plt_rela = dynamic.plt_rela.map(|(at, _)| (at, plt_size));
+    dynamic.relr = dynamic.relr.map(|(at, _)| (at, relr_size));
+    dynamic.init_array = dynamic.init_array.map(|(at, _)| (at, array_size));
     dynamic
 }
 

@@ -1,4 +1,4 @@
-//! An image -> the same file with the page of [`crate::vdso`] at its end: two more segments, and the init code in the
+//! An image -> the same file with the page of [`crate::vdso`] at its end: one or two more segments, and the init code in the
 //! way of what starts the program. Nothing that is there moves; what is planned then is planned for the longer file.
 //!
 //! # Where the segments' headers find room
@@ -10,23 +10,31 @@
 //! 2. *A shared object*: the table moves to the begin of the page's segment, before the page, and that segment lies behind
 //!    the last one. The loader reads the table from the file.
 //! 3. *A program*: likewise, where that makes the page's address and offset as far from each other as those of the first
-//!    segment, with a few pages of zeros before it at most.
-//! 4. *A program with fixed addresses*: likewise, and the segment lies below the first one.
+//!    segment, with a few pages of zeros before it at most. The address may lie between two segments, as in programs of
+//!    old linkers, where these are 2 MiB apart.
+//! 4. *A program with zeroed data at its end*: in the table's place, as 1, but with one entry, that of the page. The
+//!    pointers are in the memory of the last segment, which grows by the rest of its last page and the pointers.
+//! 5. *A program with fixed addresses*: as 3, and the segment lies below the first one.
 //!
 //! Linux up to 5.17 tells a program that its program headers are as far from the first segment's address as in the file
-//! from that segment's offset; this holds for 1, 3 and 4. Others (valgrind, and gVisor as its sources have it) add the
-//! offset in the file to the lowest address, which does not hold for 4: static programs with segments that are 2 MiB
-//! apart do not start there. Nor is the ELF header at their lowest address any more, which is what `dladdr` gives. It does
-//! not hold for 2, either: a shared object that is run as a program (`libc.so.6`) does not find its table there. Nor for
-//! 3 once `strip` has put the table elsewhere.
+//! from that segment's offset; this holds for 1, 3, 4 and 5. Others (valgrind, and gVisor as its sources have it) add the
+//! offset in the file to the lowest address, which does not hold for 5. Nor is the ELF header at their lowest address any
+//! more, which is what `dladdr` gives. It does not hold for 2, either: a shared object that is run as a program
+//! (`libc.so.6`) does not find its table there. Nor for 3 once `strip` has put the table elsewhere.
 //!
-//! A position-independent program whose zeroed data is longer than what 3 can bridge (12 KiB, less than what of the file
-//! is not loaded) is refused where 1 has no room.
+//! What 4 adds is zeroed data as what is before it: kernels and loaders map it by themselves, and put the heap
+//! behind the last segment, the page. The pointers get a page of memory of their own, so that a program that uses the
+//! rest of the page behind its `_end` does not meet them, nor does what is made read-only reach them. A
+//! position-independent program whose zeroed data is longer than what 3 can bridge (12 KiB, less than what of the file is
+//! not loaded) and whose table has no entry for the page is refused.
 //!
 //! # Who runs the init code
 //!
 //! A program at its entry point. A shared object as its `DT_INIT`, and only where glibc's loader runs it, which hands
-//! `argc` and `argv` to it; the loader itself is refused.
+//! `argc` and `argv` to it; the loader itself is refused. One without `DT_INIT` as the first function of `DT_INIT_ARRAY`,
+//! which gets the same: the addend of the word's relocation leads to it, or the word itself, where `DT_RELR` names it. That
+//! is done where this relocation, `R_X86_64_RELATIVE` or of `DT_RELR`, is the only one that may write there, and the file is
+//! not prelinked: then both words would count.
 
 use object::LittleEndian as Le;
 use object::elf;
@@ -175,7 +183,7 @@ pub(crate) fn extended(image: &Image<'_>) -> Result<Extension, String> {
     let place = place(image, hook.start)?;
     let page = Page {
         vaddr: place.vaddr.plus(place.head),
-        pointers: place.vaddr.plus(PAGE_SIZE),
+        pointers: place.pointers_at(),
         start: hook.start,
         next: hook.next,
         ibt: image.ibt,
@@ -248,7 +256,9 @@ fn added(size: u64, place: &Place, page: &Page, code: Vec<u8>, sections: Option<
     }
     add(Role::Page, Some(page.vaddr), code);
     add(Role::Fill, None, vec![FREE_BYTE; page.room().len() as usize]);
-    add(Role::Pointers, Some(page.pointers), vec![0; POINTERS_SIZE as usize]);
+    if place.pointers == Pointers::Segment {
+        add(Role::Pointers, Some(page.pointers), vec![0; POINTERS_SIZE as usize]);
+    }
     if let Some(Sections { names, table }) = sections {
         add(Role::Header, None, names.clone());
         add(Role::Header, None, bytes_of_slice(table).to_vec());
@@ -291,8 +301,23 @@ fn hook(image: &Image<'_>) -> Result<Hook, String> {
         );
     }
     let field = image.dynamic.init.zip(image.dynamic.init_field).filter(|(next, _)| *next != 0);
-    let (next, (offset, vaddr)) = field.ok_or("the shared object has no init function (DT_INIT)")?;
+    let (next, (offset, vaddr)) = field.ok_or(
+        "the shared object has no init function (DT_INIT), nor a relocation that says which is the first of DT_INIT_ARRAY",
+    )?;
     Ok(Hook { start: Start::Object, next: Vaddr(next), offset, vaddr: Some(vaddr) })
+}
+
+/// What the pointers are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pointers {
+    /// A segment of their own, right behind the page in memory and in the file.
+    Segment,
+    /// The memory of the last segment, which is made longer so that it ends with them.
+    LastSegment {
+        vaddr: Vaddr,
+        /// Where its bytes in the file end.
+        file_end: FileOffset,
+    },
 }
 
 /// Where the page goes, and the program headers that tell of it.
@@ -302,12 +327,21 @@ struct Place {
     table: Vec<ProgramHeader>,
     /// Bytes of the table at the begin of the segment, before the page; none where it stays where it is.
     head: u64,
+    pointers: Pointers,
 }
 
 impl Place {
-    /// File offset behind the pointers, where the names of sections go.
+    fn pointers_at(&self) -> Vaddr {
+        match self.pointers {
+            Pointers::Segment => self.vaddr.plus(PAGE_SIZE),
+            Pointers::LastSegment { vaddr, .. } => vaddr,
+        }
+    }
+
+    /// File offset behind the page and the pointers, where the names of sections go.
     fn names_at(&self) -> u64 {
-        self.offset.0 + PAGE_SIZE + POINTERS_SIZE
+        let pointers = if self.pointers == Pointers::Segment { POINTERS_SIZE } else { 0 };
+        self.offset.0 + PAGE_SIZE + pointers
     }
 }
 
@@ -319,49 +353,86 @@ fn place(image: &Image<'_>, start: Start) -> Result<Place, String> {
     }
     let first = loaded().min_by_key(|p| p.p_vaddr.get(Le)).ok_or("nothing is loaded")?;
     let first_page = first.p_vaddr.get(Le) & !(PAGE_SIZE - 1);
-    // An empty segment has a place in the order of addresses, too.
-    let end = loaded().map(|p| p.p_vaddr.get(Le).saturating_add(p.p_memsz.get(Le).max(1))).max().unwrap_or(0);
-    let (behind, offset) = (end.checked_next_multiple_of(PAGE_SIZE), image.bytes.len() as u64);
+    let behind = loaded().map(end_in_memory).max().unwrap_or(0).checked_next_multiple_of(PAGE_SIZE);
     let behind = behind
         .filter(|at| at.checked_add(3 * PAGE_SIZE).is_some())
         .ok_or("the last segment ends with the address space")?;
-    let offset = offset.next_multiple_of(PAGE_SIZE);
-    let talking = without_silent(headers);
+    let offset = (image.bytes.len() as u64).next_multiple_of(PAGE_SIZE);
     let says_so = |p: &ProgramHeader| {
         p.p_type.get(Le) != elf::PT_PHDR
             || (p.p_offset.get(Le) == at.0 && image.offset_at(Vaddr(p.p_vaddr.get(Le))) == Some(at))
     };
-    if headers.iter().all(says_so) && talking.kept.len() + ADDED <= talking.room_at(image, at) {
-        return Ok(talking.with(Vaddr(behind), FileOffset(offset), 0));
+    let in_place = |added| {
+        let talking = without_silent(headers, added);
+        let fits =
+            headers.iter().all(says_so) && talking.kept.len() + added <= talking.room_at(image, at, added);
+        fits.then_some(talking)
+    };
+    if let Some(table) = in_place(ADDED) {
+        return Ok(table.with(Vaddr(behind), FileOffset(offset), 0, Pointers::Segment));
     }
-    let headers = Table { kept: headers.to_vec(), silent: 0 };
-    let size = ((headers.kept.len() + ADDED) * size_of::<ProgramHeader>()) as u64;
+    let whole = Table { kept: headers.to_vec(), silent: 0 };
+    let size = ((whole.kept.len() + ADDED) * size_of::<ProgramHeader>()) as u64;
     let head = (TABLE_AT + size).next_multiple_of(16);
     if head >= ENTRY_STRIDE {
         // The page's address has zeros where its entries differ.
         return Err("the program header table is too large to move".into());
     }
+    let moved = |vaddr, offset| whole.with(Vaddr(vaddr), FileOffset(offset), head, Pointers::Segment);
     // A page stays free before the segment: `strip` begins a segment with the table anywhere in a page of the file.
     let below = first_page.checked_sub(2 * PAGE_SIZE).filter(|&at| at >= LOWEST_ADDRESS + PAGE_SIZE);
-    let behind = behind + PAGE_SIZE;
     if start == Start::Object {
-        return Ok(headers.with(Vaddr(behind), FileOffset(offset), head));
+        return Ok(moved(behind + PAGE_SIZE, offset));
     }
     let distance = first.p_vaddr.get(Le).wrapping_sub(first.p_offset.get(Le));
-    let fitting = offset.max(behind.wrapping_sub(distance));
-    if fitting - offset <= LARGEST_FILL && distance % PAGE_SIZE == 0 {
-        return Ok(headers.with(Vaddr(fitting.wrapping_add(distance)), FileOffset(fitting), head));
+    if distance % PAGE_SIZE == 0 {
+        let is_free = |at: u64| {
+            let wanted = at.checked_sub(PAGE_SIZE).zip(at.checked_add(2 * PAGE_SIZE));
+            let is_apart = |p: &ProgramHeader, (start, end): (u64, u64)| {
+                let pages = p.p_vaddr.get(Le) & !(PAGE_SIZE - 1)..end_in_memory(p);
+                pages.end.checked_next_multiple_of(PAGE_SIZE).is_some_and(|stop| stop <= start)
+                    || end <= pages.start
+            };
+            wanted.is_some_and(|wanted| loaded().all(|p| is_apart(p, wanted)))
+        };
+        let offsets = (0..=LARGEST_FILL).step_by(PAGE_SIZE as usize).map(|fill| offset + fill);
+        let mut places = offsets.map(|offset| (offset.wrapping_add(distance), offset));
+        if let Some((vaddr, offset)) = places.find(|&(vaddr, _)| is_free(vaddr)) {
+            return Ok(moved(vaddr, offset));
+        }
+    }
+    if let Some((pointers, table)) = in_last_segment(headers, behind).zip(in_place(1)) {
+        return Ok(table.with(Vaddr(behind + PAGE_SIZE), FileOffset(offset), 0, pointers));
     }
     match (image.identity.file_type, below) {
-        (FileType::Exec, Some(below)) => Ok(headers.with(Vaddr(below), FileOffset(offset), head)),
+        (FileType::Exec, Some(below)) => Ok(moved(below, offset)),
         (FileType::Exec, None) => {
-            Err("the program header table has no room for two more segments, nor is memory free below the program".into())
+            Err("the program header table has no room for more segments, nor is memory free below the program".into())
         }
         _ => Err(
-            "a position-independent program with much zeroed data, and no room for two more segments in its program header table: only --via syscall goes there"
+            "a position-independent program with much zeroed data, and no room for another segment in its program header table: only --via syscall goes there"
                 .into(),
         ),
     }
+}
+
+/// Where the segment ends in memory; an empty one has a place in the order of addresses, too.
+fn end_in_memory(p: &ProgramHeader) -> u64 {
+    p.p_vaddr.get(Le).saturating_add(p.p_memsz.get(Le).max(1))
+}
+
+/// Pointers at `behind`, a page's begin, where the segment that ends in the page before it can take them: it has
+/// zeroed data, which nobody makes read-only.
+fn in_last_segment(headers: &[ProgramHeader], behind: u64) -> Option<Pointers> {
+    let of = |kind| headers.iter().filter(move |p| p.p_type.get(Le) == kind);
+    let last = of(elf::PT_LOAD).max_by_key(|p| end_in_memory(p))?;
+    let is_data = last.p_flags.get(Le) == elf::PF_R | elf::PF_W;
+    let file_size = last.p_filesz.get(Le);
+    let has_zeros = file_size > 0 && file_size < last.p_memsz.get(Le);
+    let stays_writable = of(elf::PT_GNU_RELRO).all(|p| end_in_memory(p) <= behind);
+    let file_end = FileOffset(last.p_offset.get(Le).checked_add(file_size)?);
+    (is_data && has_zeros && stays_writable)
+        .then_some(Pointers::LastSegment { vaddr: Vaddr(behind), file_end })
 }
 
 /// A section header table, and the names in it, which stand right before it.
@@ -382,26 +453,32 @@ fn sections(bytes: &[u8], place: &Place) -> Option<Sections> {
     if table.len() + ADDED >= usize::from(elf::SHN_LORESERVE) {
         return None;
     }
-    let mut add = |name: &[u8], flags: elf::SectionFlags, distance, size, align| {
-        let section = SectionHeader {
-            sh_name: U32::new(Le, names.len() as u32),
-            sh_type: U32::new(Le, elf::SHT_PROGBITS),
-            sh_flags: U64::new(Le, flags),
-            sh_addr: U64::new(Le, place.vaddr.0 + distance),
-            sh_offset: U64::new(Le, place.offset.0 + distance),
-            sh_size: U64::new(Le, size),
-            sh_link: U32::new(Le, 0),
-            sh_info: U32::new(Le, 0),
-            sh_addralign: U64::new(Le, align),
-            sh_entsize: U64::new(Le, 0),
+    let mut add =
+        |name: &[u8], kind, flags: elf::SectionFlags, (vaddr, offset): (Vaddr, FileOffset), size, align| {
+            let section = SectionHeader {
+                sh_name: U32::new(Le, names.len() as u32),
+                sh_type: U32::new(Le, kind),
+                sh_flags: U64::new(Le, flags),
+                sh_addr: U64::new(Le, vaddr.0),
+                sh_offset: U64::new(Le, offset.0),
+                sh_size: U64::new(Le, size),
+                sh_link: U32::new(Le, 0),
+                sh_info: U32::new(Le, 0),
+                sh_addralign: U64::new(Le, align),
+                sh_entsize: U64::new(Le, 0),
+            };
+            names.extend_from_slice(name);
+            names.push(0);
+            table.push(section);
         };
-        names.extend_from_slice(name);
-        names.push(0);
-        table.push(section);
+    let (code, data) = (elf::SHF_ALLOC | elf::SHF_EXECINSTR, elf::SHF_ALLOC | elf::SHF_WRITE);
+    let page = (place.vaddr.plus(place.head), FileOffset(place.offset.0 + place.head));
+    add(PAGE_SECTION, elf::SHT_PROGBITS, code, page, PAGE_SIZE - place.head, 16);
+    let (kind, offset) = match place.pointers {
+        Pointers::Segment => (elf::SHT_PROGBITS, FileOffset(place.offset.0 + PAGE_SIZE)),
+        Pointers::LastSegment { file_end, .. } => (elf::SHT_NOBITS, file_end),
     };
-    let head = place.head;
-    add(PAGE_SECTION, elf::SHF_ALLOC | elf::SHF_EXECINSTR, head, PAGE_SIZE - head, 16);
-    add(POINTERS_SECTION, elf::SHF_ALLOC | elf::SHF_WRITE, PAGE_SIZE, POINTERS_SIZE, 8);
+    add(POINTERS_SECTION, kind, data, (place.pointers_at(), offset), POINTERS_SIZE, 8);
     let of_names = table.get_mut(index.0)?;
     of_names.sh_offset = U64::new(Le, place.names_at());
     of_names.sh_size = U64::new(Le, names.len() as u64);
@@ -417,8 +494,8 @@ struct Table {
     silent: usize,
 }
 
-/// `headers` without those that nothing is lost with.
-fn without_silent(headers: &[ProgramHeader]) -> Table {
+/// `headers` without those that nothing is lost with, `added` of them at most.
+fn without_silent(headers: &[ProgramHeader], added: usize) -> Table {
     let file =
         |p: &ProgramHeader| (p.p_offset.get(Le), p.p_offset.get(Le).saturating_add(p.p_filesz.get(Le)));
     let is_noted = |property: &ProgramHeader| {
@@ -434,7 +511,7 @@ fn without_silent(headers: &[ProgramHeader]) -> Table {
         elf::PT_GNU_PROPERTY => is_noted(p),
         _ => false,
     };
-    let mut left = ADDED;
+    let mut left = added;
     let mut kept = Vec::new();
     for header in headers {
         if left > 0 && is_silent(header) {
@@ -443,17 +520,17 @@ fn without_silent(headers: &[ProgramHeader]) -> Table {
             kept.push(*header);
         }
     }
-    Table { silent: ADDED - left, kept }
+    Table { silent: added - left, kept }
 }
 
 impl Table {
-    /// Number of entries that the table can have where it is, at `at`: its own, and those that fit into the zero bytes
-    /// before the first section behind it.
-    fn room_at(&self, image: &Image<'_>, at: FileOffset) -> usize {
+    /// Number of entries that the table can have where it is, at `at`: its own, and where `added` ones fit into these and
+    /// the zero bytes before the first section behind it, those, too.
+    fn room_at(&self, image: &Image<'_>, at: FileOffset, added: usize) -> usize {
         let now = self.kept.len() + self.silent;
         let size = size_of::<ProgramHeader>();
         let end = at.0 + (now * size) as u64;
-        let wanted = ADDED.saturating_sub(self.silent);
+        let wanted = added.saturating_sub(self.silent);
         let behind = end..end + (wanted * size) as u64;
         let is_mapped = image
             .segments
@@ -476,8 +553,8 @@ impl Table {
     }
 
     /// The table with the segments of a page at `vaddr` and `offset`, which has the table itself in its first `head`
-    /// bytes.
-    fn with(&self, vaddr: Vaddr, offset: FileOffset, head: u64) -> Place {
+    /// bytes, and of the `pointers`.
+    fn with(&self, vaddr: Vaddr, offset: FileOffset, head: u64, pointers: Pointers) -> Place {
         let mut table = self.kept.clone();
         let segment = |flags: elf::ProgramFlags, distance: u64, size: u64| ProgramHeader {
             p_type: U32::new(Le, elf::PT_LOAD),
@@ -489,10 +566,17 @@ impl Table {
             p_memsz: U64::new(Le, size),
             p_align: U64::new(Le, PAGE_SIZE),
         };
-        let segments = [
-            segment(elf::PF_R | elf::PF_X, 0, PAGE_SIZE),
-            segment(elf::PF_R | elf::PF_W, PAGE_SIZE, POINTERS_SIZE),
-        ];
+        let mut segments = vec![segment(elf::PF_R | elf::PF_X, 0, PAGE_SIZE)];
+        match pointers {
+            Pointers::Segment => segments.push(segment(elf::PF_R | elf::PF_W, PAGE_SIZE, POINTERS_SIZE)),
+            Pointers::LastSegment { vaddr, .. } => {
+                let loaded = table.iter_mut().filter(|p| p.p_type.get(Le) == elf::PT_LOAD);
+                if let Some(last) = loaded.max_by_key(|p| end_in_memory(p)) {
+                    let size = (vaddr.0 + POINTERS_SIZE).saturating_sub(last.p_vaddr.get(Le));
+                    last.p_memsz = U64::new(Le, size);
+                }
+            }
+        }
         // Loaders want them by address.
         let is_above = |p: &ProgramHeader| p.p_type.get(Le) == elf::PT_LOAD && p.p_vaddr.get(Le) < vaddr.0;
         let last_below = table.iter().rposition(is_above).map(|last| last + 1);
@@ -513,6 +597,6 @@ impl Table {
             // begin of the file; with them it complains of sections whose physical address it has to adjust.
             table.iter_mut().for_each(|header| header.p_paddr = U64::new(Le, 0));
         }
-        Place { vaddr, offset, table, head }
+        Place { vaddr, offset, table, head, pointers }
     }
 }

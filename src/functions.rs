@@ -105,7 +105,11 @@ impl<'a> Functions<'a> {
                     .map(|range| Start { end: range.end.0, ..Start::new(range.start.0, Source::UnwindInfo) }),
             );
         }
-        for entry in relocations(image).filter(|entry| entry.r_type(Le, false) == elf::R_X86_64_IRELATIVE) {
+        for entry in image
+            .relocations()
+            .map(|(_, entry)| entry)
+            .filter(|entry| entry.r_type(Le, false) == elf::R_X86_64_IRELATIVE)
+        {
             let at = entry.r_addend.get(Le).cast_unsigned();
             starts.push(Start { resolver: true, ..Start::new(at, Source::EntryPoint) });
         }
@@ -187,7 +191,7 @@ impl<'a> Functions<'a> {
     #[must_use]
     pub fn is_relocated(&self, image: &Image<'_>, at: Vaddr) -> bool {
         let relocated = self.relocated.get_or_init(|| {
-            let mut places: Vec<u64> = relocations(image).map(|entry| entry.r_offset.get(Le)).collect();
+            let mut places: Vec<u64> = image.relocations().map(|(_, entry)| entry.r_offset.get(Le)).collect();
             places.sort_unstable();
             places
         });
@@ -347,14 +351,4 @@ fn exported(image: &Image<'_>) -> Vec<VaddrRange> {
         .filter(is_place)
         .filter_map(|symbol| VaddrRange::new(Vaddr(symbol.st_value.get(Le)), symbol.st_size.get(Le).max(1)))
         .collect()
-}
-
-/// The relocations that the loader applies.
-fn relocations<'a>(image: &Image<'a>) -> impl Iterator<Item = &'a elf::Rela64<Le>> {
-    let tables = [image.dynamic.rela, image.dynamic.plt_rela].into_iter().flatten();
-    let entries = tables.filter_map(|(at, size)| {
-        let count = usize::try_from(size).unwrap_or(0) / size_of::<elf::Rela64<Le>>();
-        image.bytes_at(Vaddr(at))?.read_slice_at::<elf::Rela64<Le>>(0, count).ok()
-    });
-    entries.flatten()
 }

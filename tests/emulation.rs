@@ -10,8 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use emulator::{
-    CALLER_SAVED, Event, Machine, POINTER_GUARD, R11, R12, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Random,
-    Run,
+    Event, Machine, POINTER_GUARD, R11, R12, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Random, Run,
 };
 use emulator::{Start, What};
 use harness::elf::{u32_at, u64_at};
@@ -490,9 +489,8 @@ impl<'a> Judge<'a> {
             let by_detour =
                 register == R11 && [What::Call(other), What::Jump(other)].contains(&original.what);
             let lost = by_detour
-                || CALLER_SAVED.contains(&register) && run.of_vdso > 0 && run.garbage.contains(&other)
-                || [RCX, R11].contains(&register)
-                    && (run.garbage.contains(&other) || self.stubs.contains_key(&other));
+                || run.garbage.get(&other) == Some(&Some(register))
+                || [RCX, R11].contains(&register) && self.stubs.contains_key(&other);
             // The original's constant, which nothing uses after the call.
             let dead = !(kept || is_return && register == RAX)
                 && self.subject.constant_registers.contains(&register)
@@ -522,7 +520,7 @@ impl<'a> Judge<'a> {
                     // A slot of the frame may hold the number for a call in place, or what was in rcx.
                     let number =
                         Entry::at(one).is_some_and(|entry| u64::from(entry.syscall_number()) == other);
-                    self.same(one, other) || !is_gone && (number || run.garbage.contains(&other))
+                    self.same(one, other) || !is_gone && (number || run.garbage.contains_key(&other))
                 });
                 match begins {
                     Some(begin) => at = begin + 8,

@@ -317,6 +317,16 @@ impl Forged {
         forged
     }
 
+    /// Of the program or shared object that values.c becomes with these `options`.
+    fn compiled(options: &[&str]) -> Self {
+        let dir = harness::temp_dir();
+        let file = dir.path().join("values");
+        let mut command = std::process::Command::new("gcc");
+        command.args(["-O2", "-w", "-pthread"]).args(options).arg("-o").arg(&file);
+        harness::Ran::of(command.arg(harness::root().join("tests/vdso/values.c"))).expect(0);
+        Self::of(&file)
+    }
+
     /// What is found of the file that the edits make once they are changed.
     fn found(&self, change: &dyn Fn(&mut Vec<Edit>)) -> Vec<&'static str> {
         let Self { original, patched, plan } = self;
@@ -425,6 +435,93 @@ fn edits_that_no_page_needs_are_found() {
         edit.after = [&[0xe9][..], &to.to_le_bytes(), &[0x90, 0x90]].concat();
     });
     assert_eq!(jump, ["instruction-mismatch"], "a jump instead of a load");
+}
+
+/// The relocation that leads to the init code of an object without an init function, and no other, says what it goes on
+/// with.
+#[test]
+fn another_first_function_is_found() {
+    if !harness::need("gcc") {
+        return;
+    }
+    let forged = Forged::compiled(&["-DCONSTRUCTORS", "-shared", "-fPIC", "-nostartfiles"]);
+    let changed = |change: &dyn Fn(&mut Edit)| {
+        forged.found(&|edits| change(edits.iter_mut().find(|edit| edit.role == Role::Init).unwrap()))
+    };
+    assert!(!changed(&|init| init.after[0] ^= 0x40).is_empty(), "another way into the page");
+    // The second constructor's relocation follows.
+    let second = changed(&|init| {
+        let offset = init.offset.0 + 24;
+        init.before = forged.original[offset as usize..][..8].to_vec();
+        (init.offset, init.vaddr) = (FileOffset(offset), init.vaddr.map(|at| at.plus(24)));
+    });
+    assert!(!second.is_empty(), "the second function");
+    let packed = ["-Wl,-z,pack-relative-relocs"];
+    let forged =
+        Forged::compiled(&[&["-DCONSTRUCTORS", "-shared", "-fPIC", "-nostartfiles"][..], &packed].concat());
+    let second = forged.found(&|edits| {
+        let init = edits.iter_mut().find(|edit| edit.role == Role::Init).unwrap();
+        let offset = init.offset.0 + 8;
+        init.before = forged.original[offset as usize..][..8].to_vec();
+        (init.offset, init.vaddr) = (FileOffset(offset), init.vaddr.map(|at| at.plus(8)));
+    });
+    assert!(!second.is_empty(), "the second word of the array");
+}
+
+/// Pointers in the memory of the last segment: this is as much longer as they take, and nothing else is.
+#[test]
+fn other_pointers_in_memory_are_found() {
+    if !harness::need("gcc") {
+        return;
+    }
+    let forged = Forged::compiled(&["-DPROGRAM", "-DZEROS=1000000", "-pie", "-fPIE"]);
+    assert!(forged.plan.edits.iter().all(|edit| edit.role != Role::Pointers));
+    // The program headers that differ, and the section headers, which end the file.
+    let headers: Vec<&Edit> = forged.plan.edits.iter().filter(|edit| edit.role == Role::Header).collect();
+    let table = headers.iter().find(|edit| edit.offset.0 > 64).unwrap();
+    let load = |flags: u8| {
+        let header = |at: &usize| table.after[*at..].starts_with(&[1, 0, 0, 0, flags, 0, 0, 0]);
+        (0..table.after.len()).step_by(56).find(header).unwrap()
+    };
+    let (data, code) = (load(6), load(5));
+    let sections = headers.last().unwrap();
+    let own = sections.after.len() - 64;
+    for (what, edit, at, bits) in [
+        ("a segment that is longer still", table, data + 40, 0x40),
+        ("a segment that is a page longer", table, data + 41, 0x10),
+        ("bytes of the file in memory that had none", table, data + 32, 0x08),
+        ("data that is run", table, data + 4, 0x01),
+        ("code that is written", table, code + 4, 0x02),
+        ("a page elsewhere", table, code + 17, 0x10),
+        ("the type of the section", sections, own + 4, 0x09),
+        ("its address", sections, own + 16, 0x08),
+        ("its place in the file", sections, own + 24, 0x08),
+    ] {
+        let slugs = forged.found(&|edits| {
+            edits.iter_mut().find(|other| other.offset == edit.offset).unwrap().after[at] ^= bits;
+        });
+        assert!(slugs.contains(&"header-changed"), "{what}: {slugs:?}");
+    }
+    let page = forged.plan.edits.iter().find(|edit| edit.role == Role::Page).unwrap();
+    let slugs = forged.found(&|edits| {
+        let code = edits.iter_mut().find(|edit| edit.role == Role::Page).unwrap();
+        let at = if code.after[0] == 0xf3 { 7 } else { 3 };
+        code.after[at] ^= 8;
+    });
+    assert_eq!(slugs, ["instruction-mismatch"], "an entry that looks for its pointer elsewhere");
+    let slugs = forged.found(&|edits| {
+        let end = forged.patched.len() as u64;
+        let (role, after) = (Role::Pointers, vec![0; 24]);
+        edits.push(Edit {
+            offset: FileOffset(end - 24),
+            vaddr: None,
+            before: vec![],
+            after,
+            role,
+            ..page.clone()
+        });
+    });
+    assert!(!slugs.is_empty(), "pointers in the file, too");
 }
 
 proptest! {

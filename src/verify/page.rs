@@ -1,9 +1,13 @@
 //! What a page that was added (`--via vdso`) must be, and what it may change in the headers.
 
 use goblin::container::{Container, Ctx, Endian};
-use goblin::elf::dynamic::DT_INIT;
-use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_PROPERTY, PT_LOAD, PT_NULL, PT_PHDR};
-use goblin::elf::section_header::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_PROGBITS};
+use goblin::elf::dynamic::{
+    DT_INIT, DT_INIT_ARRAY, DT_INIT_ARRAYSZ, DT_JMPREL, DT_PLTRELSZ, DT_RELA, DT_RELASZ,
+};
+use goblin::elf::program_header::{
+    PF_R, PF_W, PF_X, PT_DYNAMIC, PT_GNU_PROPERTY, PT_GNU_RELRO, PT_LOAD, PT_NULL, PT_PHDR,
+};
+use goblin::elf::section_header::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS, SHT_PROGBITS};
 use goblin::elf::{Elf, ProgramHeader, SectionHeader};
 
 use super::{PROGRAM_HEADER_SIZE, program_headers};
@@ -19,18 +23,43 @@ pub(super) const E_ENTRY: u64 = 24;
 
 /// The page that the edits add, made anew from where they say that it is and what they say that it goes on with.
 pub(super) fn added_page(original: &[u8], record: &Record) -> Option<Page> {
-    let (page, init, pointers) =
-        (only(record, Role::Page)?, only(record, Role::Init)?, only(record, Role::Pointers)?);
+    let (page, init) = (only(record, Role::Page)?, only(record, Role::Init)?);
+    let pointers = if has_pointers(record) {
+        only(record, Role::Pointers)?.vaddr?
+    } else {
+        let (_, headers) = program_headers(original)?;
+        behind_last(&headers)?.1
+    };
     let start = if init.vaddr.is_none() { Start::Program } else { Start::Object };
     let next = Vaddr(u64::from_le_bytes(init.before.as_slice().try_into().ok()?));
     let header = Elf::parse_header(original).ok()?;
     let is_next = match start {
         Start::Program => init.offset.0 == E_ENTRY && header.e_entry == next.0,
-        Start::Object => dynamic_value(original, DT_INIT) == Some((init.offset.0, next.0)),
+        Start::Object => {
+            let first = dynamic_value(original, DT_INIT).or_else(|| first_initializer(original));
+            first == Some((init.offset.0, next.0))
+        }
     };
     let ibt = page.after.starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]);
-    let page = Page { vaddr: page.vaddr?, pointers: pointers.vaddr?, start, next, ibt };
+    let page = Page { vaddr: page.vaddr?, pointers, start, next, ibt };
     (is_next && init.after == page.init().0.to_le_bytes()).then_some(page)
+}
+
+/// Whether the pointers are in a segment of their own.
+fn has_pointers(record: &Record) -> bool {
+    record.edits.iter().any(|edit| edit.role == Role::Pointers)
+}
+
+/// The last segment, where it has zeroed data at its end, and the begin of the page behind it: what the pointers are in
+/// where they have no segment of their own.
+fn behind_last(headers: &[ProgramHeader]) -> Option<(&ProgramHeader, Vaddr)> {
+    let loaded = headers.iter().filter(|p| p.p_type == PT_LOAD);
+    let last = loaded.max_by_key(|p| p.p_vaddr.saturating_add(p.p_memsz))?;
+    let behind = last.p_vaddr.checked_add(last.p_memsz)?.checked_next_multiple_of(PAGE_SIZE)?;
+    let is_zeroed = last.p_flags == PF_R | PF_W && (1..last.p_memsz).contains(&last.p_filesz);
+    let is_read_only =
+        |p: &ProgramHeader| p.p_type == PT_GNU_RELRO && p.p_vaddr.saturating_add(p.p_memsz) > behind;
+    (is_zeroed && !headers.iter().any(is_read_only)).then_some((last, Vaddr(behind)))
 }
 
 /// The edit with this `role`, where there is one alone.
@@ -45,11 +74,81 @@ fn dynamic_value(bytes: &[u8], tag: u64) -> Option<(u64, u64)> {
     let table = headers.iter().find(|p| p.p_type == PT_DYNAMIC)?;
     let start = usize::try_from(table.p_offset).ok()?;
     let end = start.checked_add(usize::try_from(table.p_filesz).ok()?)?;
-    let word = |bytes: &[u8]| bytes.first_chunk().copied().map(u64::from_le_bytes);
     let entries = bytes.get(start..end)?.chunks_exact(16).enumerate();
     let mut found = entries.filter(|(_, entry)| word(entry) == Some(tag));
     let (index, entry) = found.next()?;
     Some((table.p_offset + index as u64 * 16 + 8, word(&entry[8..])?))
+}
+
+/// Likewise of the relocation that makes the first word of `DT_INIT_ARRAY` the address of a function, alone; or of that
+/// word, where `DT_RELR` names it.
+fn first_initializer(bytes: &[u8]) -> Option<(u64, u64)> {
+    const DT_GNU_PRELINKED: u64 = 0x6fff_fdf5;
+    const DT_RELR: u64 = 36;
+    const DT_RELRSZ: u64 = 35;
+    const RELATIVE: u64 = 8;
+    const SIZE: usize = 24;
+    let value = |tag| dynamic_value(bytes, tag).map(|(_, value)| value);
+    let first = value(DT_INIT_ARRAY).filter(|_| value(DT_INIT_ARRAYSZ).is_some_and(|size| size >= 8))?;
+    let (_, headers) = program_headers(bytes)?;
+    let offset_of = |at: u64| {
+        let mut loaded = headers.iter().filter(|p| p.p_type == PT_LOAD && p.p_vaddr <= at);
+        let holding = loaded.find(|p| at - p.p_vaddr < p.p_filesz)?;
+        holding.p_offset.checked_add(at - holding.p_vaddr)
+    };
+    let mut found = Vec::new();
+    for (at, size) in [(DT_RELA, DT_RELASZ), (DT_JMPREL, DT_PLTRELSZ)] {
+        let Some((at, size)) = value(at).and_then(offset_of).zip(value(size)) else { continue };
+        let table = bytes.get(usize::try_from(at).ok()?..)?.get(..usize::try_from(size).ok()?)?;
+        for (index, entry) in table.chunks_exact(SIZE).enumerate() {
+            let [written, kind, addend] = [0, 8, 16].map(|field| word(&entry[field..]).unwrap_or_default());
+            let len = match kind & 0xffff_ffff {
+                0 | 1 | 6..=8 | 16..=18 | 37 => 8,
+                36 => 16,      // R_X86_64_TLSDESC
+                _ => u64::MAX, // R_X86_64_COPY, and what is not known
+            };
+            if written < first.saturating_add(8) && first < written.saturating_add(len) {
+                found.push((written, kind, at + (index * SIZE + 16) as u64, addend));
+            }
+        }
+    }
+    let relr = value(DT_RELR).and_then(offset_of).zip(value(DT_RELRSZ)).and_then(|(at, size)| {
+        let table = bytes.get(usize::try_from(at).ok()?..)?.get(..usize::try_from(size).ok()?)?;
+        Some(relr_words(table))
+    });
+    let is_relr = relr.is_some_and(|words| words.contains(&first));
+    if value(DT_GNU_PRELINKED).is_some() {
+        return None;
+    }
+    match found[..] {
+        [(written, RELATIVE, field, addend)] if written == first && !is_relr => Some((field, addend)),
+        [] if is_relr => {
+            let field = offset_of(first)?;
+            Some((field, word(bytes.get(usize::try_from(field).ok()?..)?)?))
+        }
+        _ => None,
+    }
+}
+
+/// The addresses that a table of `DT_RELR` names: an even word is one; each bit of an odd one but the lowest is for one
+/// of the 63 words that follow.
+fn relr_words(table: &[u8]) -> Vec<u64> {
+    let (mut words, mut behind) = (Vec::new(), 0_u64);
+    for entry in table.chunks_exact(8).filter_map(word) {
+        if entry & 1 == 0 {
+            words.push(entry);
+            behind = entry.wrapping_add(8);
+        } else {
+            let set = (0..63).filter(|bit| entry >> (bit + 1) & 1 == 1);
+            words.extend(set.map(|bit| behind.wrapping_add(8 * bit)));
+            behind = behind.wrapping_add(8 * 63);
+        }
+    }
+    words
+}
+
+fn word(bytes: &[u8]) -> Option<u64> {
+    bytes.first_chunk().copied().map(u64::from_le_bytes)
 }
 
 /// The program headers `after`, a table at `table` in `patched`, without the segments of `page`, and with those of
@@ -81,18 +180,28 @@ pub(super) fn without_page(
         p_memsz: size,
         p_align: PAGE_SIZE,
     };
-    let added = [
-        segment(first, offset(Role::Page)? - head, PF_R | PF_X, PAGE_SIZE),
-        segment(page.pointers.0, offset(Role::Pointers)?, PF_R | PF_W, POINTERS_SIZE),
-    ];
+    let of_page = segment(first, offset(Role::Page)? - head, PF_R | PF_X, PAGE_SIZE);
+    let end = of_page.p_offset + PAGE_SIZE;
+    // Without an edit they are in memory alone.
+    let (at, size) = offset(Role::Pointers).map_or((end, 0), |at| (at, POINTERS_SIZE));
+    let end = end.max(at + size);
+    let of_pointers = segment(page.pointers.0, at, PF_R | PF_W, POINTERS_SIZE);
+    let added = [of_page, of_pointers];
+    let listed = if size > 0 { &added[..] } else { &added[..1] };
     let loaded: Vec<u64> = after.iter().filter(|p| p.p_type == PT_LOAD).map(|p| p.p_vaddr).collect();
-    let mut rest: Vec<ProgramHeader> = after.iter().filter(|&p| !added.contains(p)).cloned().collect();
+    let mut rest: Vec<ProgramHeader> = after.iter().filter(|&p| !listed.contains(p)).cloned().collect();
+    if size == 0 {
+        let (last, behind) = behind_last(before)?;
+        let longer = behind.0.checked_add(POINTERS_SIZE)? - last.p_vaddr;
+        let is_longer = |p: &&mut ProgramHeader| **p == ProgramHeader { p_memsz: longer, ..last.clone() };
+        *rest.iter_mut().find(is_longer)? = last.clone();
+    }
     let place = if head > 0 { added[0].p_offset + extension::TABLE_AT } else { old_table };
     let are_headers_known = table == place
         && is_head(patched, &added[0], head, after.len())
-        && are_added_headers_apart(record, &added, head)
+        && are_added_headers_apart(record, &added[0], head, end)
         && are_alone(&added, &rest);
-    if rest.len() + added.len() != after.len() || !loaded.is_sorted() || !are_headers_known {
+    if rest.len() + listed.len() != after.len() || !loaded.is_sorted() || !are_headers_known {
         return None;
     }
     for (header, old) in rest.iter_mut().zip(before).filter(|_| !is_physical && head > 0) {
@@ -132,14 +241,14 @@ fn is_head(patched: &[u8], segment: &ProgramHeader, head: u64, count: usize) -> 
     head == 0 || (are_zeros(before) && behind.is_some_and(are_zeros))
 }
 
-/// Whether headers that the edits add are nowhere in the page but in its first `head` bytes.
-fn are_added_headers_apart(record: &Record, [page, pointers]: &[ProgramHeader; 2], head: u64) -> bool {
-    let end_of_pointers = pointers.p_offset + pointers.p_filesz;
+/// Whether headers that the edits add stand behind `end_of_added`, the page and the pointers, or in the first `head` bytes
+/// of the `page`'s segment.
+fn are_added_headers_apart(record: &Record, page: &ProgramHeader, head: u64, end_of_added: u64) -> bool {
     let mut headers = record.edits.iter().filter(|edit| edit.role == Role::Header && edit.before.is_empty());
     headers.all(|edit| {
         let end = edit.offset.0.saturating_add(edit.after.len() as u64);
         let is_head = edit.offset.0 >= page.p_offset && end <= page.p_offset + head;
-        is_head || edit.offset.0 >= end_of_pointers
+        is_head || edit.offset.0 >= end_of_added
     })
 }
 
@@ -167,8 +276,8 @@ pub(super) fn are_sections_with_page(original: &[u8], patched: &[u8], page: &Pag
     else {
         return false;
     };
-    let is = |section: &SectionHeader, role, expected: SectionHeader| {
-        Some(section.sh_offset) == offset(role)
+    let is = |section: &SectionHeader, offset, expected: SectionHeader| {
+        Some(section.sh_offset) == offset
             && *section
                 == SectionHeader { sh_name: section.sh_name, sh_offset: section.sh_offset, ..expected }
     };
@@ -201,10 +310,20 @@ pub(super) fn are_sections_with_page(original: &[u8], patched: &[u8], page: &Pag
         bytes.is_some_and(|rest| rest.first() == Some(&0))
     });
     let page_size = page.room().end.0.wrapping_sub(page.vaddr.0);
+    let mut data = section(page.pointers, SHF_WRITE, POINTERS_SIZE, 8);
+    let data_at = if has_pointers(record) {
+        offset(Role::Pointers)
+    } else {
+        data.sh_type = SHT_NOBITS;
+        let headers = program_headers(original);
+        headers.and_then(|(_, headers)| {
+            behind_last(&headers).map(|(last, _)| last.p_offset.saturating_add(last.p_filesz))
+        })
+    };
     rest == before
         && are_named
-        && is(of_page, Role::Page, section(page.vaddr, SHF_EXECINSTR, page_size, 16))
-        && is(of_pointers, Role::Pointers, section(page.pointers, SHF_WRITE, POINTERS_SIZE, 8))
+        && is(of_page, offset(Role::Page), section(page.vaddr, SHF_EXECINSTR, page_size, 16))
+        && is(of_pointers, data_at, data)
 }
 
 /// The section header table, and the number of the section with the names.

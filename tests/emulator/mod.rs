@@ -47,7 +47,7 @@ const BELOW: u64 = 120;
 /// Flags that an instruction of a program sets.
 const FLAGS: u64 = 0x8d5;
 /// What a function may change, but for what it returns.
-pub const CALLER_SAVED: [usize; 8] = [RCX, RDX, RSI, RDI, 8, 9, 10, R11];
+const CALLER_SAVED: [usize; 8] = [RCX, RDX, RSI, RDI, 8, 9, 10, R11];
 /// An address that nothing goes to.
 const NOWHERE: u64 = 0xffff_9c0d_e000_0001;
 /// Addresses above are no user's.
@@ -189,8 +189,9 @@ pub struct Run {
     pub events: Vec<Event>,
     /// Changed places (in the file's addresses) that were run or read.
     pub passed: BTreeSet<u64>,
-    /// What system calls left in rcx and r11, and functions of the vDSO in what a function may change.
-    pub garbage: BTreeSet<u64>,
+    /// What system calls left in rcx and r11, and functions of the vDSO in what a function may change, each with its
+    /// register; and what these left below the stack pointer.
+    pub garbage: BTreeMap<u64, Option<usize>>,
     /// Calls of functions of the vDSO.
     pub of_vdso: usize,
     /// Whether a call went to the page itself.
@@ -653,14 +654,14 @@ impl Driver<'_> {
         for register in CALLER_SAVED {
             let value = random.next();
             self.machine.set(register, value);
-            self.run.garbage.insert(value);
+            self.run.garbage.insert(value, Some(register));
         }
         let flags = 0x202 | random.next() & FLAGS;
         self.machine.engine.reg_write(RegisterX86::RFLAGS, flags).expect("a register");
         let stack = self.machine.get(RSP);
         for at in (stack.wrapping_sub(STACK_OF_MODEL)..stack).step_by(8) {
             let value = random.next();
-            self.run.garbage.insert(value);
+            self.run.garbage.insert(value, None);
             wrote(&mut self.machine.engine, at, 8, value);
             if self.machine.engine.mem_write(at, &value.to_le_bytes()).is_err() {
                 return self.end(What::Fault(at));
@@ -708,7 +709,7 @@ impl Driver<'_> {
             if self.seed.is_multiple_of(2) { [at + 2, flags] } else { [random.next(), random.next()] };
         for (register, value) in [RCX, R11].into_iter().zip(garbage) {
             self.machine.set(register, value);
-            self.run.garbage.insert(value);
+            self.run.garbage.insert(value, Some(register));
         }
         Some(at + 2)
     }

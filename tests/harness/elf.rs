@@ -27,6 +27,7 @@ pub struct Segment {
     pub offset: u64,
     pub vaddr: u64,
     pub file_size: u64,
+    pub mem_size: u64,
 }
 
 pub fn segments(bytes: &[u8]) -> Vec<Segment> {
@@ -39,6 +40,7 @@ pub fn segments(bytes: &[u8]) -> Vec<Segment> {
             offset: u64_at(bytes, at + 8),
             vaddr: u64_at(bytes, at + 16),
             file_size: u64_at(bytes, at + 32),
+            mem_size: u64_at(bytes, at + 40),
         })
         .collect()
 }

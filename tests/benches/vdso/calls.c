@@ -13,7 +13,10 @@ extern int printf(const char *, ...);
 extern void exit(int);
 extern int strcmp(const char *, const char *);
 
-enum { CALLS = 1000000, ROUNDS = 15 };
+#ifndef ROUNDS
+#define ROUNDS 15
+#endif
+enum { CALLS = 1000000 };
 #define PAGE 0xffffffffff600000
 
 /* A function, as those that it is held against: behind a system call, a return costs something. */
