@@ -13,7 +13,7 @@ use emulator::{
     Event, Machine, POINTER_GUARD, R11, R12, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, Random, Run,
 };
 use emulator::{Start, What};
-use harness::elf::{u32_at, u64_at};
+use harness::elf::{Segment, segments, u32_at, u64_at};
 use harness::source::{Dress, Link, Linker, Source, Variant};
 use harness::{Ran, need, read, real_corpus, root, rootfs, skip, temp_dir};
 use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind};
@@ -99,9 +99,20 @@ impl Subject {
         let stubs = self.stubs().map(|(at, _)| at).collect();
         let detours = self.plan.edits.iter().filter(|edit| matches!(edit.role, Role::Detour | Role::Guard));
         let detours = detours.filter_map(|edit| Some(edit.vaddr?.0)).collect();
-        let pointers = self.plan.edits.iter().find(|edit| edit.role == Role::Pointers);
-        let pointers = pointers.and_then(|edit| Some(edit.vaddr?.0));
+        let pointers = self.pointers().map(|range| range.start);
         Machine::new(patched, &self.changed(), &stubs, &detours, &self.fixed(), &self.left(), pointers)
+    }
+
+    /// The pointers of the page that was added: in a segment of their own, or at the end of the last one's memory.
+    fn pointers(&self) -> Option<Range<u64>> {
+        let with = |role| self.plan.edits.iter().find(|edit| edit.role == role);
+        with(Role::Page)?;
+        with(Role::Pointers).and_then(range).or_else(|| {
+            let is_data = |segment: &&Segment| segment.kind == 1 && segment.flags & 2 != 0;
+            let ends =
+                segments(&self.patched).iter().filter(is_data).map(|data| data.vaddr + data.mem_size).max();
+            ends.map(|end| end - 24..end)
+        })
     }
 
     fn changed(&self) -> Vec<Range<u64>> {
@@ -118,8 +129,7 @@ impl Subject {
         };
         let words = self.plan.sites.iter().filter(is_fixed).map(|site| site.vaddr.0);
         // A run begins with pointers to the model of a vDSO, or none.
-        let of_page = self.plan.edits.iter().filter(|edit| edit.role == Role::Pointers).filter_map(range);
-        words.chain(of_page.flat_map(|range| range.step_by(8))).collect()
+        words.chain(self.pointers().into_iter().flat_map(|range| range.step_by(8))).collect()
     }
 
     /// The stubs, and the entries of the page that was added, with their entries.
