@@ -503,33 +503,48 @@ const CONVERGENCE_DISTANCE: u64 = 64;
 
 /// Where decodes that start at many places before `at` all have an instruction boundary: the highest
 /// such boundary at or below `at`, or nothing where they do not meet.
+///
+/// What stands at a place is decoded once, for all the decodes that come by.
 fn convergence(image: &Image<'_>, at: Vaddr, floor: Vaddr) -> Option<Vaddr> {
     let from = at.0.saturating_sub(limits::CONVERGENCE_WINDOW).max(floor.0);
-    let starts = (from..at.0).take_while(|start| at.0 - start >= CONVERGENCE_DISTANCE);
-    let mut decodes = 0;
-    let mut meeting: Option<Vec<u64>> = None;
-    for start in starts {
-        let range = VaddrRange { start: Vaddr(start), end: at.plus(15) };
-        let boundaries: Vec<u64> =
-            sweep(image, range).iter().map(Instruction::ip).filter(|&ip| ip <= at.0).collect();
-        let reached = boundaries.last().is_some_and(|&last| last + 15 > at.0);
-        if !reached {
-            continue;
-        }
-        decodes += 1;
-        meeting = Some(match meeting {
-            None => boundaries,
-            Some(mut meeting) => {
-                meeting.retain(|ip| boundaries.binary_search(ip).is_ok());
-                meeting
-            }
-        });
-        if meeting.as_ref().is_some_and(Vec::is_empty) {
-            return None;
+    let bytes = image.bytes_at(Vaddr(from)).filter(|_| from <= at.0)?;
+    let bytes = &bytes[..bytes.len().min((at.0 - from) as usize + LONGEST_INSTRUCTION)];
+    let count = (at.0 - from) as usize + 1;
+    // By distance from `from`: the length of what stands there, 0 for no instruction.
+    let lengths: Vec<usize> = (0..count).map(|place| instruction_length(bytes, place)).collect();
+    let next = |place: usize| Some(place + lengths[place]).filter(|&next| next < count && lengths[next] > 0);
+    // Whether the last instruction of a decode from there ends behind `at`, or might if it were longer.
+    let mut arrives = vec![false; count];
+    for place in (0..count).rev().filter(|&place| lengths[place] > 0) {
+        arrives[place] = next(place).map_or(place + LONGEST_INSTRUCTION >= count, |next| arrives[next]);
+    }
+    let starts = count.saturating_sub(CONVERGENCE_DISTANCE as usize);
+    // How many of the decodes come by.
+    let mut passing: Vec<usize> =
+        (0..count).map(|place| usize::from(place < starts && arrives[place])).collect();
+    let decodes: usize = passing.iter().sum();
+    for place in (0..count).filter(|&place| lengths[place] > 0) {
+        if let Some(next) = next(place) {
+            passing[next] += passing[place];
         }
     }
-    (decodes >= limits::CONVERGING_DECODES).then(|| meeting?.last().copied().map(Vaddr)).flatten()
+    let meeting = passing.iter().rposition(|&passing| passing == decodes)?;
+    (decodes >= limits::CONVERGING_DECODES).then(|| Vaddr(from + meeting as u64))
 }
+
+/// Bytes of the instruction that begins at `place` in `bytes`; 0 where none does.
+fn instruction_length(bytes: &[u8], place: usize) -> usize {
+    let Some(bytes) = bytes.get(place..) else { return 0 };
+    let mut decoder = Decoder::new(64, bytes, DecoderOptions::NONE);
+    if !decoder.can_decode() {
+        return 0;
+    }
+    let instruction = decoder.decode();
+    if instruction.is_invalid() { 0 } else { instruction.len() }
+}
+
+/// Bytes of an instruction, at most.
+const LONGEST_INSTRUCTION: usize = 15;
 
 /// Whether direct jumps and straight code lead from the function's first byte to `at`.
 fn is_reached(image: &Image<'_>, extent: Extent<'_>, at: Vaddr) -> bool {
