@@ -16,7 +16,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use files::need_root;
 use harness::mtree::{Listing, assert_same, changed, listing};
@@ -164,6 +164,114 @@ fn a_named_record_of_another_tree_is_not_overwritten() {
     tree.run("patch --in-place --record another root/two").expect(0);
     tree.run("revert --in-place --record record root/one").expect(0);
     tree.is_original("one/bin/first", "one/bin/first");
+}
+
+/// A directory `root` with the trees `one` and `two`, which hold the same file, and `two` one more.
+fn twins() -> Tree {
+    let tree = Tree::in_memory();
+    tree.program("one/bin/both");
+    fs::create_dir_all(tree.path("two/bin")).unwrap();
+    fs::copy(tree.path("one/bin/both"), tree.path("two/bin/both")).unwrap();
+    tree.program("two/bin/second");
+    tree.age();
+    tree
+}
+
+/// The files of both may be the same: then the way back of the one that is patched is not the other's.
+#[test]
+fn a_named_record_is_of_the_tree_that_is_patched_and_not_of_its_twin() {
+    let tree = twins();
+    let before = tree.listing();
+    tree.run("patch --in-place --record record root/one").expect(0);
+    let record = fs::read(tree.outside().join("record")).unwrap();
+    let listing = tree.listing();
+    for line in [
+        "patch --in-place --record record root/two",
+        "patch --record record root/two -o copy",
+        "revert --in-place --record record root/two",
+        "revert --record record root/two -o copy",
+    ] {
+        let ran = tree.run(line).expect(2);
+        assert!(ran.stderr.contains("record is the record of another tree"), "{line}: {ran}");
+        assert!(fs::read(tree.outside().join("record")).unwrap() == record, "{line}");
+        assert_same(&listing, &tree.listing(), line);
+    }
+    tree.run("patch --in-place --record second root/two").expect(0);
+    // Though all that the record tells of is patched there, too, its own tree needs it still.
+    let ran = tree.run("revert --in-place --record record root/two").expect(0);
+    assert!(ran.stderr.contains("record stays"), "{ran}");
+    tree.is_original("two/bin/both", "one/bin/both");
+    tree.run("revert --in-place --record second root/two").expect(0);
+    tree.run("revert --in-place --record record root/one").expect(0);
+    assert_same(&before, &tree.listing(), "revert");
+    assert_eq!(files::names(tree.outside()), ["root"]);
+}
+
+#[test]
+fn a_named_record_goes_with_a_copy_and_stays_until_both_went_back() {
+    let tree = twins();
+    tree.run("patch --in-place --record record root/two").expect(0);
+    Ran::of(Command::new("cp").arg("-a").args([tree.path("two"), tree.path("copy")])).expect(0);
+    tree.program("copy/bin/third");
+    tree.run("patch --in-place --record record root/copy").expect(0);
+    tree.run("verify --record record root/copy").expect(0);
+    tree.run("patch --in-place --record record root/copy").expect(0);
+    let ran = tree.run("revert --in-place --record record root/copy").expect(0);
+    assert!(ran.stderr.contains("record stays"), "{ran}");
+    for (path, name) in [("both", "one/bin/both"), ("second", "two/bin/second"), ("third", "copy/bin/third")]
+    {
+        tree.is_original(&format!("copy/bin/{path}"), name);
+    }
+    // A second time there is nothing to undo, and nothing is lost.
+    tree.run("revert --in-place --record record root/copy").expect(2);
+    tree.is_patched("two/bin/second", "two/bin/second");
+    // What the copy alone had is not there.
+    let ran = tree.run("revert --in-place --record record root/two").expect(2);
+    assert!(ran.stderr.contains("root/two/bin/third: is gone"), "{ran}");
+    tree.is_original("two/bin/both", "one/bin/both");
+    tree.is_original("two/bin/second", "two/bin/second");
+
+    // One that is only moved is the same.
+    let tree = twins();
+    tree.run("patch --in-place --record record root/two").expect(0);
+    fs::rename(tree.path("two"), tree.path("moved")).unwrap();
+    fs::write(tree.path("moved/bin/second"), program("newer")).unwrap();
+    tree.run("patch --in-place --record record root/moved").expect(0);
+    tree.run("revert --in-place --record record root/moved").expect(0);
+    assert_eq!(files::names(tree.outside()), ["root"]);
+}
+
+/// At each call of one another begins, for a tree of its own: whatever is patched then has its way back.
+#[test]
+fn two_first_runs_with_one_record_at_once_lose_nothing() {
+    let Some(injector) = Injector::new() else { return };
+    let start = twins();
+    let line = "patch --in-place --record record root/one";
+    let calls = injector.run(&start.copy(), line, 0, Fault::Kill).calls;
+    let script = format!(
+        "{} patch -q --in-place --record record root/two 2>/dev/null; exit 0",
+        env!("CARGO_BIN_EXE_vsyspatch")
+    );
+    let script: &'static str = script.leak();
+    let before = start.listing();
+    let refused = AtomicUsize::new(0);
+    let failed = for_each_number(calls.len(), |number| {
+        let tree = start.copy();
+        let ran = injector.run(&tree, line, number, Fault::Meanwhile(script)).ran;
+        let is_original = |path: &str| fs::read(tree.path(path)).unwrap() == program("one/bin/both");
+        let is_patched = ["one", "two"].map(|name| !is_original(&format!("{name}/bin/both")));
+        assert_eq!(ran.status == 0, is_patched[0], "call {number}: {ran}");
+        refused.fetch_add(usize::from(!is_patched[0]), Ordering::Relaxed);
+        assert!(is_patched != [true, true] && is_patched != [false, false], "call {number}: {is_patched:?}");
+        for (name, is_patched) in ["one", "two"].into_iter().zip(is_patched) {
+            if is_patched {
+                tree.run(&format!("revert --in-place --record record root/{name}")).expect(0);
+            }
+        }
+        assert_same(&before, &tree.listing(), &format!("call {number}"));
+    });
+    none_failed(&failed, calls.len());
+    assert!(refused.into_inner() > 0, "the other was never the first: {calls:?}");
 }
 
 /// A run that is stopped anywhere between the first and the last call that writes is still at work for the other.
