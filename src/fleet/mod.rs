@@ -13,6 +13,12 @@
 //! * [`shard`] says which part of the list is a worker's. [`run`] does it, item by item, with the engine of the
 //!   commands. [`results`] is the directory with one file for each item. [`merge`] sums up.
 //!
+//! **No cache of verdicts by a file's digest,** as there is one of layers by theirs. A layer's digest is at hand before
+//! a byte of it is fetched; that of a file is not, and working it out takes twice as long as the search that finds a clean
+//! file clean (measured, with SHA instructions: 122 ms for 55 ms, a libLLVM of 107 MB; without them ten times). It would
+//! spare a scan the analysis of the few files with calls (a libc of 1.6 MB: 0.9 ms for 10 ms), which `patch` needs anyway
+//! for its edits. Programs that are items themselves are of one item by their digest, and are looked at once as it is.
+//!
 //! **Invariants.**
 //!
 //! *The list is cut, not dealt:* a shard is a run of consecutive items that has its share of the cost, so that images on
