@@ -42,6 +42,12 @@ pub struct Counts {
     pub artifacts: u64,
     /// Repositories that are left out because their tags could not be listed.
     pub unlisted: u64,
+    /// Symbolic links in directories, which are left out.
+    pub links: u64,
+    /// Images of archives of several that are left out, for they have no name.
+    pub unnamed: u64,
+    /// Sources that ended with an error: what was found before it is in the list.
+    pub sources_failed: u64,
     /// Bytes of all items.
     pub bytes: u64,
     /// Bytes of them that are in layers which the item before has, too.
