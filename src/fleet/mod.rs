@@ -25,9 +25,9 @@
 //! one base are one worker's. Every partition into shards holds every item once; another number of shards than the last
 //! time does no harm.
 //!
-//! *A result is whole or not there,* and is of one item: its identity is the checksum of what the input is and where the
-//! output goes. Who did it, when, and how often does not matter. A failure never replaces a result; no clock is
-//! compared with another.
+//! *A result is whole or not there,* and is of one item: its identity is the checksum of what the input is. It tells for
+//! which names the item was done, and where each went: for others it is done still. Who did it, when, and how often does
+//! not matter. A failure never replaces a result; no clock is compared with another.
 //!
 //! *Memory does not grow with the list.* Planning holds [`sort::HELD_BYTES`] of it and one page of a registry's names,
 //! a worker one item, merging one result and, where there is no work list, the names in one 256th of the results.
@@ -84,7 +84,7 @@ pub enum Kind {
 /// One line of a work list: one content, wherever it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
-    /// 32 hex digits that depend on digest, sources and destinations alone.
+    /// 32 hex digits that depend on the digest alone, or on the source of what could not be looked up.
     pub id: String,
     /// What it is.
     pub kind: Kind,
