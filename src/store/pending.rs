@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, IFlags, Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, FlockOperation, IFlags, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::attributes;
@@ -78,15 +78,11 @@ impl Temporary {
     /// another is at work the error is `WOULDBLOCK`. Where the file system has no locks, nobody is seen to be.
     fn alone(place: &Place) -> io::Result<Self> {
         let name = Some(place.name());
-        let is_there = |file: &File| -> io::Result<bool> {
-            let stat = rustix::fs::fstat(file)?;
-            Ok(place.stat()?.is_some_and(|now| (now.st_dev, now.st_ino) == (stat.st_dev, stat.st_ino)))
-        };
         loop {
             match Self::beside(place, name) {
                 Ok(mut created) => {
                     let _ = rustix::fs::flock(&created.file, FlockOperation::LockExclusive);
-                    if is_there(&created.file)? {
+                    if is_at(&created.file, place)? {
                         return Ok(created);
                     }
                     // Somebody took it for one that was left.
@@ -96,7 +92,7 @@ impl Temporary {
                     let left = place.open(OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty());
                     if let Ok(left) = &left {
                         let locked = rustix::fs::flock(left, FlockOperation::NonBlockingLockExclusive);
-                        if !is_there(left)? {
+                        if !is_at(left, place)? {
                             continue;
                         }
                         if locked == Err(Errno::WOULDBLOCK) {
@@ -239,17 +235,9 @@ pub(crate) fn write_new(place: &Place, bytes: &[u8], mode: u32) -> Result<()> {
     place.directory().sync().map_err(cannot)
 }
 
-/// Which file it is, and when it was written.
-pub(crate) type Stamp = (Inode, i64, u64);
-
-/// Of a file with this `stat`.
-pub(crate) fn stamp_of(stat: &Stat) -> Stamp {
-    ((stat.st_dev, stat.st_ino), stat.st_mtime, stat.st_mtime_nsec)
-}
-
-/// Writes `bytes` as a file of its own at `place`, where `before` is, or nothing; what is there then. First it goes
-/// to the name `temporary`, which is for `place` alone and is locked meanwhile: of several who write to `place` each
-/// either sees what the other wrote, or comes first.
+/// Writes `bytes` as a file of its own at `place`, where the open file `before` is, or nothing; what is there then. First
+/// it goes to the name `temporary`, which is for `place` alone and is locked meanwhile: of several who write to `place`
+/// each either sees what the other wrote, or comes first.
 ///
 /// # Errors
 /// `Unsafe` where something else is at `place` than `before`; those of writing.
@@ -258,30 +246,39 @@ pub(crate) fn write_over(
     temporary: &OsStr,
     bytes: &[u8],
     mode: u32,
-    before: Option<Stamp>,
-) -> Result<Stamp> {
+    before: Option<&File>,
+) -> Result<File> {
     let cannot = |error| cannot_write(&place.path(), None, error);
     let temporary = Temporary::alone(&place.beside(temporary)).map_err(cannot)?;
     temporary.fill(bytes, mode).map_err(cannot)?;
-    let stamp = rustix::fs::fstat(&temporary.file).map_err(|errno| cannot(errno.into()))?;
+    let written = temporary.file.try_clone().map_err(cannot)?;
     check_is(place, before)?;
     temporary.persist(place).map_err(cannot)?;
     place.directory().sync().map_err(cannot)?;
-    Ok(stamp_of(&stamp))
+    Ok(written)
 }
 
-/// Checks that `place` is still what it was `before`.
+/// Checks that the open file `before`, or nothing, is at `place`. While it is open no other file has its number.
 ///
 /// # Errors
-/// `Unsafe` where it is not; `Io` where that cannot be told.
-pub(crate) fn check_is(place: &Place, before: Option<Stamp>) -> Result<()> {
+/// `Unsafe` where something else is there; `Io` where that cannot be told.
+pub(crate) fn check_is(place: &Place, before: Option<&File>) -> Result<()> {
     let path = place.path();
-    let now = place.stat().map_err(|error| Error::io(format!("cannot open {}", path.display()), error))?;
-    if now.as_ref().map(stamp_of) == before {
+    let is_before = match before {
+        Some(before) => is_at(before, place),
+        None => place.stat().map(|now| now.is_none()),
+    };
+    if is_before.map_err(|error| Error::io(format!("cannot open {}", path.display()), error))? {
         return Ok(());
     }
     let message = format!("another run wrote {} meanwhile", path.display());
     Err(Error::new(ErrorKind::Unsafe, message).remedy("wait for it, and try again"))
+}
+
+/// Whether the open `file` is what is at `place`.
+fn is_at(file: &File, place: &Place) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok(place.stat()?.is_some_and(|now| (now.st_dev, now.st_ino) == (stat.st_dev, stat.st_ino)))
 }
 
 /// Writes `bytes` as a new file at `place`, where nothing is. Whoever is killed meanwhile leaves a part of it.

@@ -6,6 +6,7 @@
 //! lower layer.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use super::record::{self, Time, TreePath, TreeRecord};
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
-use crate::store::pending::{Stamp, check_is, remove_leftover, stamp_of, write_at, write_over};
+use crate::store::pending::{check_is, remove_leftover, write_at, write_over};
 use crate::store::{self, Directory, Place, Root, Source};
 
 /// The file that holds the record of a tree.
@@ -27,8 +28,8 @@ pub struct RecordFile {
     path: PathBuf,
     /// It is not in the tree.
     is_elsewhere: bool,
-    /// What was there when this run read or wrote it last.
-    seen: Option<Stamp>,
+    /// What this run read or wrote there last, open: no other file is that one.
+    seen: Option<File>,
 }
 
 /// The name of the record while directories are made for it, or removed.
@@ -70,7 +71,8 @@ impl RecordFile {
             return Ok(None);
         }
         let source = Source::at(place.clone()).map_err(in_record)?;
-        self.seen = Some(stamp_of(source.stat()));
+        let file = source.file().try_clone().map_err(|error| Error::io("cannot open", error));
+        self.seen = Some(file.map_err(in_record)?);
         let json = store::record_bytes(&source, limits::TREE_RECORD_BYTES).map_err(in_record)?;
         TreeRecord::from_json(&json).map(Some).map_err(in_record)
     }
@@ -100,15 +102,15 @@ impl RecordFile {
     pub fn write(&mut self, root: &Root, record: &mut TreeRecord) -> Result<()> {
         let Some(place) = &self.place else {
             let place = self.make(root, record)?;
-            let stat = place.stat().map_err(|error| Error::io("cannot open", error))?;
-            self.seen = stat.as_ref().map(stamp_of);
+            let written = Source::at(place.clone())?.file().try_clone();
+            self.seen = Some(written.map_err(|error| Error::io("cannot open", error))?);
             self.place = Some(place);
             return Ok(());
         };
-        let stamp = self.with_times_kept(place.directory(), || {
-            write_over(place, &new_name(place), &json(record)?, record.readable_by(), self.seen)
+        let written = self.with_times_kept(place.directory(), || {
+            write_over(place, &new_name(place), &json(record)?, record.readable_by(), self.seen.as_ref())
         })?;
-        self.seen = Some(stamp);
+        self.seen = Some(written);
         Ok(())
     }
 
@@ -152,7 +154,7 @@ impl RecordFile {
         if place.stat().map_err(|error| Error::io("cannot open", error))?.is_none() {
             return Ok(());
         }
-        check_is(place, self.seen)?;
+        check_is(place, self.seen.as_ref())?;
         let Some(top) = record.created.first() else {
             return self.with_times_kept(place.directory(), || store::remove(place));
         };
