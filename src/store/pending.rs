@@ -235,27 +235,27 @@ pub(crate) fn write_new(place: &Place, bytes: &[u8], mode: u32) -> Result<()> {
     place.directory().sync().map_err(cannot)
 }
 
-/// Writes `bytes` as a file of its own at `place`, where the open file `before` is, or nothing; what is there then. First
-/// it goes to the name `temporary`, which is for `place` alone and is locked meanwhile: of several who write to `place`
-/// each either sees what the other wrote, or comes first.
+/// Writes `bytes` as a file of its own at `place`, where the open file `seen` is, or nothing; then `seen` is the new one.
+/// First it goes to the name `temporary`, which is for `place` alone and is locked meanwhile: of several who write to
+/// `place` each either sees what the other wrote, or comes first.
 ///
 /// # Errors
-/// `Unsafe` where something else is at `place` than `before`; those of writing.
+/// `Unsafe` where something else is at `place` than `seen`; those of writing.
 pub(crate) fn write_over(
     place: &Place,
     temporary: &OsStr,
     bytes: &[u8],
     mode: u32,
-    before: Option<&File>,
-) -> Result<File> {
+    seen: &mut Option<File>,
+) -> Result<()> {
     let cannot = |error| cannot_write(&place.path(), None, error);
     let temporary = Temporary::alone(&place.beside(temporary)).map_err(cannot)?;
     temporary.fill(bytes, mode).map_err(cannot)?;
     let written = temporary.file.try_clone().map_err(cannot)?;
-    check_is(place, before)?;
+    check_is(place, seen.as_ref())?;
     temporary.persist(place).map_err(cannot)?;
-    place.directory().sync().map_err(cannot)?;
-    Ok(written)
+    *seen = Some(written);
+    place.directory().sync().map_err(cannot)
 }
 
 /// Checks that the open file `before`, or nothing, is at `place`. While it is open no other file has its number.

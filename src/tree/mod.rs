@@ -330,11 +330,18 @@ pub fn patch(path: &Path, destination: &Destination, options: &Options, progress
         tree.files.extend(work.into_iter().map(|work| work.told(Direction::Patch, None, Ok(vec![]))));
         return Ok(finished(tree, begun));
     }
+    let is_only_of_copy = copy.is_some() && options.record.is_some() && !had_record;
+    let mut carried_out = Ok(());
     if !work.is_empty() || before.is_some() || had_record {
         let job = Job { root: &root, options, direction: Direction::Patch, leaves: None };
-        carry_out(&job, &mut tree, &mut record_file, record, work)?;
+        carried_out = carry_out(&job, &mut tree, &mut record_file, record, work);
     }
-    complete(&mut tree, copy)?;
+    carried_out.and_then(|()| complete(&mut tree, copy)).inspect_err(|_| {
+        if is_only_of_copy {
+            // The copy goes, and what is recorded of it is of nothing; the error that is reported is the one that matters.
+            let _ = record_file.remove(&root, &TreeRecord::new());
+        }
+    })?;
     Ok(finished(tree, begun))
 }
 

@@ -107,11 +107,12 @@ impl RecordFile {
             self.place = Some(place);
             return Ok(());
         };
+        let mut seen = self.seen.take();
         let written = self.with_times_kept(place.directory(), || {
-            write_over(place, &new_name(place), &json(record)?, record.readable_by(), self.seen.as_ref())
-        })?;
-        self.seen = Some(written);
-        Ok(())
+            write_over(place, &new_name(place), &json(record)?, record.readable_by(), &mut seen)
+        });
+        self.seen = seen;
+        written
     }
 
     /// Makes the missing directories, and then puts the record in the last; its place.
