@@ -217,7 +217,10 @@ fn output_path(path: &Path, destination: &Destination) -> PathBuf {
 }
 
 /// The record that is there already, at `record` or beside `path`.
-fn known_record(path: &Path, record: Option<&Path>) -> Result<Option<Record>> {
+///
+/// # Errors
+/// `Record` for what is none; those of reading.
+pub(crate) fn known_record(path: &Path, record: Option<&Path>) -> Result<Option<Record>> {
     let at = record.map_or_else(|| store::record_path(path), Path::to_owned);
     let Some(json) = store::read_record(&at)? else { return Ok(None) };
     let in_record = |error: Error| Error::new(error.kind(), format!("record {}: {error}", at.display()));

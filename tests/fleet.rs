@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use harness::fleet::{Fleet, layout, many_images, real_registry, results};
-use harness::image::{INDEX, LAYER, LIBRARY, MANIFEST, OTHER, PROGRAM, files, put};
+use harness::image::{INDEX, LAYER, LIBRARY, Layout, MANIFEST, OTHER, PROGRAM, files, put};
 use harness::web::{Reply, Request, Web};
 use harness::{Ran, need, vsyspatch};
 use serde_json::Value;
@@ -275,6 +275,12 @@ fn shards_hold_every_item_once_whoever_says_which() {
     }
     assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
 
+    // Slurm says how many there are; what the command says is the same or an error, unless it says which.
+    let array = [("SLURM_ARRAY_TASK_ID", "1".to_owned()), ("SLURM_ARRAY_TASK_COUNT", "3".into())];
+    run("x", "--shards 3", &array).expect(0);
+    let unclear = run("x", "--shards 4", &array).expect(2);
+    assert!(unclear.stderr.contains("--shards 4, and the array of Slurm has 3 tasks"), "{unclear}");
+    assert_eq!(run("x", "--shard 2/4", &array).expect(0).json()["shard"], "2/4");
     let unclear = run("x", "", &[("JOB_COMPLETION_INDEX", "0".into())]).expect(2);
     assert!(unclear.stderr.contains("--shards N"), "{unclear}");
     run("x", "--shards 2", &[]).expect(2);
@@ -284,6 +290,176 @@ fn shards_hold_every_item_once_whoever_says_which() {
     let half = fleet.fleet("merge half --work work.jsonl --json").expect(3).json();
     let missing = half["totals"]["missing"].as_u64().expect("a number");
     assert!(missing > 0 && half["totals"]["results"].as_u64() == Some(9 - missing), "{half}");
+}
+
+/// A layout with images that have these names, and one that has none.
+fn several(dir: &Path, name: &str, names: &[&str]) -> (Layout, Vec<Value>) {
+    let made = Layout::new(dir, name);
+    let of = |number: usize| {
+        let tar = files(&[("bin/program", PROGRAM), ("number", number.to_string().as_bytes())]);
+        made.manifest("amd64", &[(LAYER, &tar, &tar)])
+    };
+    let mut all: Vec<Value> = (0..=names.len()).map(of).collect();
+    for (one, name) in all.iter_mut().zip(names) {
+        one["annotations"] = serde_json::json!({ "org.opencontainers.image.ref.name": name });
+    }
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": all });
+    fs::write(made.0.join("index.json"), index.to_string()).expect("written");
+    (made, all)
+}
+
+/// Packs what is in `layout`, which is gone then.
+fn packed(layout: &Layout, archive: &Path) {
+    Ran::of(Command::new("tar").arg("-C").arg(&layout.0).arg("-cf").arg(archive).arg(".")).expect(0);
+    fs::remove_dir_all(&layout.0).expect("gone");
+}
+
+#[test]
+fn each_image_of_an_archive_is_an_item() {
+    let fleet = Fleet::new();
+    let zoo = fleet.path("zoo");
+    fs::create_dir(&zoo).expect("made");
+    let (layout, _) = several(&fleet.path(""), "oci", &["v1", "v2"]);
+    packed(&layout, &zoo.join("oci.tar"));
+    let (layout, all) = several(&fleet.path(""), "docker", &["", ""]);
+    let path = |digest: &Value| format!("blobs/sha256/{}", &digest.as_str().expect("a digest")[7..]);
+    let listed = all.iter().zip([&["team/app:1", "team/app:latest"][..], &["other:1"], &[]]).map(|(one, names)| {
+        let manifest = layout.document(&one["digest"]);
+        let layer = path(&manifest["layers"][0]["digest"]);
+        serde_json::json!({ "Config": path(&manifest["config"]["digest"]), "RepoTags": names, "Layers": [layer] })
+    });
+    put(
+        &layout.0.join("manifest.json"),
+        serde_json::json!(listed.collect::<Vec<_>>()).to_string().as_bytes(),
+    );
+    fs::remove_file(layout.0.join("index.json")).expect("gone");
+    packed(&layout, &zoo.join("docker.tar"));
+
+    let planned = fleet.fleet("plan zoo -o work.jsonl --json").expect(2);
+    assert_eq!(planned.stderr.matches("1 of its images left out: they have no name").count(), 2, "{planned}");
+    let planned = planned.json();
+    assert_eq!(
+        (&planned["items"], &planned["names"], &planned["unnamed"]),
+        (&4.into(), &5.into(), &2.into()),
+        "{planned}"
+    );
+    fleet.fleet("run work.jsonl --results results").expect(0);
+    assert_eq!(fleet.totals("results")["totals"]["statuses"], serde_json::json!({ "patched": 4 }));
+    for (archive, name) in [
+        ("oci.tar-v1", "v1"),
+        ("oci.tar-v2", "v2"),
+        ("docker.tar-team-app-1", "team/app:1"),
+        ("docker.tar-team-app-latest", "team/app:latest"),
+        ("docker.tar-other-1", "other:1"),
+    ] {
+        let name = format!("docker-archive:{}-novsyscall:{name}", zoo.join(archive).display());
+        Ran::of(vsyspatch().args(["verify", &name])).expect(0);
+    }
+}
+
+#[test]
+fn links_in_a_directory_are_counted() {
+    let fleet = Fleet::new();
+    put(&fleet.path("zoo/program"), PROGRAM);
+    std::os::unix::fs::symlink("program", fleet.path("zoo/link")).expect("made");
+    std::os::unix::fs::symlink("nowhere", fleet.path("zoo/dangling")).expect("made");
+    let planned = fleet.fleet("plan zoo -n").expect(0);
+    assert!(planned.stdout.contains("2 symbolic links left out"), "{planned}");
+    let planned = fleet.fleet("plan zoo -n --exclude dangling --json").expect(0).json();
+    assert_eq!((&planned["items"], &planned["links"]), (&1.into(), &1.into()), "{planned}");
+}
+
+#[test]
+fn one_name_more_is_all_that_is_done_for_it() {
+    let fleet = Fleet::new();
+    let web = Web::default();
+    let tar = files(&[("bin/program", PROGRAM)]);
+    let made = layout(&fleet.path(""), "made", &[(LAYER, &tar, &tar)]);
+    web.put_layout(&made, "team/app");
+    let plan = || {
+        fleet.fleet(&format!("plan docker://{}/ --exclude *-novsyscall -o work.jsonl", web.address)).expect(0)
+    };
+    plan();
+    fleet.fleet("run work.jsonl --results results").expect(0);
+    let before = fleet.items();
+    let [manifest, _] = made.image();
+    web.put_manifest("team/app", "stable", MANIFEST, &serde_json::to_vec(&manifest).expect("JSON"));
+    plan();
+    let after = fleet.items();
+    assert_eq!(after[0]["places"].as_array().map(Vec::len), Some(2), "{after:?}");
+    assert_eq!(before[0]["id"], after[0]["id"]);
+    assert_eq!(
+        fleet.fleet("merge results --work work.jsonl --json").expect(3).json()["totals"]["missing"],
+        1
+    );
+    web.twist(|request, reply| {
+        let is_first = request.method == "PUT" && request.path.ends_with("v1-novsyscall");
+        if is_first { Reply::error(403, "DENIED") } else { reply }
+    });
+    let again = fleet.fleet("run work.jsonl --results results --json").expect(0).json();
+    assert_eq!((&again["now"], &again["before"]), (&1.into(), &0.into()));
+    let all = results(&fleet.path("results"));
+    assert_eq!((all.len(), all[0].1["places"].as_array().map(Vec::len)), (1, Some(2)), "{all:?}");
+    for tag in ["v1-novsyscall", "stable-novsyscall"] {
+        assert!(web.has_tag("team/app", tag), "{tag}");
+    }
+    let again = fleet.fleet("run work.jsonl --results results --json").expect(0).json();
+    assert_eq!((&again["now"], &again["before"]), (&0.into(), &1.into()));
+}
+
+/// A worker that fails while another one is done, at the last moment.
+#[test]
+fn a_failure_takes_the_place_of_no_result() {
+    let fleet = Fleet::new();
+    let web = Web::default();
+    many_images(&fleet.path(""), 1, |name, layout| web.put_layout(layout, name));
+    fleet.fleet(&format!("plan docker://{}/ -o work.jsonl", web.address)).expect(0);
+    fleet.fleet("run work.jsonl --results good").expect(0);
+    let good = results(&fleet.path("good"));
+    let (from, to) = (fleet.path("good"), fleet.path("late"));
+    web.twist(move |request, reply| {
+        let is_last = request.method == "PUT" && request.path.ends_with("-novsyscall");
+        if !is_last {
+            return reply;
+        }
+        Ran::of(Command::new("cp").arg("-r").arg(&from).arg(&to)).expect(0);
+        Reply::error(403, "DENIED")
+    });
+    let late = fleet.fleet("run work.jsonl --results late").expect(2);
+    assert!(late.stderr.contains("DENIED"), "{late}");
+    let there = results(&fleet.path("late"));
+    assert!(there.len() == 2 && there.contains(&good[0]), "{there:?}");
+    assert_eq!(fleet.totals("late")["totals"], fleet.totals("good")["totals"]);
+    let again = fleet.fleet("run work.jsonl --results late --json").expect(0).json();
+    assert_eq!((&again["now"], &again["before"]), (&0.into(), &1.into()));
+    // Of another input, or by another version, it is no result of this one: then the failure counts.
+    let (name, mut result) = good[0].clone();
+    (result["seconds"], result["layers_known"]) = (0.5.into(), 0.into());
+    result["tool"] = "0.0.1 (another)".into();
+    fs::write(fleet.path("late").join(&name[..2]).join(&name), result.to_string()).expect("written");
+    assert_eq!(fleet.totals("late")["totals"]["statuses"], serde_json::json!({ "failed": 1 }));
+    // What is done in the end leaves no failure behind.
+    web.twist(|_, reply| reply);
+    fleet.fleet("run work.jsonl --results late").expect(0);
+    assert_eq!(results(&fleet.path("late")), good);
+}
+
+#[test]
+fn images_are_brought_back_as_they_were() {
+    let fleet = Fleet::new();
+    let web = Web::default();
+    many_images(&fleet.path(""), 3, |name, layout| web.put_layout(layout, name));
+    let all = format!("docker://{}/", web.address);
+    fleet.fleet(&format!("plan {all} -o work.jsonl")).expect(0);
+    let digests = || fleet.items().iter().map(|item| item["digest"].to_string()).collect::<BTreeSet<_>>();
+    let before = digests();
+    fleet.fleet("run work.jsonl --results patched").expect(0);
+    let back = "--destination {registry}/{repository}:{tag}-back";
+    fleet.fleet(&format!("plan {all} --include *-novsyscall {back} -o work.jsonl")).expect(0);
+    fleet.fleet("run work.jsonl --results reverted --action revert").expect(0);
+    assert_eq!(fleet.totals("reverted")["totals"]["statuses"], serde_json::json!({ "reverted": 3 }));
+    fleet.fleet(&format!("plan {all} --include *-back -o work.jsonl")).expect(0);
+    assert_eq!(digests(), before);
 }
 
 #[test]
@@ -447,6 +623,26 @@ fn a_repository_that_cannot_be_listed_ends_no_plan() {
     answers(404, "NAME_UNKNOWN");
     let named = plan("team1/app4:*").expect(2);
     assert!(named.stderr.contains("there is no repository"), "{named}");
+}
+
+#[test]
+fn a_registry_without_a_catalog_ends_no_other_source() {
+    let fleet = Fleet::new();
+    let [bad, good] = [Web::default(), Web::default()];
+    many_images(&fleet.path(""), 2, |name, layout| good.put_layout(layout, name));
+    put(&fleet.path("zoo/program"), PROGRAM);
+    for (status, expected) in [(404, 2), (503, 3)] {
+        bad.twist(move |_, _| Reply::error(status, "NO").header("Retry-After", "0"));
+        let sources = format!("docker://{}/ docker://{}/ zoo", bad.address, good.address);
+        let planned = fleet.fleet(&format!("plan {sources} -o work.jsonl")).expect(expected);
+        assert!(planned.stderr.contains(&format!("docker://{}/: only what", bad.address)), "{planned}");
+        assert!(planned.stdout.contains("1 source ended with an error"), "{planned}");
+        assert_eq!(fleet.items().len(), 3);
+        fs::remove_file(fleet.path("work.jsonl")).expect("gone");
+    }
+    // Where there is no other, there is no list.
+    fleet.fleet(&format!("plan docker://{}/ -o work.jsonl", bad.address)).expect(3);
+    assert!(!fleet.path("work.jsonl").exists());
 }
 
 #[test]
@@ -668,6 +864,32 @@ fn a_tree_that_is_not_what_was_planned_is_told_of() {
     assert!(!fleet.path("zoo/tree-novsyscall").exists());
     fleet.fleet("plan zoo -o work.jsonl").expect(0);
     fleet.fleet("run work.jsonl --results results").expect(0);
+}
+
+#[test]
+fn what_is_replaced_is_what_was_planned_or_that_patched() {
+    let fleet = Fleet::new();
+    let (file, program) = (fleet.path("zoo/tree/etc/motd"), fleet.path("zoo/program"));
+    put(&program, PROGRAM);
+    put(&fleet.path("zoo/tree/bin/other"), OTHER);
+    put(&file, b"hello");
+    fleet.fleet("plan zoo --in-place -o work.jsonl").expect(0);
+    fleet.fleet("run work.jsonl --results first").expect(0);
+    // As by a worker that was killed before it could write the result.
+    fleet.fleet("run work.jsonl --results second").expect(0);
+    fleet.fleet("run work.jsonl --results verified --action verify").expect(0);
+    made_older(&file);
+    put(&program, LIBRARY);
+    let before = harness::mtree::listing(&fleet.path("zoo"));
+    for action in ["patch", "revert"] {
+        let changed = fleet.fleet(&format!("run work.jsonl --results {action} --action {action}")).expect(2);
+        assert!(changed.stderr.contains("is not the tree that was planned"), "{changed}");
+        assert!(changed.stderr.contains("is not the file that was planned"), "{changed}");
+        harness::mtree::assert_same(&before, &harness::mtree::listing(&fleet.path("zoo")), action);
+    }
+    fleet.fleet("plan zoo --in-place --exclude program* -o work.jsonl").expect(0);
+    fleet.fleet("run work.jsonl --results reverted --action revert").expect(0);
+    assert_eq!(harness::read(&fleet.path("zoo/tree/bin/other")), OTHER);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use vsyspatch::fleet::plan::{ITEM_COST, Planner};
 use vsyspatch::fleet::results::{ItemResult, Results, Written};
 use vsyspatch::fleet::run::WorkList;
 use vsyspatch::fleet::shard::Shard;
-use vsyspatch::fleet::{Action, Kind, Place, RESULT_SCHEMA, Status, TOOL};
+use vsyspatch::fleet::{Action, Item, Kind, Place, RESULT_SCHEMA, Status, TOOL};
 use vsyspatch::plan::Via;
 use vsyspatch::report::summary::Summary;
 
@@ -54,17 +54,22 @@ fn found(number: u64) -> Found {
     Found { kind: Kind::Image, digest: Some(digest("image", content)), bytes, layers, place }
 }
 
-fn result(id: &str, digest: Option<String>) -> ItemResult {
+fn result(item: &Item) -> ItemResult {
+    let written = |place: &Place| Written {
+        name: place.name.clone(),
+        destination: place.destination.clone(),
+        output: place.destination.clone(),
+    };
     ItemResult {
         schema: RESULT_SCHEMA.into(),
-        id: id.into(),
+        id: item.id.clone(),
         kind: Kind::Image,
-        digest,
+        digest: item.digest.clone(),
         action: Action::Patch,
         via: Via::default(),
         tool: TOOL.into(),
         status: Status::Patched,
-        places: vec![Written { name: "x".into(), output: None }],
+        places: item.places.iter().map(written).collect(),
         bytes: 1,
         summary: Summary::default(),
         layers_known: 2,
@@ -106,7 +111,7 @@ fn memory_does_not_grow_with_the_list() {
         costs[at] += item.cost;
         before += item.cost;
         if (number as u64).is_multiple_of(DONE) {
-            results.put(&result(&item.id, item.digest.clone()), &item).expect("written");
+            results.put(&result(&item)).expect("written");
             done += 1;
         }
     }

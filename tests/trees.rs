@@ -16,9 +16,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use files::need_root;
+use files::{CONSTANT, need_root};
 use harness::mtree::{Listing, assert_same, changed, listing};
 use harness::packages::{self, Fetched};
 use harness::{Ran, need, skip};
@@ -164,6 +164,114 @@ fn a_named_record_of_another_tree_is_not_overwritten() {
     tree.run("patch --in-place --record another root/two").expect(0);
     tree.run("revert --in-place --record record root/one").expect(0);
     tree.is_original("one/bin/first", "one/bin/first");
+}
+
+/// A directory `root` with the trees `one` and `two`, which hold the same file, and `two` one more.
+fn twins() -> Tree {
+    let tree = Tree::in_memory();
+    tree.program("one/bin/both");
+    fs::create_dir_all(tree.path("two/bin")).unwrap();
+    fs::copy(tree.path("one/bin/both"), tree.path("two/bin/both")).unwrap();
+    tree.program("two/bin/second");
+    tree.age();
+    tree
+}
+
+/// The files of both may be the same: then the way back of the one that is patched is not the other's.
+#[test]
+fn a_named_record_is_of_the_tree_that_is_patched_and_not_of_its_twin() {
+    let tree = twins();
+    let before = tree.listing();
+    tree.run("patch --in-place --record record root/one").expect(0);
+    let record = fs::read(tree.outside().join("record")).unwrap();
+    let listing = tree.listing();
+    for line in [
+        "patch --in-place --record record root/two",
+        "patch --record record root/two -o copy",
+        "revert --in-place --record record root/two",
+        "revert --record record root/two -o copy",
+    ] {
+        let ran = tree.run(line).expect(2);
+        assert!(ran.stderr.contains("record is the record of another tree"), "{line}: {ran}");
+        assert!(fs::read(tree.outside().join("record")).unwrap() == record, "{line}");
+        assert_same(&listing, &tree.listing(), line);
+    }
+    tree.run("patch --in-place --record second root/two").expect(0);
+    // Though all that the record tells of is patched there, too, its own tree needs it still.
+    let ran = tree.run("revert --in-place --record record root/two").expect(0);
+    assert!(ran.stderr.contains("record stays"), "{ran}");
+    tree.is_original("two/bin/both", "one/bin/both");
+    tree.run("revert --in-place --record second root/two").expect(0);
+    tree.run("revert --in-place --record record root/one").expect(0);
+    assert_same(&before, &tree.listing(), "revert");
+    assert_eq!(files::names(tree.outside()), ["root"]);
+}
+
+#[test]
+fn a_named_record_goes_with_a_copy_and_stays_until_both_went_back() {
+    let tree = twins();
+    tree.run("patch --in-place --record record root/two").expect(0);
+    Ran::of(Command::new("cp").arg("-a").args([tree.path("two"), tree.path("copy")])).expect(0);
+    tree.program("copy/bin/third");
+    tree.run("patch --in-place --record record root/copy").expect(0);
+    tree.run("verify --record record root/copy").expect(0);
+    tree.run("patch --in-place --record record root/copy").expect(0);
+    let ran = tree.run("revert --in-place --record record root/copy").expect(0);
+    assert!(ran.stderr.contains("record stays"), "{ran}");
+    for (path, name) in [("both", "one/bin/both"), ("second", "two/bin/second"), ("third", "copy/bin/third")]
+    {
+        tree.is_original(&format!("copy/bin/{path}"), name);
+    }
+    // A second time there is nothing to undo, and nothing is lost.
+    tree.run("revert --in-place --record record root/copy").expect(2);
+    tree.is_patched("two/bin/second", "two/bin/second");
+    // What the copy alone had is not there.
+    let ran = tree.run("revert --in-place --record record root/two").expect(2);
+    assert!(ran.stderr.contains("root/two/bin/third: is gone"), "{ran}");
+    tree.is_original("two/bin/both", "one/bin/both");
+    tree.is_original("two/bin/second", "two/bin/second");
+
+    // One that is only moved is the same.
+    let tree = twins();
+    tree.run("patch --in-place --record record root/two").expect(0);
+    fs::rename(tree.path("two"), tree.path("moved")).unwrap();
+    fs::write(tree.path("moved/bin/second"), program("newer")).unwrap();
+    tree.run("patch --in-place --record record root/moved").expect(0);
+    tree.run("revert --in-place --record record root/moved").expect(0);
+    assert_eq!(files::names(tree.outside()), ["root"]);
+}
+
+/// At each call of one another begins, for a tree of its own: whatever is patched then has its way back.
+#[test]
+fn two_first_runs_with_one_record_at_once_lose_nothing() {
+    let Some(injector) = Injector::new() else { return };
+    let start = twins();
+    let line = "patch --in-place --record record root/one";
+    let calls = injector.run(&start.copy(), line, 0, Fault::Kill).calls;
+    let script = format!(
+        "{} patch -q --in-place --record record root/two 2>/dev/null; exit 0",
+        env!("CARGO_BIN_EXE_vsyspatch")
+    );
+    let script: &'static str = script.leak();
+    let before = start.listing();
+    let refused = AtomicUsize::new(0);
+    let failed = for_each_number(calls.len(), |number| {
+        let tree = start.copy();
+        let ran = injector.run(&tree, line, number, Fault::Meanwhile(script)).ran;
+        let is_original = |path: &str| fs::read(tree.path(path)).unwrap() == program("one/bin/both");
+        let is_patched = ["one", "two"].map(|name| !is_original(&format!("{name}/bin/both")));
+        assert_eq!(ran.status == 0, is_patched[0], "call {number}: {ran}");
+        refused.fetch_add(usize::from(!is_patched[0]), Ordering::Relaxed);
+        assert!(is_patched != [true, true] && is_patched != [false, false], "call {number}: {is_patched:?}");
+        for (name, is_patched) in ["one", "two"].into_iter().zip(is_patched) {
+            if is_patched {
+                tree.run(&format!("revert --in-place --record record root/{name}")).expect(0);
+            }
+        }
+        assert_same(&before, &tree.listing(), &format!("call {number}"));
+    });
+    none_failed(&failed, calls.len());
+    assert!(refused.into_inner() > 0, "the other was never the first: {calls:?}");
 }
 
 /// A run that is stopped anywhere between the first and the last call that writes is still at work for the other.
@@ -1300,6 +1408,67 @@ fn a_second_patch_that_is_killed_at_any_call_that_writes_loses_nothing_of_the_fi
     none_failed(&failed, calls.len());
 }
 
+/// Kills `line` at each call that writes, and lets each fail, in a tree in which the lines of `before` were run; the
+/// record is elsewhere. Whatever is left is completed by patch, and undone by revert.
+#[track_caller]
+fn every_call_is_hindered_with_a_record_elsewhere(before: &[&str], line: &str) {
+    let Some(injector) = Injector::new() else { return };
+    let start = || {
+        let tree = small_tree();
+        let original = tree.listing();
+        before.iter().for_each(|line| drop(tree.run(line).expect(0)));
+        (tree, original)
+    };
+    let calls = injector.run(&start().0, line, 0, Fault::Kill).calls;
+    assert!(calls.len() > 20, "{calls:?}");
+    let ways = [(Fault::Kill, true), (Fault::Kill, false), (Fault::Io, false), (Fault::NoSpace, true)];
+    let failed = for_each_number(calls.len() * ways.len(), |number| {
+        let (number, (fault, is_finished)) = (number.div_ceil(ways.len()), ways[number % ways.len()]);
+        let (tree, original) = start();
+        let ran = injector.run(&tree, line, number, fault).ran;
+        let what = format!("{fault:?} at call {number}, {}", calls[number - 1]);
+        assert_eq!(ran.status, if fault == Fault::Kill { 137 } else { 2 }, "{what}: {ran}");
+        is_whole(&tree, &original, &what);
+        if is_finished {
+            for command in ["patch --in-place --record record root", "verify --record record root"] {
+                let ran = tree.run(command);
+                assert_eq!(ran.status, 0, "{what}: {ran}");
+            }
+        }
+        let ran = tree.run("revert --in-place --record record root");
+        let has_none = !is_finished && ran.status == 2 && ran.stderr.contains("there is no record");
+        assert!(ran.status == 0 || has_none, "{what}: {ran}");
+        assert_same(&original, &tree.listing(), &format!("{what}: revert"));
+        assert!(has_none || files::names(tree.outside()) == ["root"], "{what}: something is left");
+    });
+    none_failed(&failed, calls.len() * ways.len());
+}
+
+#[test]
+fn a_patch_that_is_hindered_with_a_record_elsewhere_can_be_finished_and_undone() {
+    every_call_is_hindered_with_a_record_elsewhere(&[], "patch --in-place --record record root");
+}
+
+#[test]
+fn a_second_patch_that_is_hindered_with_a_record_elsewhere_can_be_finished_and_undone() {
+    let first = ["patch --in-place --exclude other --exclude set-user-id --record record root"];
+    every_call_is_hindered_with_a_record_elsewhere(&first, "patch --in-place --record record root");
+}
+
+#[test]
+fn a_revert_that_is_hindered_with_a_record_elsewhere_can_be_finished_and_undone() {
+    let first = ["patch --in-place --record record root"];
+    every_call_is_hindered_with_a_record_elsewhere(&first, "revert --in-place --record record root");
+}
+
+#[test]
+fn a_second_patch_with_any_failing_call_says_so_and_can_be_finished_and_undone() {
+    let tree = small_tree();
+    let original = tree.listing();
+    tree.run("patch --in-place --exclude other --exclude set-user-id root").expect(0);
+    every_call_fails_once("patch", &tree, &original);
+}
+
 fn every_call_fails_once(command: &str, start: &Tree, original: &Listing) {
     let Some(injector) = Injector::new() else { return };
     let line = format!("{command} --in-place root");
@@ -1369,6 +1538,40 @@ fn a_copy_that_fails_at_any_call_leaves_nothing() {
 }
 
 #[test]
+fn a_copy_that_is_killed_or_fails_at_any_call_leaves_the_source_alone() {
+    let Some(injector) = Injector::new() else { return };
+    let start = small_tree();
+    let original = start.listing();
+    let line = "patch root -o new --record record";
+    let calls = injector.run(&start.copy(), line, 0, Fault::Kill).calls;
+    let failed = for_each_number(2 * calls.len(), |number| {
+        let fault = if number % 2 == 0 { Fault::Kill } else { Fault::Io };
+        let number = number.div_ceil(2);
+        let tree = start.copy();
+        let ran = injector.run(&tree, line, number, fault).ran;
+        let what = format!("{fault:?} at call {number}, {}: {ran}", calls[number - 1]);
+        assert_same(&original, &tree.listing(), &what);
+        // A copy that is there holds all files, and can be finished; one that is not can be made.
+        let again = if tree.outside().join("new").exists() {
+            tree.run("patch --in-place new --record record")
+        } else {
+            if fault == Fault::Kill {
+                // The tree that it was of is gone.
+                let _ = fs::remove_file(tree.outside().join("record"));
+            }
+            tree.run(line)
+        };
+        assert_eq!(again.status, 0, "{what}: {again}");
+        let verified = tree.run("verify new --record record");
+        assert_eq!(verified.status, 0, "{what}: {verified}");
+        let ran = tree.run("revert --in-place new --record record");
+        assert_eq!(ran.status, 0, "{what}: {ran}");
+        assert_same(&original, &listing(&tree.outside().join("new")), &what);
+    });
+    none_failed(&failed, 2 * calls.len());
+}
+
+#[test]
 fn a_copy_of_a_killed_run_is_told_by_the_next() {
     let Some(injector) = Injector::new() else { return };
     let tree = small_tree();
@@ -1397,6 +1600,164 @@ fn a_copy_of_a_deep_tree_that_fails_leaves_nothing() {
     let failed = with_few_descriptors(&tree, "patch root -o new").expect(2);
     assert!(failed.stderr.contains("record new/var/lib"), "{failed}");
     assert_eq!(files::names(tree.outside()), ["root"]);
+}
+
+// --- kernels and file systems ---
+
+/// The number of the system call openat2.
+const OPENAT2: u32 = 437;
+
+/// Linux before 5.6 has no openat2, and filters of old container engines deny it.
+#[test]
+fn without_openat2_trees_are_worked_on_and_no_link_is_followed() {
+    for errno in [rustix::io::Errno::NOSYS, rustix::io::Errno::PERM] {
+        let hindered = move || {
+            files::install(&format!("{OPENAT2} {}", errno.raw_os_error()));
+            let opened =
+                rustix::fs::openat2(CWD, ".", OFlags::PATH, Mode::empty(), rustix::fs::ResolveFlags::empty());
+            assert_eq!(opened.unwrap_err(), errno, "the filter is at work");
+            let tree = motley_tree();
+            let before = tree.listing();
+            tree.run("scan root").expect(1);
+            tree.run("patch --in-place root").expect(0);
+            tree.run("verify root").expect(0);
+            tree.run("patch root -o copy").expect(0);
+            tree.run("verify copy").expect(0);
+            tree.run("revert --in-place root").expect(0);
+            assert_same(&before, &tree.listing(), "revert");
+            let deep_tree = Tree::in_memory();
+            deep(&deep_tree, 1500, |_| {});
+            can_be_worked_on_with_few_descriptors(&deep_tree);
+
+            let (tree, victim) = tree_with_victim();
+            symlink(tree.outside().join("victim"), tree.path("var")).unwrap();
+            tree.age();
+            let before = tree.listing();
+            for command in ["patch --in-place root", "revert --in-place root", "verify root"] {
+                tree.run(command).expect(2);
+                assert_same(&before, &tree.listing(), command);
+            }
+            victim_is_untouched(&tree, &victim, "var is a link");
+        };
+        std::thread::spawn(hindered).join().expect("it holds");
+    }
+}
+
+/// Something that is mounted, until this is dropped.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    /// Nothing where that cannot be, which is said aloud.
+    fn new(words: &[&str], at: &Path) -> Option<Self> {
+        if !need_root() {
+            return None;
+        }
+        let mounted = Ran::of(Command::new("mount").args(words).arg(at));
+        if mounted.status != 0 {
+            skip(&format!("cannot mount here: {}", mounted.stderr.trim()));
+            return None;
+        }
+        Some(Self(at.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        Ran::of(Command::new("umount").arg(&self.0));
+    }
+}
+
+/// Patched files of a lower layer, and only these, come to the upper one, with all that they had.
+#[test]
+fn files_of_a_lower_layer_are_patched_and_brought_back() {
+    let tree = small_tree();
+    set_xattr(&tree.path("lib/other"), "security.capability", &CAPABILITY);
+    tree.age();
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| tree.outside().join(name));
+    fs::rename(tree.root(), &lower).unwrap();
+    [&tree.root(), &upper, &work].into_iter().for_each(|path| fs::create_dir(path).unwrap());
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    let Some(mounted) = Mounted::new(&["-t", "overlay", "-o", &options, "overlay"], &tree.root()) else {
+        return;
+    };
+    let (before, of_lower) = (tree.listing(), listing(&lower));
+    for words in ["", " --record record"] {
+        tree.run(&format!("patch --in-place root{words}")).expect(0);
+        tree.run(&format!("verify root{words}")).expect(0);
+        for (path, name) in FILES {
+            tree.is_patched(path, name);
+        }
+        let (mut now, record) = (tree.listing(), Path::new("var"));
+        now.retain(|path, _| !path.starts_with(record));
+        let expected = FILES.map(|(path, _)| format!("{path}: mtime sha256"));
+        let mut expected: Vec<String> = expected.into();
+        expected.sort();
+        assert_eq!(changed(&before, &now), expected, "{words}");
+        let names = listing(&upper).into_keys().filter(|path| !path.starts_with(record));
+        let files: Vec<_> = names.filter(|path| upper.join(path).is_file()).collect();
+        assert_eq!(files.len(), FILES.len(), "{files:?}");
+        tree.run(&format!("revert --in-place root{words}")).expect(0);
+        assert_same(&before, &tree.listing(), "revert");
+        assert_same(&of_lower, &listing(&lower), "the lower layer");
+    }
+    drop(mounted);
+}
+
+#[test]
+fn a_tree_that_cannot_be_written_to_is_said_to_be_so() {
+    let tree = small_tree();
+    let before = tree.listing();
+    let refused = |ran: &Ran, said: &str| {
+        assert_eq!(ran.status, 2, "{ran}");
+        assert!(ran.stderr.contains(said) && ran.stderr.contains("-o"), "{ran}");
+        assert_same(&before, &tree.listing(), said);
+    };
+    if need_root() {
+        refused(&Ran::of(&mut tree.as_nobody("patch --in-place root")), "no permission there");
+    }
+    let root = tree.root();
+    let Some(_bound) = Mounted::new(&["--bind", root.to_str().unwrap()], &root) else { return };
+    Ran::of(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(&root)).expect(0);
+    refused(&tree.run("patch --in-place root"), "read-only");
+    let with_record = tree.run("patch --in-place --record record root").expect(2);
+    assert!(with_record.stderr.contains("read-only"), "{with_record}");
+    assert_same(&before, &tree.listing(), "a record elsewhere");
+    tree.run("scan root").expect(1);
+    let _ = fs::remove_file(tree.outside().join("record"));
+    tree.run("patch root -o new --record record").expect(0);
+    tree.run("verify new --record record").expect(0);
+}
+
+/// The program that patches has calls itself, and is in the tree.
+#[test]
+fn the_program_replaces_itself_while_it_runs() {
+    use object::{Object as _, ObjectSegment as _, ObjectSymbol as _};
+    let mut own = fs::read(env!("CARGO_BIN_EXE_vsyspatch")).unwrap();
+    let parsed = object::File::parse(&own[..]).unwrap();
+    // A function that no command for trees calls is to begin with a call of the page.
+    let is_demo = |name: &str| name.contains("vsyspatch4demo3run");
+    let symbol = parsed.symbols().find(|symbol| symbol.name().is_ok_and(is_demo));
+    let Some(at) = symbol.map(|symbol| symbol.address()) else {
+        return skip("the program has no symbols");
+    };
+    let holds = |from: u64, size: u64| (from..from + size).contains(&at);
+    let segment = parsed.segments().find(|segment| holds(segment.address(), segment.size()));
+    let segment = segment.expect("the segment of the function");
+    let offset = (at - segment.address() + segment.file_range().0) as usize;
+    let code = [&files::program()[CONSTANT..CONSTANT + 7], &[0xff, 0xd0, 0xc3]].concat();
+    own[offset..offset + code.len()].copy_from_slice(&code);
+    let tree = Tree::with_programs();
+    tree.write("bin/vsyspatch", &own, 0o755);
+    tree.age();
+    let before = tree.listing();
+    let run = |words: &[&str]| Ran::of(Command::new(tree.path("bin/vsyspatch")).args(words).arg(tree.root()));
+    let patched = run(&["patch", "--in-place"]).expect(0);
+    assert!(patched.stdout.contains("3 patched"), "{patched}");
+    assert!(fs::read(tree.path("bin/vsyspatch")).unwrap() != own);
+    run(&["verify"]).expect(0);
+    run(&["revert", "--in-place"]).expect(0);
+    assert_same(&before, &tree.listing(), "revert");
 }
 
 // --- copies ---

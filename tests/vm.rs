@@ -1,5 +1,5 @@
 //! The real thing: Debian's kernel (vsyscall=none by its config) in an emulated machine, with the glibc 2.13
-//! tree as its initramfs, as delivered and patched.
+//! tree as its initramfs, as delivered and patched; in one, the rest of the corpus, too.
 
 mod harness;
 
@@ -123,6 +123,13 @@ fn statuses(both: i32) -> Vec<(i32, String)> {
     vec![(both, "e2fsck -V".to_owned()), (both, "mdadm --version".to_owned())]
 }
 
+/// The same of a tree with the rest of the corpus, where programs of other C libraries run, too.
+fn statuses_with_corpus(both: i32) -> Vec<(i32, String)> {
+    let others = ["glibc-2.12", "glibc-2.5"];
+    let others = others.map(|name| (both, format!("/.test/busybox chroot /opt/{name} /old-glibc")));
+    [statuses(both), others.into()].concat()
+}
+
 /// Compiles the C corpus as a static program, for a tree as it is, and for one patched `via`.
 fn add_forms(dir: &Path, old: &Path, new: &Path, via: &str) {
     let sources = ["forms.c", "run.c"].map(|name| harness::root().join("corpus/compiled").join(name));
@@ -227,19 +234,26 @@ fn remove_additions(tree: &Path) {
 }
 
 #[test]
-fn programs_of_the_glibc_2_13_tree_run_where_the_kernel_has_no_vsyscalls() {
-    let Some(kernel) = ready(&["gcc"]) else { return };
+fn programs_of_a_tree_with_every_old_libc_run_where_the_kernel_has_no_vsyscalls() {
+    let Some(kernel) = ready(&["gcc", "as", "ld.bfd"]) else { return };
     let dir = temp_dir();
     let (old, new) = (rootfs::unpack(dir.path(), "old"), rootfs::unpack(dir.path(), "new"));
+    [&old, &new].into_iter().for_each(|tree| rootfs::add_corpus(tree));
     let mut before_patch = listing(&new);
-    assert_eq!(rootfs::patch_tree(&new), 3, "libc, libpthread and mdadm");
+    let patched =
+        [("2.13 with mdadm", 3), ("2.5", 2), ("2.12", 2), ("2.17", 1), ("2.19", 1), ("programs", 5)];
+    assert_eq!(
+        rootfs::patch_tree(&new),
+        patched.iter().map(|(_, count)| count).sum::<usize>(),
+        "{patched:?}"
+    );
     add_forms(dir.path(), &old, &new, "syscall");
 
     let before = boot(&kernel, &old, "");
     assert!(!before.mapped, "this kernel has no vsyscall page");
-    assert_eq!(before.statuses, statuses(SEGMENTATION_FAULT));
+    assert_eq!(before.statuses, statuses_with_corpus(SEGMENTATION_FAULT));
     assert!(count(&before, " killed") > 25, "{before:?}");
-    for (line, program) in before.log.iter().zip(["e2fsck", "mdadm"]) {
+    for (line, program) in before.log.iter().zip(["e2fsck", "mdadm", "old-glibc", "old-glibc"]) {
         assert!(line.contains("vsyscall attempted with vsyscall=none"), "{line}");
         assert!(line.contains(program), "{line}");
     }
@@ -247,7 +261,7 @@ fn programs_of_the_glibc_2_13_tree_run_where_the_kernel_has_no_vsyscalls() {
     // The normal statuses, from the same tree on the same kernel with vsyscalls emulated.
     let emulating = boot(&kernel, &old, "vsyscall=xonly");
     assert!(emulating.mapped, "{emulating:?}");
-    assert_eq!(emulating.statuses, statuses(0));
+    assert_eq!(emulating.statuses, statuses_with_corpus(0));
     assert_eq!(count(&emulating, " ok"), before.forms.len());
 
     add_command(&new);

@@ -83,6 +83,7 @@ struct Plan {
 const AFTER_RUN: &str = "\
 The shard is what --shard says, or else the scheduler that started this: SLURM_ARRAY_TASK_ID and _COUNT, or with --shards
 JOB_COMPLETION_INDEX (Kubernetes), NOMAD_ALLOC_INDEX or PARALLEL_SEQ (GNU parallel). Without any it is all of the list.
+In an array of Slurm --shards is an error unless it is the number of its tasks.
 
 Exit status: 0 every item of the shard has its result, whatever it says (merge tells that); 2 an item failed, and would
 again; 3 an item failed, or a result could not be written, and running the same again may help.";
@@ -179,17 +180,22 @@ fn plan(words: &Plan, common: &Common, output: &Output) -> Result<io::Result<Sta
         unavailable: 0,
         left_out: gather::LeftOut::default(),
     };
-    for source in &words.sources {
-        gatherer.source(source)?;
-    }
+    gatherer.sources(&words.sources)?;
     let left_out = gatherer.left_out;
     let mut counts = planner.finish(to)?;
     counts.artifacts = left_out.artifacts;
+    counts.links = left_out.links;
+    counts.unnamed = left_out.unnamed;
     counts.unlisted = left_out.unlisted + left_out.unlisted_now;
+    counts.sources_failed = left_out.sources + left_out.sources_now;
     // Planning again helps what may pass; the rest is planned.
-    let status = match left_out {
-        gather::LeftOut { unlisted: 0, unlisted_now: 0, .. } => Status::Clean,
-        gather::LeftOut { unlisted_now: 0, .. } => Status::Failed,
+    let (stays, may_pass) = (
+        left_out.unlisted + left_out.sources + left_out.unnamed,
+        left_out.unlisted_now + left_out.sources_now,
+    );
+    let status = match (stays, may_pass) {
+        (0, 0) => Status::Clean,
+        (_, 0) => Status::Failed,
         _ => Status::Unavailable,
     };
     let told = if common.json { report::plan_json(&counts) } else { report::plan(&counts, words.shards) };

@@ -118,19 +118,52 @@ pub struct Gatherer<'a> {
 pub struct LeftOut {
     /// Signatures, charts and the like, which are no images.
     pub artifacts: u64,
+    /// Symbolic links in directories.
+    pub links: u64,
+    /// Images of archives of several that have no name.
+    pub unnamed: u64,
     /// Repositories whose tags could not be listed, and would not be again.
     pub unlisted: u64,
     /// The same, where it may pass.
     pub unlisted_now: u64,
+    /// Sources that ended with an error, and would again.
+    pub sources: u64,
+    /// The same, where it may pass.
+    pub sources_now: u64,
 }
 
 impl Gatherer<'_> {
+    /// Finds what is behind each of the `sources`. One that ends with an error, as a registry does that gives no list, is
+    /// told of, and ends none of the others.
+    ///
+    /// # Errors
+    /// `Usage` for what is no source; that of the last where all ended with one.
+    pub fn sources(&mut self, sources: &[PathBuf]) -> Result<()> {
+        let mut ended = 0;
+        for source in sources {
+            // Another source, another registry.
+            self.unavailable = 0;
+            let Err(error) = self.source(source) else { continue };
+            ended += 1;
+            if error.kind() == ErrorKind::Usage || ended == sources.len() {
+                return Err(error);
+            }
+            if error.may_pass() {
+                self.left_out.sources_now += 1;
+            } else {
+                self.left_out.sources += 1;
+            }
+            (self.warn)(&format!("{}: only what was found before this: {error}", source.display()));
+        }
+        Ok(())
+    }
+
     /// Finds what is behind the `source` of a command line: images (`docker://HOST/`, `docker://HOST/team/*` and
     /// single ones), what is in a directory, a program, a list of references in a file (`-`: stdin).
     ///
     /// # Errors
     /// `Usage` for what is none of these; those of listing. What cannot be looked up alone is found, without a digest.
-    pub fn source(&mut self, source: &Path) -> Result<()> {
+    fn source(&mut self, source: &Path) -> Result<()> {
         let text = source.to_str().ok_or_else(|| no_text(source))?;
         if text == "-" {
             return self.list(&mut std::io::stdin().lock());
@@ -307,26 +340,61 @@ impl Gatherer<'_> {
                 });
             }
         }
+        if let Reference::Archive { path, tag: None } = &reference {
+            let images = resolve::names_in_archive(path).unwrap_or_default();
+            if images.len() > 1 {
+                return self.images_in_archive(path, images);
+            }
+        }
         // A path that is recognised may hold what a reference may not: a colon.
         let access = &self.options.access;
         let is_recognised = Reference::parse(path.as_os_str(), access)?.as_ref() == Some(&reference);
         let word = if is_recognised { path.display().to_string() } else { reference.to_string() };
         let place = self.local_place(&word, path, tag)?;
         // The same kind of place, and the image by the same name in it.
-        let destination = place.destination.map(|word| match reference.output(word.as_ref(), access) {
-            Ok(Reference::Layout { path, tag: None }) if tag.is_some() => {
-                Reference::Layout { path, tag: tag.map(str::to_owned) }.to_string()
+        let destination = place.destination.map(|word| {
+            let Some(tag) = tag.map(str::to_owned) else { return word };
+            match reference.output(word.as_ref(), access) {
+                Ok(Reference::Layout { path, tag: None }) => {
+                    Reference::Layout { path, tag: Some(tag) }.to_string()
+                }
+                Ok(Reference::Archive { path, tag: None }) => {
+                    Reference::Archive { path, tag: Some(tag) }.to_string()
+                }
+                _ => word,
             }
-            _ => word,
         });
         let resolved = self.resolved(&word, &reference)?;
         self.found_image(resolved, Place { destination, ..place })
     }
 
-    /// The place of what is at `path` of a disk.
+    /// The images of the archive at `path`, which have these names.
+    fn images_in_archive(&mut self, path: &Path, images: Vec<Vec<String>>) -> Result<()> {
+        let shown = path.display();
+        if path.to_str().is_some_and(|path| path.contains(':')) {
+            // Behind a colon an image is named.
+            (self.warn)(&format!("{shown}: left out: it has several images, and a colon in its path"));
+            self.left_out.unnamed += images.len() as u64;
+            return Ok(());
+        }
+        let (named, unnamed): (Vec<_>, Vec<_>) = images.into_iter().partition(|names| !names.is_empty());
+        if !unnamed.is_empty() {
+            let count = unnamed.len();
+            (self.warn)(&format!(
+                "{shown}: {count} of its images left out: they have no name to tell them apart"
+            ));
+            self.left_out.unnamed += count as u64;
+        }
+        named.into_iter().flatten().try_for_each(|name| {
+            self.local_image(&Reference::Archive { path: path.to_owned(), tag: Some(name) })
+        })
+    }
+
+    /// The place of what is at `path` of a disk. An archive holds one image: that of a `tag` goes to one of its own.
     fn local_place(&self, word: &str, path: &Path, tag: Option<&str>) -> Result<Place> {
         let name = path.file_name().and_then(|name| name.to_str());
-        let usual = || Template("{path}-novsyscall".into());
+        let of_image = tag.filter(|_| !path.is_dir()).map(|tag| format!("-{}", tag.replace(['/', ':'], "-")));
+        let usual = || Template(format!("{{path}}{}-novsyscall", of_image.unwrap_or_default()));
         let template = self.options.destination.clone().unwrap_or_else(usual);
         let destination = template.filled([None, None, tag, path.to_str(), name], word)?;
         Ok(Place { name: word.to_owned(), source: word.to_owned(), destination: Some(destination) })
@@ -370,7 +438,12 @@ impl Gatherer<'_> {
         for entry in std::fs::read_dir(directory).map_err(cannot)? {
             let entry = entry.map_err(cannot)?;
             let (path, kind) = (entry.path(), entry.file_type().map_err(cannot)?);
-            if !self.wants(entry.file_name()) || !(kind.is_dir() || kind.is_file()) {
+            if !self.wants(entry.file_name()) {
+                continue;
+            }
+            if !(kind.is_dir() || kind.is_file()) {
+                // What they lead to may be an item already, or anywhere.
+                self.left_out.links += u64::from(kind.is_symlink());
                 continue;
             }
             if path.to_str().is_none() {

@@ -97,6 +97,8 @@ pub fn merge(directories: &[Results], list: Option<WorkList>) -> Result<Merged> 
                 (a, b) => a.or(b),
             };
         }
+        // Without some of its names it is not done.
+        let found = found.filter(|found| item.is_none_or(|item| found.covers(item)));
         if let Some(line) = totals.add(id, item, found) {
             serde_json::to_writer(&mut open, &line).map_err(|error| cannot(error.into()))?;
             open.write_all(b"\n").map_err(cannot)?;

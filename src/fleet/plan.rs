@@ -42,6 +42,12 @@ pub struct Counts {
     pub artifacts: u64,
     /// Repositories that are left out because their tags could not be listed.
     pub unlisted: u64,
+    /// Symbolic links in directories, which are left out.
+    pub links: u64,
+    /// Images of archives of several that are left out, for they have no name.
+    pub unnamed: u64,
+    /// Sources that ended with an error: what was found before it is in the list.
+    pub sources_failed: u64,
     /// Bytes of all items.
     pub bytes: u64,
     /// Bytes of them that are in layers which the item before has, too.
@@ -209,11 +215,11 @@ impl Counts {
     }
 }
 
-/// What tells items apart: digest, sources and destinations.
+/// What tells items apart: the digest, so that a name more does not make another item; the source of what has none.
 fn id_of(item: &Item) -> Result<String> {
     const DIGITS: usize = 32;
-    let ways: Vec<_> = item.places.iter().map(|place| (&place.source, &place.destination)).collect();
-    let sum = Sha256::of(&json(&(item.kind, &item.digest, ways))?).to_string();
+    let source = item.places.first().filter(|_| item.digest.is_none()).map(|place| &place.source);
+    let sum = Sha256::of(&json(&(item.kind, &item.digest, source))?).to_string();
     Ok(sum[..DIGITS].to_owned())
 }
 

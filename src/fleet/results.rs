@@ -1,4 +1,6 @@
-//! The directory of results: one file for each item, `ab/ab12....json`, whole or not there.
+//! The directory of results: one file for each item, `ab/ab12....json`, whole or not there. Why an item failed is in a
+//! file of its own, `ab/ab12....failed.json`: so no failure can take the place of a result, whoever writes it and when,
+//! on any file system, and nobody has to look first whether there is one.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,12 @@ const RESULT_BYTES: u64 = 64 << 20;
 
 /// Digits of an identity that name the directory its result is in: 256 of them.
 const BUCKET_DIGITS: usize = 2;
+
+/// What the names of results end with.
+const DONE: &str = ".json";
+
+/// What the names of failures end with.
+const FAILED: &str = ".failed.json";
 
 /// What came of an item.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +64,9 @@ pub struct ItemResult {
 pub struct Written {
     /// The name.
     pub name: String,
+    /// Where the work list wants it; nothing where a file or a tree is replaced.
+    #[serde(default)]
+    pub destination: Option<String>,
     /// Where it was written to, and its digest where it is an image; nothing where nothing was written.
     pub output: Option<String>,
 }
@@ -80,14 +91,41 @@ impl Failure {
 }
 
 impl ItemResult {
-    /// Whether nothing is left to do for `item`: `action` was done to the same input, by the same version.
+    /// Whether nothing is left to do for `item`: `action` was done to the same input, by the same version, for all names.
     #[must_use]
     pub fn settles(&self, item: &Item, action: Action, via: Via) -> bool {
+        self.is_of_input(item, action, via) && self.covers(item)
+    }
+
+    /// The same, for some of the names.
+    #[must_use]
+    pub fn is_of_input(&self, item: &Item, action: Action, via: Via) -> bool {
         (self.action, self.via) == (action, via)
             && self.tool == TOOL
             && self.status != Status::Failed
             && self.digest.is_some()
             && self.digest == item.digest
+    }
+
+    /// Whether it is of all names of the item.
+    #[must_use]
+    pub fn covers(&self, item: &Item) -> bool {
+        item.places.iter().all(|place| self.has(&place.name, place.destination.as_deref()))
+    }
+
+    /// Whether it is of that name, with what came of it at `destination`.
+    #[must_use]
+    pub fn has(&self, name: &str, destination: Option<&str>) -> bool {
+        self.places.iter().any(|own| own.name == name && own.destination.as_deref() == destination)
+    }
+
+    /// Whether the `failure` of the same item does not matter: the same was done, by the same version, by somebody who
+    /// was more fortunate.
+    fn outdoes(&self, failure: &Self) -> bool {
+        (self.action, self.via, &self.tool) == (failure.action, failure.via, &failure.tool)
+            && self.digest.is_some()
+            && self.digest == failure.digest
+            && failure.places.iter().all(|place| self.has(&place.name, place.destination.as_deref()))
     }
 
     /// That it is a result of `action`: what one action gives never takes the place of what another one gave.
@@ -104,10 +142,10 @@ impl ItemResult {
 
     /// What of two results of one item counts, the greater one: what is done, of two failures the one that stays.
     /// All else decides so that the order in which they are seen does not.
-    fn rank(&self) -> (bool, bool, Status, String) {
+    fn rank(&self) -> (bool, bool, usize, Status, String) {
         let stays = self.error.as_ref().is_some_and(|error| !error.may_pass);
         let text = serde_json::to_string(self).unwrap_or_default();
-        (self.status != Status::Failed, stays, self.status, text)
+        (self.status != Status::Failed, stays, self.places.len(), self.status, text)
     }
 
     /// The one of two that counts.
@@ -130,19 +168,43 @@ impl Results {
         Self { directory }
     }
 
-    fn path(&self, id: &str) -> PathBuf {
-        self.directory.join(&id[..BUCKET_DIGITS]).join(format!("{id}.json"))
+    fn path(&self, id: &str, end: &str) -> PathBuf {
+        self.directory.join(&id[..BUCKET_DIGITS]).join(format!("{id}{end}"))
     }
 
-    /// The result of the item `id`; nothing where there is none, or it cannot be understood.
+    /// What counts of the item `id`: its result, or why it failed; nothing where there is neither, or it cannot be
+    /// understood.
     ///
     /// # Errors
     /// `Io` where it cannot be read.
     pub fn get(&self, id: &str) -> Result<Option<ItemResult>> {
+        Ok(match (self.done(id)?, self.failure(id)?) {
+            (Some(done), Some(failure)) if !done.outdoes(&failure) => Some(failure),
+            (done, failure) => done.or(failure),
+        })
+    }
+
+    /// The result of the item `id`, whatever failed since.
+    ///
+    /// # Errors
+    /// `Io` where it cannot be read.
+    pub fn done(&self, id: &str) -> Result<Option<ItemResult>> {
+        self.read(id, DONE)
+    }
+
+    /// Why the item `id` failed, whatever came of it else.
+    ///
+    /// # Errors
+    /// `Io` where it cannot be read.
+    pub fn failure(&self, id: &str) -> Result<Option<ItemResult>> {
+        self.read(id, FAILED)
+    }
+
+    fn read(&self, id: &str, end: &str) -> Result<Option<ItemResult>> {
         if !is_id(id) {
             return Err(Error::new(ErrorKind::Malformed, format!("{id:?} identifies no item")));
         }
-        let path = self.path(id);
+        let path = self.path(id, end);
         let cannot = |error| Error::io(format!("cannot read {}", path.display()), error);
         let file = match std::fs::File::open(&path) {
             Ok(file) => file,
@@ -155,17 +217,13 @@ impl Results {
         Ok(result.filter(|result| result.schema == RESULT_SCHEMA && result.id == id))
     }
 
-    /// Keeps the result, unless it is a failure and another worker was more fortunate meanwhile with `item`.
+    /// Keeps the result, or the failure beside the result that there may be.
     ///
     /// # Errors
     /// Those of writing; then what was there is there.
-    pub fn put(&self, result: &ItemResult, item: &Item) -> Result<()> {
-        if result.status == Status::Failed
-            && self.get(&item.id)?.is_some_and(|other| other.settles(item, result.action, result.via))
-        {
-            return Ok(());
-        }
-        let path = self.path(&result.id);
+    pub fn put(&self, result: &ItemResult) -> Result<()> {
+        let is_failure = result.status == Status::Failed;
+        let path = self.path(&result.id, if is_failure { FAILED } else { DONE });
         store::make_directories(path.parent().unwrap_or(&self.directory))?;
         let mut json =
             serde_json::to_vec(result).map_err(|error| Error::io("cannot write a result", error))?;
@@ -176,7 +234,12 @@ impl Results {
             } else {
                 error
             }
-        })
+        })?;
+        if !is_failure {
+            // Where it stays, the result outdoes it.
+            let _ = std::fs::remove_file(self.path(&result.id, FAILED));
+        }
+        Ok(())
     }
 
     /// The identities that there are results for, in order, one 256th at a time.
@@ -187,11 +250,14 @@ impl Results {
         let directory = self.directory.clone();
         list(&directory)?;
         Ok((0..=u8::MAX).map(move |bucket| {
-            let mut ids: Vec<String> = list(&directory.join(format!("{bucket:02x}")))?
-                .into_iter()
-                .filter_map(|name| name.strip_suffix(".json").filter(|id| is_id(id)).map(str::to_owned))
-                .collect();
+            let id_of = |name: String| {
+                let id = name.strip_suffix(FAILED).or_else(|| name.strip_suffix(DONE))?;
+                is_id(id).then(|| id.to_owned())
+            };
+            let names = list(&directory.join(format!("{bucket:02x}")))?;
+            let mut ids: Vec<String> = names.into_iter().filter_map(id_of).collect();
             ids.sort_unstable();
+            ids.dedup();
             Ok(ids)
         }))
     }

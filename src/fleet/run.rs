@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::results::{Failure, ItemResult, Results, Written};
 use super::shard::Shard;
-use super::trees::{is_copy_of, tree_sum};
+use super::trees::{BeforePatch, is_copy_of, tree_sum, tree_sum_before_patch};
 use super::{Action, Head, Item, Kind, Place, RESULT_SCHEMA, Status, TOOL, WORK_SCHEMA};
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
@@ -132,25 +132,28 @@ pub fn run(list: WorkList, options: &Options, tell: &mut dyn FnMut(&Item, Step) 
         if !is_own {
             continue;
         }
-        let known = options.results.get(&item.id)?;
+        let known = options.results.done(&item.id)?;
         known.as_ref().map_or(Ok(()), |known| known.is_of(options.action))?;
-        if known.is_some_and(|known| known.settles(&item, options.action, options.context.via)) {
+        let via = options.context.via;
+        if known.as_ref().is_some_and(|known| known.settles(&item, options.action, via)) {
             tell(&item, Step::Before)?;
             continue;
         }
-        let result = done(&item, options);
-        options.results.put(&result, &item)?;
+        options.results.failure(&item.id)?.map_or(Ok(()), |failure| failure.is_of(options.action))?;
+        let known = known.filter(|known| known.is_of_input(&item, options.action, via));
+        let result = done(&item, known, options);
+        options.results.put(&result)?;
         tell(&item, Step::Now(Box::new(result)))?;
     }
     Ok(())
 }
 
-/// Does the item under all its names.
-fn done(item: &Item, options: &Options) -> ItemResult {
+/// Does the item under all its names, but those that it is `known` to be done under.
+fn done(item: &Item, known: Option<ItemResult>, options: &Options) -> ItemResult {
     let begun = Instant::now();
     let hits = || options.context.cache.as_ref().map_or(0, image::Cache::hits);
     let hits_before = hits();
-    let mut result = ItemResult {
+    let new = || ItemResult {
         schema: RESULT_SCHEMA.to_owned(),
         id: item.id.clone(),
         kind: item.kind,
@@ -166,16 +169,21 @@ fn done(item: &Item, options: &Options) -> ItemResult {
         seconds: 0.0,
         error: None,
     };
+    let mut result = known.unwrap_or_else(new);
     for place in &item.places {
+        if result.has(&place.name, place.destination.as_deref()) {
+            continue;
+        }
         let target = Target { name: PathBuf::from(&place.name), result: at_place(item, place, options) };
         let (status, error) = status_of(&target, options.action);
         result.status = result.status.max(status);
         result.error = worse(result.error.take(), error);
         result.summary.add(Summary::of(&target));
-        result.places.push(Written { name: place.name.clone(), output: output_of(&target, place, status) });
+        let (name, destination) = (place.name.clone(), place.destination.clone());
+        result.places.push(Written { name, destination, output: output_of(&target, place, status) });
     }
-    result.layers_known = hits() - hits_before;
-    result.seconds = begun.elapsed().as_secs_f64();
+    result.layers_known += hits() - hits_before;
+    result.seconds += begun.elapsed().as_secs_f64();
     result
 }
 
@@ -212,9 +220,7 @@ fn at_place(item: &Item, place: &Place, options: &Options) -> Result<Found> {
             tree.map(|tree| Found::Tree(Box::new(tree)))
         }
         Kind::Tree => {
-            if destination != Destination::InPlace {
-                check_unchanged(source, item, options.walk.threads)?;
-            }
+            check_planned(source, item, &destination, options.walk.threads)?;
             let walk = options.walk.clone();
             let options =
                 tree::Options { walk, record: None, keep: Keep::default(), via: options.context.via };
@@ -231,9 +237,7 @@ fn at_place(item: &Item, place: &Place, options: &Options) -> Result<Found> {
             tree.map(|tree| Found::Tree(Box::new(tree)))
         }
         Kind::File => {
-            if destination != Destination::InPlace {
-                check_unchanged(source, item, options.walk.threads)?;
-            }
+            check_planned(source, item, &destination, options.walk.threads)?;
             let file = match action {
                 Action::Scan => session::scan(source, options.context.via, Depth::Sites),
                 Action::Patch => {
@@ -265,13 +269,46 @@ fn patched_copy(source: &Path, copy: &Path, options: &tree::Options, error: Erro
     Err(Error::new(ErrorKind::Mismatch, message).remedy("remove it, or plan with another --destination"))
 }
 
-/// A file or a tree is what was planned. One that is replaced may be patched already, by a run that was killed then.
+/// A file or a tree is what was planned.
+fn check_planned(path: &Path, item: &Item, destination: &Destination, threads: usize) -> Result<()> {
+    match destination {
+        Destination::InPlace => check_replaced(path, item, threads),
+        _ => check_unchanged(path, item, threads),
+    }
+}
+
+/// What is replaced is what was planned, or that with what was patched in it: whoever did so may have been killed before
+/// there was a result, or this is to bring it back.
+fn check_replaced(path: &Path, item: &Item, threads: usize) -> Result<()> {
+    let Some(planned) = &item.digest else { return Ok(()) };
+    let is_planned = |sum: Sha256| *planned == format!("sha256:{sum}");
+    if item.kind == Kind::Tree {
+        match tree_sum_before_patch(path, threads)? {
+            Some(BeforePatch::Sum(sum)) if is_planned(sum) => return Ok(()),
+            // It is to be finished first, and until then nobody can tell.
+            Some(BeforePatch::Unfinished) => return Ok(()),
+            _ => {}
+        }
+    } else if let Some(record) = session::known_record(path, None)? {
+        let states = [record.original, record.patched];
+        if states.into_iter().any(is_planned) && states.contains(&file_sum(path)?) {
+            return Ok(());
+        }
+    }
+    check_unchanged(path, item, threads)
+}
+
+fn file_sum(path: &Path) -> Result<Sha256> {
+    let sum = File::open(path).and_then(Sha256::read);
+    sum.map_err(|error| Error::io(format!("cannot read {}", path.display()), error))
+}
+
+/// Not a byte of it is another one.
 fn check_unchanged(path: &Path, item: &Item, threads: usize) -> Result<()> {
     let Some(planned) = &item.digest else { return Ok(()) };
-    let cannot = |error| Error::io(format!("cannot read {}", path.display()), error);
     let (kind, sum) = match item.kind {
         Kind::Tree => ("tree", tree_sum(path, threads)?.1),
-        _ => ("file", File::open(path).and_then(Sha256::read).map_err(cannot)?),
+        _ => ("file", file_sum(path)?),
     };
     let found = format!("sha256:{sum}");
     if found == *planned {

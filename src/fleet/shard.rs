@@ -40,10 +40,11 @@ impl Shard {
     }
 
     /// The part that the scheduler means which started this process; `shards` is how many there are, where it does not
-    /// tell. All of it where there is no scheduler. `variable` gives the environment's.
+    /// tell. An array of Slurm does, and both have to say the same. All of it where there is no scheduler. `variable`
+    /// gives the environment's.
     ///
     /// # Errors
-    /// `Usage` where a scheduler says which part, and nobody of how many, or the other way round.
+    /// `Usage` where a scheduler says which part, and nobody of how many, or the other way round, or two say otherwise.
     pub fn of_scheduler(shards: Option<u64>, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let number = |name: &str| -> Result<Option<u64>> {
             let Some(text) = variable(name).filter(|text| !text.is_empty()) else { return Ok(None) };
@@ -52,6 +53,12 @@ impl Shard {
         };
         if let Some(task) = number("SLURM_ARRAY_TASK_ID")? {
             let count = number("SLURM_ARRAY_TASK_COUNT")?.unwrap_or(1);
+            if let Some(shards) = shards.filter(|shards| *shards != count) {
+                let message = format!("--shards {shards}, and the array of Slurm has {count} tasks");
+                return Err(Error::new(ErrorKind::Usage, message).remedy(
+                    "leave --shards out, for Slurm tells, or say which part this task is with --shard I/N",
+                ));
+            }
             let first = number("SLURM_ARRAY_TASK_MIN")?.unwrap_or(0);
             let step = number("SLURM_ARRAY_TASK_STEP")?.unwrap_or(1).max(1);
             let last = number("SLURM_ARRAY_TASK_MAX")?.unwrap_or(task);
@@ -112,9 +119,9 @@ mod tests {
     #[test]
     fn each_scheduler_says_it_in_its_way() {
         assert_eq!(of(None, &[]).unwrap(), "1/1");
-        let slurm = |id, count, min, max, step| {
+        let slurm_of = |shards, id, count, min, max, step| {
             of(
-                None,
+                shards,
                 &[
                     ("SLURM_ARRAY_TASK_ID", id),
                     ("SLURM_ARRAY_TASK_COUNT", count),
@@ -124,6 +131,9 @@ mod tests {
                 ],
             )
         };
+        let slurm = |id, count, min, max, step| slurm_of(None, id, count, min, max, step);
+        assert_eq!(slurm_of(Some(4), "0", "4", "0", "3", "1").unwrap(), "1/4");
+        assert!(slurm_of(Some(8), "0", "4", "0", "3", "1").is_err(), "4 or 8?");
         assert_eq!(slurm("0", "4", "0", "3", "1").unwrap(), "1/4");
         assert_eq!(slurm("4", "4", "1", "4", "1").unwrap(), "4/4");
         assert_eq!(slurm("6", "3", "2", "6", "2").unwrap(), "3/3");

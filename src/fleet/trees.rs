@@ -26,6 +26,27 @@ pub(super) fn tree_sum(path: &Path, threads: usize) -> Result<(u64, Sha256)> {
     sum(&Root::open(path)?, threads, &TreeRecord::new())
 }
 
+/// What a tree was before it was patched.
+pub(super) enum BeforePatch {
+    /// As [`tree_sum`] would have told.
+    Sum(Sha256),
+    /// A run was killed in it.
+    Unfinished,
+}
+
+/// What the tree at `path` was before it was patched; nothing where its record says that it never was.
+///
+/// # Errors
+/// Those of [`tree_sum`], and of reading the record.
+pub(super) fn tree_sum_before_patch(path: &Path, threads: usize) -> Result<Option<BeforePatch>> {
+    let root = Root::open(path)?;
+    let Some(record) = tree::record_of(&root)? else { return Ok(None) };
+    if record.unfinished.is_some() {
+        return Ok(Some(BeforePatch::Unfinished));
+    }
+    Ok(Some(BeforePatch::Sum(sum(&root, threads, &record)?.1)))
+}
+
 /// The same, with sizes and times that the files of the `record` had before they were patched.
 fn sum(root: &Root, threads: usize, record: &TreeRecord) -> Result<(u64, Sha256)> {
     let patched: HashMap<&Path, &Entry> = record

@@ -90,6 +90,14 @@ impl Blobs {
         Self { place, made: HashMap::new(), context: Context::default() }
     }
 
+    /// Those of the archive at `path`.
+    fn of_archive(path: &Path) -> Result<Self> {
+        let source = Source::open(path)?;
+        let file = || source.file().try_clone().map_err(|error| Error::io("cannot open", error));
+        let members = members(&mut Archive::of_file(file()?))?;
+        Ok(Self::at(Place::Members { file: file()?, members, paths: HashMap::new() }))
+    }
+
     /// The repository that they are in, where they are in a registry.
     #[must_use]
     pub fn repository(&self) -> Option<&Repository> {
@@ -300,10 +308,7 @@ impl Opened {
     /// # Errors
     /// Those of reading it.
     pub(super) fn listed_in(path: &Path) -> Result<usize> {
-        let source = Source::open(path)?;
-        let file = || source.file().try_clone().map_err(|error| Error::io("cannot open", error));
-        let members = members(&mut Archive::of_file(file()?))?;
-        let blobs = Blobs::at(Place::Members { file: file()?, members, paths: HashMap::new() });
+        let blobs = Blobs::of_archive(path)?;
         let of_index = match blobs.member(b"index.json")? {
             Some(index) => Document::parse(index)?.manifests()?.map_or(0, |all| all.len()),
             None => 0,
@@ -314,12 +319,45 @@ impl Opened {
         Ok(of_index.max(of_docker).max(old.map_or(0, |all| all.len())))
     }
 
+    /// The names of each image that the archive at `path` lists, without tags alone where it has whole names.
+    ///
+    /// # Errors
+    /// Those of reading it; `Malformed` for what is no archive of images.
+    pub(super) fn names_in(path: &Path) -> Result<Vec<Vec<String>>> {
+        let blobs = Blobs::of_archive(path)?;
+        // What is the same for the same image under other names, and its names.
+        let all: Vec<(String, Vec<String>)> = if let Some(index) = blobs.member(b"index.json")? {
+            let docker = blobs.docker_names();
+            let manifests = Document::parse(index)?.manifests()?.unwrap_or_default();
+            let of = |one: &Descriptor| (one.digest.to_string(), blobs.names_among(&docker, one));
+            manifests.iter().map(of).collect()
+        } else if let Some(list) = blobs.member(b"manifest.json")? {
+            listed_by_docker(&list)?
+                .iter()
+                .map(|image| (content(image).to_string(), repo_tags(image)))
+                .collect()
+        } else {
+            let tops =
+                blobs.member(b"repositories")?.map_or_else(|| Ok(vec![]), |names| named_tops(&names))?;
+            tops.into_iter().map(|(name, top)| (top, vec![name])).collect()
+        };
+        let mut images: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (content, names) in all {
+            images.entry(content).or_default().extend(names);
+        }
+        let own = |mut names: Vec<String>| {
+            names.sort_unstable();
+            names.dedup();
+            if names.iter().any(|name| names::is_whole(name)) {
+                names.retain(|name| names::is_whole(name));
+            }
+            names
+        };
+        Ok(images.into_values().map(own).collect())
+    }
+
     pub(super) fn of_archive(path: &Path, tag: Option<&str>) -> Result<Self> {
-        let source = Source::open(path)?;
-        let file =
-            |source: &Source| source.file().try_clone().map_err(|error| Error::io("cannot open", error));
-        let members = members(&mut Archive::of_file(file(&source)?))?;
-        let mut blobs = Blobs::at(Place::Members { file: file(&source)?, members, paths: HashMap::new() });
+        let mut blobs = Blobs::of_archive(path)?;
         if let Some(index) = blobs.member(b"index.json")? {
             let index = Document::parse(index).map_err(|error| error.within("index.json"))?;
             return Self::of_layout(blobs, index, tag);
@@ -335,10 +373,8 @@ impl Opened {
                 Error::new(ErrorKind::Malformed, message).remedy("name an archive that an engine saved")
             );
         };
-        let list: Vec<Value> = serde_json::from_slice(&list)
-            .map_err(|error| Error::new(ErrorKind::Malformed, format!("manifest.json: {error}")))?;
+        let list = listed_by_docker(&list)?;
         let names: Vec<Vec<String>> = list.iter().map(repo_tags).collect();
-        let content = |image: &Value| [image.get("Config").cloned(), image.get("Layers").cloned()];
         let all = list.iter().zip(&names);
         let all: Vec<_> =
             all.map(|(image, names)| Listed::new(names.iter(), image, content(image))).collect();
@@ -346,6 +382,17 @@ impl Opened {
         let root = blobs.manifest_of(image)?;
         Ok(Self { blobs, root, name, others: vec![], index: None })
     }
+}
+
+/// The images of Docker's `manifest.json`.
+fn listed_by_docker(list: &[u8]) -> Result<Vec<Value>> {
+    serde_json::from_slice(list)
+        .map_err(|error| Error::new(ErrorKind::Malformed, format!("manifest.json: {error}")))
+}
+
+/// What such an image is, whatever its names.
+fn content(image: &Value) -> Value {
+    [image.get("Config").cloned(), image.get("Layers").cloned()].into_iter().collect()
 }
 
 /// The names of an image of Docker's `manifest.json`.

@@ -72,3 +72,11 @@ pub fn tags_of_layout(path: &Path) -> Result<Vec<String>> {
     let manifests = index.manifests()?.unwrap_or_default();
     Ok(manifests.into_iter().filter_map(|one| one.name).collect())
 }
+
+/// The names of each image that the archive at `path` lists; one may have none.
+///
+/// # Errors
+/// Those of reading the archive.
+pub fn names_in_archive(path: &Path) -> Result<Vec<Vec<String>>> {
+    Opened::names_in(path)
+}

@@ -26,7 +26,7 @@ fn plural(count: u64) -> &'static str {
 #[must_use]
 pub fn plan(counts: &Counts, shards: Option<u64>) -> String {
     let Counts { items, names, images, trees, files, bytes, shared, cost, .. } = *counts;
-    let Counts { unresolved, artifacts, unlisted, .. } = *counts;
+    let Counts { unresolved, artifacts, links, unnamed, unlisted, sources_failed, .. } = *counts;
     let mut text = format!(
         "{items} item{}: {images} image{}, {trees} tree{}, {files} file{}\n",
         plural(items),
@@ -55,6 +55,19 @@ pub fn plan(counts: &Counts, shards: Option<u64>) -> String {
     if artifacts > 0 {
         let _ =
             writeln!(text, "{artifacts} signature{0} or artifact{0} left out: no images", plural(artifacts));
+    }
+    if links > 0 {
+        let _ = writeln!(text, "{links} symbolic link{0} left out: name what they lead to", plural(links));
+    }
+    if unnamed > 0 {
+        let _ = writeln!(text, "{unnamed} image{0} of archives left out: they have no name", plural(unnamed));
+    }
+    if sources_failed > 0 {
+        let _ = writeln!(
+            text,
+            "{sources_failed} source{} ended with an error, and may hold more",
+            plural(sources_failed)
+        );
     }
     if unlisted > 0 {
         let word = if unlisted == 1 { "repository" } else { "repositories" };

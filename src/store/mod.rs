@@ -44,7 +44,7 @@ pub fn real_path(path: &Path) -> PathBuf {
 /// Those of writing.
 pub fn write_record(path: &Path, json: &[u8], source: &Source) -> Result<()> {
     let place = Place::of(path).map_err(|error| pending::in_writing(path, &error))?;
-    pending::write_new(&place, None, json, (source.stat().st_mode & 0o444) | 0o600)
+    pending::write_new(&place, json, (source.stat().st_mode & 0o444) | 0o600)
 }
 
 /// Writes all that `bytes` gives to the file at `path`, over what is there.

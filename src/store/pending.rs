@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, IFlags, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, FlockOperation, IFlags, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::attributes;
@@ -72,6 +72,48 @@ impl Temporary {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// At `place`, whose name is for one file alone, and locked: what a killed run left there is replaced, and where
+    /// another is at work the error is `WOULDBLOCK`. Where the file system has no locks, nobody is seen to be.
+    fn alone(place: &Place) -> io::Result<Self> {
+        let name = Some(place.name());
+        loop {
+            match Self::beside(place, name) {
+                Ok(mut created) => {
+                    let _ = rustix::fs::flock(&created.file, FlockOperation::LockExclusive);
+                    if is_at(&created.file, place)? {
+                        return Ok(created);
+                    }
+                    // Somebody took it for one that was left.
+                    created.is_gone = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    let left = place.open(OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty());
+                    if let Ok(left) = &left {
+                        let locked = rustix::fs::flock(left, FlockOperation::NonBlockingLockExclusive);
+                        if !is_at(left, place)? {
+                            continue;
+                        }
+                        if locked == Err(Errno::WOULDBLOCK) {
+                            return Err(Errno::WOULDBLOCK.into());
+                        }
+                    }
+                    match place.unlink(AtFlags::empty()) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes and flushes all of it.
+    fn fill(&self, bytes: &[u8], mode: u32) -> io::Result<()> {
+        self.file.write_all_at(bytes, 0)?;
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))?;
+        Ok(rustix::fs::fsync(&self.file)?)
     }
 
     /// Renames it over `destination`.
@@ -182,18 +224,61 @@ fn prepare(source: &Source, destination: Place, names: Names, bytes: &[u8]) -> R
     Ok(Pending { temporary, destination, others: names.others, warnings })
 }
 
-/// Writes `bytes` as a file of its own at `place`, over what is there; first to the name `temporary`, which is
-/// nobody else's, or to a random one.
+/// Writes `bytes` as a file of its own at `place`, over what is there.
 ///
 /// # Errors
 /// Those of writing.
-pub(crate) fn write_new(place: &Place, temporary: Option<&OsStr>, bytes: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn write_new(place: &Place, bytes: &[u8], mode: u32) -> Result<()> {
     let cannot = |error| cannot_write(&place.path(), None, error);
-    if let Some(temporary) = temporary {
-        remove_leftover(place, temporary)?;
-    }
-    write_aside(place, temporary, bytes, mode).and_then(|written| written.persist(place)).map_err(cannot)?;
+    let temporary = Temporary::beside(place, None).map_err(cannot)?;
+    temporary.fill(bytes, mode).and_then(|()| temporary.persist(place)).map_err(cannot)?;
     place.directory().sync().map_err(cannot)
+}
+
+/// Writes `bytes` as a file of its own at `place`, where the open file `seen` is, or nothing; then `seen` is the new one.
+/// First it goes to the name `temporary`, which is for `place` alone and is locked meanwhile: of several who write to
+/// `place` each either sees what the other wrote, or comes first.
+///
+/// # Errors
+/// `Unsafe` where something else is at `place` than `seen`; those of writing.
+pub(crate) fn write_over(
+    place: &Place,
+    temporary: &OsStr,
+    bytes: &[u8],
+    mode: u32,
+    seen: &mut Option<File>,
+) -> Result<()> {
+    let cannot = |error| cannot_write(&place.path(), None, error);
+    let temporary = Temporary::alone(&place.beside(temporary)).map_err(cannot)?;
+    temporary.fill(bytes, mode).map_err(cannot)?;
+    let written = temporary.file.try_clone().map_err(cannot)?;
+    check_is(place, seen.as_ref())?;
+    temporary.persist(place).map_err(cannot)?;
+    *seen = Some(written);
+    place.directory().sync().map_err(cannot)
+}
+
+/// Checks that the open file `before`, or nothing, is at `place`. While it is open no other file has its number.
+///
+/// # Errors
+/// `Unsafe` where something else is there; `Io` where that cannot be told.
+pub(crate) fn check_is(place: &Place, before: Option<&File>) -> Result<()> {
+    let path = place.path();
+    let is_before = match before {
+        Some(before) => is_at(before, place),
+        None => place.stat().map(|now| now.is_none()),
+    };
+    if is_before.map_err(|error| Error::io(format!("cannot open {}", path.display()), error))? {
+        return Ok(());
+    }
+    let message = format!("another run wrote {} meanwhile", path.display());
+    Err(Error::new(ErrorKind::Unsafe, message).remedy("wait for it, and try again"))
+}
+
+/// Whether the open `file` is what is at `place`.
+fn is_at(file: &File, place: &Place) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok(place.stat()?.is_some_and(|now| (now.st_dev, now.st_ino) == (stat.st_dev, stat.st_ino)))
 }
 
 /// Writes `bytes` as a new file at `place`, where nothing is. Whoever is killed meanwhile leaves a part of it.
@@ -202,19 +287,11 @@ pub(crate) fn write_new(place: &Place, temporary: Option<&OsStr>, bytes: &[u8], 
 /// Those of writing.
 pub(crate) fn write_at(place: &Place, bytes: &[u8], mode: u32) -> Result<()> {
     let cannot = |error| cannot_write(&place.path(), None, error);
-    let mut written = write_aside(place, Some(place.name()), bytes, mode).map_err(cannot)?;
+    let mut written = Temporary::beside(place, Some(place.name())).map_err(cannot)?;
+    written.fill(bytes, mode).map_err(cannot)?;
     place.directory().sync().map_err(cannot)?;
     written.is_gone = true;
     Ok(())
-}
-
-/// A complete, flushed file beside `place`, under `name`, or else one that is free.
-fn write_aside(place: &Place, name: Option<&OsStr>, bytes: &[u8], mode: u32) -> io::Result<Temporary> {
-    let temporary = Temporary::beside(place, name)?;
-    temporary.file.write_all_at(bytes, 0)?;
-    rustix::fs::fchmod(&temporary.file, Mode::from_raw_mode(mode))?;
-    rustix::fs::fsync(&temporary.file)?;
-    Ok(temporary)
 }
 
 /// A file that grows under a temporary name. Dropped, it vanishes.
@@ -292,6 +369,7 @@ pub(super) fn cannot_write(path: &Path, source: Option<&Source>, error: io::Erro
         }
         Some(Errno::ACCESS | Errno::PERM) => "no permission there; write elsewhere with -o",
         Some(Errno::NOENT) => "the directory must exist",
+        Some(Errno::WOULDBLOCK) => "another run writes it now: wait for it, and try again",
         _ => "every file is as it was, or complete",
     };
     Error::io(format!("cannot write {}", path.display()), error).remedy(remedy)

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -66,6 +66,22 @@ impl Directory {
     #[must_use]
     pub fn device(&self) -> u64 {
         rustix::fs::fstat(&*self.fd).map_or(0, |stat| stat.st_dev)
+    }
+
+    /// Its number on its file system, and when it was made where the file system and the kernel tell: the same
+    /// wherever it is mounted and whatever it is called, and another for a copy.
+    ///
+    /// # Errors
+    /// Those of `fstat`.
+    pub fn identity(&self) -> io::Result<(u64, Option<Timespec>)> {
+        let number = rustix::fs::fstat(&*self.fd)?.st_ino;
+        let told = rustix::fs::statx(&*self.fd, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok();
+        let told = told.filter(|told| told.stx_mask & StatxFlags::BTIME.bits() != 0);
+        let made = told.map(|told| Timespec {
+            tv_sec: told.stx_btime.tv_sec,
+            tv_nsec: i64::from(told.stx_btime.tv_nsec),
+        });
+        Ok((number, made))
     }
 
     /// A change of names is durable once the directory is flushed. Some file systems cannot: then the

@@ -5,6 +5,7 @@
 //! first file changes, so that a run that is killed at any point can be finished or undone by the next one.
 //! Every name of a group of hard links ends as a link to one file.
 
+mod belonging;
 mod entries;
 pub mod filter;
 mod look;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use belonging::Belonging;
 use entries::{Recorded, State};
 use look::{Looker, Purpose, Skipped};
 use record::{Entry, Run, TreePath, TreeRecord};
@@ -66,7 +68,7 @@ pub fn scan(path: &Path, options: &Options, depth: Depth, progress: &Progress) -
     let begun = Instant::now();
     let root = Root::open(path)?;
     // A record that cannot be read does not keep anybody from looking at the files.
-    let record = RecordFile::find(&root, options.record.as_deref()).and_then(|file| file.read());
+    let record = RecordFile::find(&root, options.record.as_deref()).and_then(|mut file| file.read());
     let unfinished = record.ok().flatten().and_then(|record| record.unfinished);
     let skipped = skipped(unfinished.as_ref(), []);
     let (mut tree, looked) = look(&root, options, Purpose::Report(depth), &skipped, &[], progress)?;
@@ -206,21 +208,6 @@ impl Known {
         }
         known
     }
-
-    /// Whether nothing is as the record knows it, patched or not.
-    fn is_of_another_tree(&self) -> bool {
-        let is_other = |recorded: &Recorded| recorded.state == State::Changed;
-        let is_missing = |(_, error): &(Entry, Error)| error.kind() == ErrorKind::Mismatch;
-        self.recorded.iter().all(is_other) && self.failed.iter().all(is_missing)
-    }
-}
-
-/// That the record at `path`, which the user named, tells of nothing in the tree: it can be the only way back for
-/// another.
-fn of_another_tree(path: &Path) -> Error {
-    let message = format!("{} is the record of another tree, which needs it", path.display());
-    Error::new(ErrorKind::Unsafe, message)
-        .remedy("name another record with --record, or remove this one where its tree is gone")
 }
 
 /// What a run is to do with one file.
@@ -270,8 +257,17 @@ pub fn patch(path: &Path, destination: &Destination, options: &Options, progress
     let before = record.unfinished.take();
     let had_record = !record.files.is_empty();
     let known = Known::of(&root, std::mem::take(&mut record.files), None);
-    if had_record && options.record.is_some() && known.is_of_another_tree() {
-        return Err(of_another_tree(record_file.path()));
+    if let Some(path) = &options.record {
+        let belonging = if had_record {
+            Belonging::of(&root, path, &record.roots, before.as_ref(), &known, Direction::Patch)?
+        } else {
+            Belonging::first(&root)?
+        };
+        if !belonging.is_shared {
+            record.roots.clear();
+        }
+        record.roots.retain(|root| *root != belonging.own);
+        record.roots.push(belonging.own);
     }
     clean_up(&root, before.as_ref(), dry_run)?;
     let mut warnings = Vec::new();
@@ -334,11 +330,18 @@ pub fn patch(path: &Path, destination: &Destination, options: &Options, progress
         tree.files.extend(work.into_iter().map(|work| work.told(Direction::Patch, None, Ok(vec![]))));
         return Ok(finished(tree, begun));
     }
+    let is_only_of_copy = copy.is_some() && options.record.is_some() && !had_record;
+    let mut carried_out = Ok(());
     if !work.is_empty() || before.is_some() || had_record {
-        let job = Job { root: &root, options, direction: Direction::Patch };
-        carry_out(&job, &mut tree, &mut record_file, record, work)?;
+        let job = Job { root: &root, options, direction: Direction::Patch, leaves: None };
+        carried_out = carry_out(&job, &mut tree, &mut record_file, record, work);
     }
-    complete(&mut tree, copy)?;
+    carried_out.and_then(|()| complete(&mut tree, copy)).inspect_err(|_| {
+        if is_only_of_copy {
+            // The copy goes, and what is recorded of it is of nothing; the error that is reported is the one that matters.
+            let _ = record_file.remove(&root, &TreeRecord::new());
+        }
+    })?;
     Ok(finished(tree, begun))
 }
 
@@ -362,8 +365,8 @@ fn carry_out(
 ) -> Result<()> {
     let entries: Vec<Entry> = work.iter().map(|work| work.entry.clone()).collect();
     let done = job.run(record_file, settled, &entries)?;
+    tree.record = record_file.read().ok().flatten().map(|_| record_file.path().to_owned());
     let record = record_file.path();
-    tree.record = record_file.read().ok().flatten().map(|_| record.to_owned());
     tree.files
         .extend(work.into_iter().zip(done).map(|(work, done)| work.told(job.direction, Some(record), done)));
     Ok(())
@@ -377,7 +380,7 @@ pub fn record_of(root: &Root) -> Result<Option<TreeRecord>> {
     RecordFile::find(root, None)?.read()
 }
 
-fn required_record(record_file: &RecordFile) -> Result<TreeRecord> {
+fn required_record(record_file: &mut RecordFile) -> Result<TreeRecord> {
     record_file.read()?.ok_or_else(|| {
         let message = format!("there is no record at {}", record_file.path().display());
         Error::new(ErrorKind::Record, message).remedy("name the record of the patch with --record")
@@ -399,10 +402,16 @@ pub fn revert(
     let dry_run = *destination == Destination::DryRun;
     let Opened { root, copy, _lock } = opened(path, destination, options)?;
     let mut record_file = RecordFile::find(&root, options.record.as_deref())?;
-    let mut record = required_record(&record_file)?;
+    let mut record = required_record(&mut record_file)?;
     let before = record.unfinished.take();
-    clean_up(&root, before.as_ref(), dry_run)?;
     let known = Known::of(&root, std::mem::take(&mut record.files), Some(progress));
+    let mut leaves = None;
+    if let Some(path) = &options.record {
+        let belonging =
+            Belonging::of(&root, path, &record.roots, before.as_ref(), &known, Direction::Revert)?;
+        leaves = Some(belonging.own).filter(|_| belonging.is_shared);
+    }
+    clean_up(&root, before.as_ref(), dry_run)?;
     let mut tree = Tree { unfinished: before.as_ref().map(|run| run.direction), ..Tree::default() };
     tree.seen.candidates = known.recorded.len();
     tree.seen.files = known.recorded.len();
@@ -417,6 +426,9 @@ pub fn revert(
         match recorded.state {
             State::Patched | State::Torn => work.push(Work::of(recorded)),
             State::Original => {
+                if leaves.is_some() {
+                    record.files.push(recorded.entry);
+                }
                 let action = Action::Unchanged(Unchanged::AlreadyOriginal);
                 tree.files.push(TreeFile { path, result: Ok(File { action, ..recorded.file }) });
             }
@@ -430,7 +442,15 @@ pub fn revert(
         tree.files.extend(work.into_iter().map(|work| work.told(Direction::Revert, None, Ok(vec![]))));
         return Ok(finished(tree, begun));
     }
-    let job = Job { root: &root, options, direction: Direction::Revert };
+    if leaves.is_some() {
+        tree.warnings.push(format!(
+            "the record {} stays: it was written for another directory, which {} is a copy of, or was before it was \
+             moved; remove it where that is gone",
+            record_file.path().display(),
+            path.display()
+        ));
+    }
+    let job = Job { root: &root, options, direction: Direction::Revert, leaves };
     carry_out(&job, &mut tree, &mut record_file, record, work)?;
     complete(&mut tree, copy)?;
     Ok(finished(tree, begun))
@@ -443,8 +463,8 @@ pub fn revert(
 pub fn verify(path: &Path, options: &Options, progress: &Progress) -> Result<Tree> {
     let begun = Instant::now();
     let root = Root::open(path)?;
-    let record_file = RecordFile::find(&root, options.record.as_deref())?;
-    let record = required_record(&record_file)?;
+    let mut record_file = RecordFile::find(&root, options.record.as_deref())?;
+    let record = required_record(&mut record_file)?;
     let known = Known::of(&root, record.files, None);
     let purpose = Purpose::Report(Depth::Checksums);
     let entries = known.recorded.iter().map(|recorded| &recorded.entry);

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::outcome::Direction;
 use crate::record::{self, Record, Tool};
 use crate::store::pending::is_random_name;
-use crate::store::{self, Source};
+use crate::store::{self, Root, Source};
 
 /// The version of the format that this tool writes and reads.
 pub const SCHEMA: &str = "vsyspatch.tree-record/1";
@@ -40,8 +40,34 @@ pub struct TreeRecord {
     /// Directories that were made for the record, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub created: Vec<TreePath>,
+    /// The trees that it was written for, where it is not in the tree itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<TreeId>,
     /// The files, by path.
     pub files: Vec<Entry>,
+}
+
+/// What tells a tree from a copy of it, wherever it is mounted and however it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TreeId {
+    /// The number of its root directory on the file system.
+    inode: u64,
+    /// When that was made, where the file system tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made: Option<Time>,
+}
+
+impl TreeId {
+    /// That of the tree at `root`.
+    ///
+    /// # Errors
+    /// `Io` where the directory cannot be looked at.
+    pub fn of(root: &Root) -> Result<Self> {
+        let told = root.directory().identity();
+        let (inode, made) = told.map_err(|error| Error::io("cannot read the directory", error))?;
+        Ok(Self { inode, made: made.map(Into::into) })
+    }
 }
 
 /// A run that writes.
@@ -184,6 +210,7 @@ impl TreeRecord {
             tool: Tool::this(),
             unfinished: None,
             created: Vec::new(),
+            roots: Vec::new(),
             files: Vec::new(),
         }
     }

@@ -6,6 +6,7 @@
 //! lower layer.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use super::record::{self, Time, TreePath, TreeRecord};
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
+use crate::store::pending::{check_is, remove_leftover, write_at, write_over};
 use crate::store::{self, Directory, Place, Root, Source};
 
 /// The file that holds the record of a tree.
@@ -26,6 +28,8 @@ pub struct RecordFile {
     path: PathBuf,
     /// It is not in the tree.
     is_elsewhere: bool,
+    /// What this run read or wrote there last, open: no other file is that one.
+    seen: Option<File>,
 }
 
 /// The name of the record while directories are made for it, or removed.
@@ -38,12 +42,13 @@ impl RecordFile {
     /// `Io` where a directory cannot be opened.
     pub fn find(root: &Root, elsewhere: Option<&Path>) -> Result<Self> {
         if let Some(path) = elsewhere {
-            return Ok(Self { place: Some(Place::of(path)?), path: path.to_owned(), is_elsewhere: true });
+            let place = Some(Place::of(path)?);
+            return Ok(Self { place, path: path.to_owned(), is_elsewhere: true, seen: None });
         }
         let directory = root.resolved(Path::new(record::DIRECTORY))?;
         let path = root.shown(Path::new(record::DIRECTORY)).join(record::NAME);
         let place = directory.map(|directory| directory.place(record::NAME));
-        Ok(Self { place, path, is_elsewhere: false })
+        Ok(Self { place, path, is_elsewhere: false, seen: None })
     }
 
     /// Where it is or will be, for people.
@@ -56,15 +61,18 @@ impl RecordFile {
     ///
     /// # Errors
     /// `Record` for what is no record of a tree; those of reading.
-    pub fn read(&self) -> Result<Option<TreeRecord>> {
+    pub fn read(&mut self) -> Result<Option<TreeRecord>> {
         let in_record =
             |error: Error| Error::new(error.kind(), format!("record {}: {error}", self.path.display()));
         let Some(place) = &self.place else { return Ok(None) };
         let stat = place.stat().map_err(|error| in_record(Error::io("cannot open", error)))?;
         if stat.is_none() {
+            self.seen = None;
             return Ok(None);
         }
         let source = Source::at(place.clone()).map_err(in_record)?;
+        let file = source.file().try_clone().map_err(|error| Error::io("cannot open", error));
+        self.seen = Some(file.map_err(in_record)?);
         let json = store::record_bytes(&source, limits::TREE_RECORD_BYTES).map_err(in_record)?;
         TreeRecord::from_json(&json).map(Some).map_err(in_record)
     }
@@ -85,18 +93,26 @@ impl RecordFile {
         Ok(times.map(|times| (changed, times.last_modification.into())))
     }
 
-    /// Writes `record`, in the stead of what is there. Directories that are missing are made, and noted in it.
+    /// Writes `record`, in the stead of what was read or written last. Directories that are missing are made, and noted
+    /// in it.
     ///
     /// # Errors
-    /// Those of writing; `Record` where it would be larger than what is read.
+    /// Those of writing; `Unsafe` where another run wrote it meanwhile; `Record` where it would be larger than what is
+    /// read.
     pub fn write(&mut self, root: &Root, record: &mut TreeRecord) -> Result<()> {
         let Some(place) = &self.place else {
-            self.place = Some(self.make(root, record)?);
+            let place = self.make(root, record)?;
+            let written = Source::at(place.clone())?.file().try_clone();
+            self.seen = Some(written.map_err(|error| Error::io("cannot open", error))?);
+            self.place = Some(place);
             return Ok(());
         };
-        self.with_times_kept(place.directory(), || {
-            store::pending::write_new(place, Some(&new_name(place)), &json(record)?, record.readable_by())
-        })
+        let mut seen = self.seen.take();
+        let written = self.with_times_kept(place.directory(), || {
+            write_over(place, &new_name(place), &json(record)?, record.readable_by(), &mut seen)
+        });
+        self.seen = seen;
+        written
     }
 
     /// Makes the missing directories, and then puts the record in the last; its place.
@@ -107,7 +123,7 @@ impl RecordFile {
         record.created = missing.iter().cloned().map(TreePath::from).collect();
         let json = json(record)?;
         let make = || {
-            let written = store::pending::write_at(&waiting, &json, record.readable_by());
+            let written = write_at(&waiting, &json, record.readable_by());
             let made = written.and_then(|()| {
                 missing.iter().try_for_each(|path| {
                     let name = path.file_name().unwrap_or_default();
@@ -139,13 +155,14 @@ impl RecordFile {
         if place.stat().map_err(|error| Error::io("cannot open", error))?.is_none() {
             return Ok(());
         }
+        check_is(place, self.seen.as_ref())?;
         let Some(top) = record.created.first() else {
             return self.with_times_kept(place.directory(), || store::remove(place));
         };
         let parent = required(root, &parent_of(Some(top.as_path())))?;
         let waiting = parent.place(WAITING);
         self.with_times_kept(&parent, || {
-            store::pending::remove_leftover(place, &new_name(place))?;
+            remove_leftover(place, &new_name(place))?;
             store::rename(place, &waiting)?;
             take_back(root, &waiting, &record.created)
         })

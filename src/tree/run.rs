@@ -8,7 +8,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_OMIT};
 
 use super::Options;
 use super::entries::{State, settle, state_of};
-use super::record::{Entry, Run, Time, TreeRecord};
+use super::record::{Entry, Run, Time, TreeId, TreeRecord};
 use super::record_file::RecordFile;
 use crate::error::{Error, Result};
 use crate::outcome::Direction;
@@ -23,6 +23,8 @@ pub struct Job<'a> {
     pub options: &'a Options,
     /// Towards the patched files, or back.
     pub direction: Direction,
+    /// The tree, where the record stays another's when it is the original again.
+    pub leaves: Option<TreeId>,
 }
 
 impl Job<'_> {
@@ -76,13 +78,16 @@ impl Job<'_> {
                     |error: Error| error.remedy("not all of its names are replaced: patch again, or revert");
                 *done = std::mem::replace(done, Ok(vec![])).map_err(torn);
             }
-            if state != State::Original {
+            if state != State::Original || self.leaves.is_some() {
                 record.files.push(entry.clone());
             }
         }
         record.files.sort_by(|a, b| a.path().cmp(b.path()));
         if is_finished {
             record.unfinished = None;
+            if self.direction == Direction::Revert {
+                record.roots.retain(|root| Some(*root) != self.leaves);
+            }
         }
         if record.files.is_empty() {
             record_file.remove(self.root, &record)?;

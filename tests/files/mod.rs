@@ -267,8 +267,8 @@ fn say(result: vsyspatch::error::Result<vsyspatch::outcome::File>) {
     }
 }
 
-/// From now on the system call fails, or kills the process.
-fn install(fault: &str) {
+/// From now on the system call fails, or kills the process; for this thread and what it starts.
+pub fn install(fault: &str) {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
     let (number, errno) = fault.split_once(' ').expect("number and errno");
     let number: i64 = number.parse().expect("a system call number");

@@ -44,13 +44,20 @@ pub fn with_tmux(dir: &Path, name: &str) -> PathBuf {
 
 /// A tree with glibc 2.5 and a program on it, `/old-glibc`.
 pub fn glibc_2_5(dir: &Path, name: &str) -> PathBuf {
-    let glibc = real_corpus().expect("the caller has asked for the corpus").join("glibc-2.5");
+    let loader = real_corpus().expect("asked for").join("glibc-2.5/ld-linux-x86-64.so.2");
+    old_glibc(dir, name, "glibc-2.5", &loader)
+}
+
+/// A tree with the glibc of that name in the corpus, loaded by `loader`, and a program on it, `/old-glibc`.
+pub fn old_glibc(dir: &Path, name: &str, glibc: &str, loader: &Path) -> PathBuf {
+    let glibc = real_corpus().expect("the caller has asked for the corpus").join(glibc);
     let tree = dir.join(name);
     fs::create_dir_all(tree.join("lib64")).expect("a directory");
-    for file in ["ld-linux-x86-64.so.2", "libc.so.6", "libpthread.so.0"] {
-        let copy = tree.join("lib64").join(file);
-        fs::write(&copy, super::read(&glibc.join(file))).expect("a copy");
-        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("its mode");
+    let [libc, libpthread] = ["libc.so.6", "libpthread.so.0"].map(|file| glibc.join(file));
+    for (file, name) in
+        [(loader, "ld-linux-x86-64.so.2"), (&libc, "libc.so.6"), (&libpthread, "libpthread.so.0")]
+    {
+        put(file, &tree.join("lib64").join(name));
     }
     let (object, program) = (dir.join("old-glibc.o"), tree.join("old-glibc"));
     let source = root().join("tests/fixtures/old-glibc.s");
@@ -66,6 +73,33 @@ pub fn glibc_2_5(dir: &Path, name: &str) -> PathBuf {
     )
     .expect(0);
     tree
+}
+
+/// The whole rest of the corpus below `opt` of the `tree` with glibc 2.13: other C libraries, those of 2.5 and 2.12 with
+/// a program on them, and programs.
+pub fn add_corpus(tree: &Path) {
+    let (corpus, opt) = (real_corpus().expect("the caller has asked for the corpus"), tree.join("opt"));
+    // The loader of 2.13 takes the libraries of 2.12, and no later ones.
+    let loaders = [
+        ("glibc-2.5", corpus.join("glibc-2.5/ld-linux-x86-64.so.2")),
+        ("glibc-2.12", tree.join("lib64/ld-2.13.so")),
+    ];
+    for (name, loader) in loaders {
+        old_glibc(&opt, name, name, &loader);
+        fs::remove_file(opt.join("old-glibc.o")).expect("the object");
+    }
+    for name in ["glibc-2.17", "glibc-2.19", "static", "go", "lookalike"] {
+        fs::create_dir(opt.join(name)).expect("a directory");
+        for file in elf_files(&corpus.join(name)) {
+            put(&file, &opt.join(name).join(file.file_name().expect("a name")));
+        }
+    }
+}
+
+/// A copy of the program or library `file` at `to`.
+fn put(file: &Path, to: &Path) {
+    fs::write(to, super::read(file)).expect("a copy");
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).expect("its mode");
 }
 
 /// Every regular ELF file below `dir` that this user may read, sorted.
