@@ -290,6 +290,14 @@ impl<'a> Collector<'a> {
         Self { via, recent, ..Self::default() }
     }
 
+    /// One for what lies below the layer with the image's record, once that was added: what it finds in the files that
+    /// the record knows is the original of these.
+    #[must_use]
+    pub fn below_record(&self) -> Option<Self> {
+        self.merged.record.as_ref()?;
+        Some(Self { recorded: self.recorded.clone(), ..Self::new(self.via, self.recent) })
+    }
+
     /// What the layer in `archive` has. Nothing where a large program has to be held to be looked into, and the
     /// layer is to be read anew `holding` all.
     ///
