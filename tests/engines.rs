@@ -29,6 +29,10 @@ const FAST: &str = "localhost/legacy:1-vdso";
 const STACKED: &str = "localhost/stacked:1";
 const STACKED_CURED: &str = "localhost/stacked:1-novsyscall";
 
+/// What an image patched in a store is called there, and what it says that it was made of.
+const IN_STORE: &str = "localhost/legacy:in-store";
+const BASE_NAME: &str = r#"{{index .Config.Labels "org.opencontainers.image.base.name"}}"#;
+
 /// Longer than a daemon takes to start or to stop on a slow host.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -187,9 +191,17 @@ impl Podman {
         Self { store: temp_dir(), driver }
     }
 
+    fn place(&self, name: &str) -> String {
+        self.store.path().join(name).display().to_string()
+    }
+
+    /// Where its images are, as skopeo is told.
+    fn places(&self) -> String {
+        [self.place("root"), self.place("run")].join("+")
+    }
+
     fn with(&self, command: &mut Command, words: &[&str]) -> Ran {
-        let place = |name: &str| self.store.path().join(name);
-        command.arg("--root").arg(place("root")).arg("--runroot").arg(place("run"));
+        command.args(["--root", &self.place("root"), "--runroot", &self.place("run")]);
         command.args(["--storage-driver", self.driver, "--cgroup-manager", "cgroupfs", "--runtime", "runc"]);
         Ran::of(command.args(words).stdin(Stdio::null()))
     }
@@ -231,7 +243,15 @@ fn podman_runs_what_was_patched_on_both_of_its_storages() {
         let of_several = [loaded(&stacked, STACKED), loaded(&stacked_cured, STACKED_CURED)];
         of_several.iter().for_each(assert_stacked);
         assert_only_programs_differ(&of_several[0], &of_several[1]);
+        // The same from its store to its store.
+        let in_store = |name: &str| format!("containers-storage:[{driver}@{}]{name}", podman.places());
+        let [from, to] = [OLD, IN_STORE].map(in_store);
+        tool(["patch", "-q", &from, &to]).expect(0);
+        tool(["verify", "-q", &to, "--against", &from]).expect(0);
+        let label = ["image", "inspect", "--format", BASE_NAME, IN_STORE];
+        assert_eq!(podman.plain(&label).expect(0).stdout.trim(), OLD, "without the place");
         for program in PROGRAMS {
+            podman.denied(IN_STORE, &program).expect(0);
             for [old, cured] in [[OLD, CURED], [STACKED, STACKED_CURED]] {
                 podman.denied(old, &program).expect(KILLED_AS_FIRST);
                 podman.denied(cured, &program).expect(0);
@@ -318,6 +338,39 @@ fn denied_docker(dir: &Path, storage: &str) -> Option<Daemon> {
     Daemon::start(dir, command)
 }
 
+/// An image of the daemon's store, patched to that store with whichever of its tools there is.
+fn through_the_daemon(daemon: &Daemon, dir: &Path) {
+    let with = |programs: &[&str], words: &str| {
+        let bin = dir.join(["tools-", &programs.concat()].concat());
+        fs::create_dir_all(&bin).expect("a directory");
+        for program in programs {
+            let found = Ran::of(Command::new("sh").args(["-c", &format!("command -v {program}")])).expect(0);
+            let _ = std::os::unix::fs::symlink(found.stdout.trim(), bin.join(program));
+        }
+        let line = format!("tool=$(command -v vsyspatch); PATH={} exec \"$tool\" {words}", bin.display());
+        Ran::of(&mut daemon.shell(&line))
+    };
+    for program in ["docker", "skopeo"] {
+        let [from, to] =
+            ["legacy:1", &format!("legacy:by-{program}")].map(|name| format!("docker-daemon:{name}"));
+        with(&[program], &format!("patch -q {from} {to}")).expect(0);
+        with(&[program], &format!("verify -q {to} --against {from}")).expect(0);
+        with(&[program], &format!("revert -q {to} {to}-back")).expect(0);
+        let id = |name: &str| daemon.docker(&["inspect", "--format", "{{.Id}}", name]).expect(0).stdout;
+        assert_eq!(id(&format!("legacy:by-{program}-back")), id("legacy:1"));
+        let name = format!("legacy:by-{program}");
+        assert_eq!(daemon.docker(&["inspect", "--format", BASE_NAME, &name]).expect(0).stdout, "legacy:1\n");
+        daemon.run(&name, &PROGRAMS[0]).expect(0);
+        let missing = with(&[program], "scan docker-daemon:missing:1").expect(2);
+        assert!(missing.stderr.contains(program) && missing.stderr.contains("missing:1"), "{missing}");
+    }
+    let none = with(&[], "scan docker-daemon:legacy:1").expect(2);
+    assert!(
+        none.stderr.contains("docker or skopeo") && none.stderr.contains("install one of them"),
+        "{none}"
+    );
+}
+
 /// What a container of the image sees, but for what the engine puts there.
 fn inside(daemon: &Daemon, image: &str) -> Listing {
     let sleep = ["run", "-d", "--rm", "--network", "none", image, "/bin/busybox", "sleep", "600"];
@@ -349,6 +402,7 @@ fn docker_runs_what_was_patched_in_old_archives_and_in_registries() {
     for archive in [of_2014, new] {
         daemon.docker(&["load", "-q", "-i", archive]).expect(0);
     }
+    through_the_daemon(&daemon, dir.path());
     // The same in a registry: in the form of its day, and as Docker writes it today.
     let name = |name: &str| format!("{}/{name}", registry.address);
     let skopeo = |from: &str, to: &str, format: &str| {

@@ -18,7 +18,8 @@ pub enum Reference {
     },
     /// `dir:DIR`: skopeo's directory of one image.
     Directory(PathBuf),
-    /// `docker-daemon:NAME` or `containers-storage:NAME`: an engine's own store, reached with skopeo.
+    /// `docker-daemon:NAME` or `containers-storage:NAME`: an engine's own store, reached with the
+    /// engine's tool or skopeo.
     Engine(String),
     /// `oci:DIR[:TAG]`: a directory in the OCI image layout.
     Layout {
