@@ -83,7 +83,10 @@ pub const PLAN_ROUNDS: usize = 4;
 /// Largest index, manifest or configuration of an image that is read: registries, skopeo and podman refuse more.
 pub const DOCUMENT_BYTES: u64 = 4 << 20;
 
-/// Layers of one image: engines refuse more than 127.
+/// Layers of one image that Docker takes: its `maxLayerDepth`. Others take more.
+pub const DOCKER_LAYERS: usize = 125;
+
+/// Layers of one image that are read: several times what any engine takes.
 pub const IMAGE_LAYERS: usize = 1024;
 
 /// Images for x86-64 in one index: the largest indexes known have some dozens for all platforms together.

@@ -518,6 +518,21 @@ fn a_password_is_told_to_one_registry() {
 }
 
 #[test]
+fn a_new_image_is_never_sent_to_a_digest() {
+    let dir = temp_dir();
+    let (web, source, new) = sample_web(dir.path());
+    let to = format!("{}@{}", new.trim_end_matches(":v1"), digest(b"another"));
+    for command in ["patch", "revert"] {
+        let refused = tool(&[command, &source, &to]).expect(2);
+        assert!(
+            refused.stderr.contains("by its digest") && refused.stderr.contains("name a tag"),
+            "{refused}"
+        );
+    }
+    assert!(web.requests().is_empty());
+}
+
+#[test]
 fn registries_that_take_a_manifest_in_other_words_are_understood() {
     for status in [200, 202] {
         let dir = temp_dir();

@@ -18,6 +18,7 @@ use super::names;
 use super::reference::Reference;
 use super::registry::Repository;
 use super::tar::{Archive, Kind};
+use crate::compression;
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -88,6 +89,15 @@ impl Read for Part<'_> {
 impl Blobs {
     fn at(place: Place) -> Self {
         Self { place, made: HashMap::new(), context: Context::default() }
+    }
+
+    /// The members of the archive at `path`.
+    fn of_archive(path: &Path) -> Result<Self> {
+        let source = Source::open(path)?;
+        let file = || source.file().try_clone().map_err(|error| Error::io("cannot open", error));
+        refuse_compressed(&file()?)?;
+        let members = members(&mut Archive::of_file(file()?))?;
+        Ok(Self::at(Place::Members { file: file()?, members, paths: HashMap::new() }))
     }
 
     /// The repository that they are in, where they are in a registry.
@@ -222,6 +232,16 @@ impl Blobs {
     }
 }
 
+/// Blobs are found by their places in an archive, which is no way to read one that is compressed as a whole.
+pub(super) fn refuse_compressed(archive: &File) -> Result<()> {
+    let mut head = [0; compression::HEAD];
+    // What is shorter is no archive, and told to be none.
+    let _ = archive.read_exact_at(&mut head, 0);
+    let Some(program) = compression::program(&head) else { return Ok(()) };
+    let message = format!("the archive is compressed with {program}, and only its layers may be");
+    Err(Error::new(ErrorKind::Usage, message).remedy(compression::remedy(program)))
+}
+
 /// The document in the file at `path`.
 pub(super) fn document_at(path: &Path) -> Result<Document> {
     let source = Source::open(path)?;
@@ -300,10 +320,7 @@ impl Opened {
     /// # Errors
     /// Those of reading it.
     pub(super) fn listed_in(path: &Path) -> Result<usize> {
-        let source = Source::open(path)?;
-        let file = || source.file().try_clone().map_err(|error| Error::io("cannot open", error));
-        let members = members(&mut Archive::of_file(file()?))?;
-        let blobs = Blobs::at(Place::Members { file: file()?, members, paths: HashMap::new() });
+        let blobs = Blobs::of_archive(path)?;
         let of_index = match blobs.member(b"index.json")? {
             Some(index) => Document::parse(index)?.manifests()?.map_or(0, |all| all.len()),
             None => 0,
@@ -315,11 +332,7 @@ impl Opened {
     }
 
     pub(super) fn of_archive(path: &Path, tag: Option<&str>) -> Result<Self> {
-        let source = Source::open(path)?;
-        let file =
-            |source: &Source| source.file().try_clone().map_err(|error| Error::io("cannot open", error));
-        let members = members(&mut Archive::of_file(file(&source)?))?;
-        let mut blobs = Blobs::at(Place::Members { file: file(&source)?, members, paths: HashMap::new() });
+        let mut blobs = Blobs::of_archive(path)?;
         if let Some(index) = blobs.member(b"index.json")? {
             let index = Document::parse(index).map_err(|error| error.within("index.json"))?;
             return Self::of_layout(blobs, index, tag);

@@ -64,7 +64,7 @@ fn archive_name(path: &Path) -> String {
 
 /// What the image is called behind the transport, and behind the place of a store (`[DRIVER@ROOT+RUNROOT]`). An id is
 /// no name.
-fn own_name(name: &str) -> Option<String> {
+pub(super) fn own_name(name: &str) -> Option<String> {
     let (_, own) = name.split_once(':')?;
     let own = own.strip_prefix('[').and_then(|own| own.split_once(']')).map_or(own, |(_, own)| own);
     (!own.starts_with("sha256:")).then(|| own.to_owned())

@@ -331,6 +331,7 @@ pub fn patch(
     always: bool,
     context: &Context,
 ) -> Result<Tree> {
+    output.map(Reference::require_new).transpose()?;
     let opened = Opened::open(reference)?.within(context)?;
     let mut work = Patch {
         recent: context.recent(),
@@ -359,6 +360,7 @@ fn write(
     tree: &mut Tree,
 ) -> Result<()> {
     let image = Image { root, added, source: &opened.blobs, name: opened.name.as_deref() };
+    tree.warnings.extend(image.cautions(output)?);
     let sent = image.write(output)?;
     if let Some(facts) = &mut tree.image {
         (facts.sent, facts.reference) = sent.map(|sent| (sent.bytes, sent.reference)).unzip();
@@ -609,6 +611,7 @@ pub fn revert(
     output: Option<&Reference>,
     context: &Context,
 ) -> Result<Tree> {
+    output.map(Reference::require_new).transpose()?;
     let opened = Opened::open(reference)?.within(context)?;
     let mut work = Revert { added: BTreeMap::new(), dry_run: output.is_none(), records: 0 };
     let (mut tree, root) = each(&opened, name, &mut work)?;
