@@ -530,3 +530,17 @@ fn source_and_destination_may_be_the_same_archive() {
     tool(&["revert", "-q", &source, &source]).expect(0);
     assert_eq!(super::scanned(&source), ["bin/program"]);
 }
+
+#[test]
+fn a_layer_of_many_files_takes_little_memory() {
+    let entry = |n: u32| format!("usr/share/doc/package-{:06}/file-of-it-{n:07}", n / 100);
+    let many = (0..200_000).fold(Tar::default(), |tar, n| tar.file(&entry(n), b"")).end();
+    let dir = temp_dir();
+    let source = image(dir.path(), &[many]);
+    // 140 MiB of address space, of which the program has some 50.
+    let line = "ulimit -v 143360; exec \"$@\"";
+    let mut scan = Command::new("sh");
+    scan.args(["-c", line, "sh", env!("CARGO_BIN_EXE_vsyspatch"), "scan", "--no-cache", "--json", &source]);
+    let report = Ran::of(&mut scan).expect(0).report();
+    assert_eq!(report["summary"]["files"], 200_000);
+}
