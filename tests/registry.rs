@@ -147,8 +147,21 @@ fn credentials_are_found_where_docker_and_podman_leave_them() {
     };
     let answer = r#"{"ServerURL":"x","Username":"user","Secret":"secret"}"#;
     with_helper(&format!("#!/bin/sh\nread server\necho '{answer}'\n")).expect(1);
+    // As docker login leaves it where a store of the system keeps the password.
+    let store = json!({ "auths": { registry.address.as_str(): {} }, "credsStore": "test" }).to_string();
+    place("helper/config.json", &store);
+    with_helper(&format!("#!/bin/sh\nread server\n[ $server = {} ] && echo '{answer}'\n", registry.address))
+        .expect(1);
+    place("helper/config.json", &helpers);
     let failing = with_helper("#!/bin/sh\nread server\necho 'the keyring is locked' >&2\nexit 1\n").expect(2);
     assert!(failing.stderr.contains("the keyring is locked"), "{failing}");
+
+    let file = place("elsewhere/auth.json", &login);
+    Ran::of(scan().env("REGISTRY_AUTH_FILE", file)).expect(1);
+    let docker = place("other-home/.docker/config.json", &login);
+    Ran::of(scan().env("HOME", docker.ancestors().nth(2).expect("the home"))).expect(1);
+    fs::remove_file(dir.path().join("run/containers/auth.json")).expect("removed");
+    Ran::of(scan().env("XDG_RUNTIME_DIR", dir.path().join("run"))).expect(2);
 }
 
 #[test]
@@ -443,6 +456,44 @@ fn tokens_are_fetched_with_the_scope_that_is_needed_and_again_when_they_are_over
     for scope in ["repository%3Ateam%2Fimage%3Apull", "repository%3Ateam%2Fnew%3Apull%2Cpush"] {
         assert!(asked.iter().any(|it| it.contains(scope)), "{scope}: {asked:?}");
     }
+}
+
+#[test]
+fn a_login_by_an_identity_token_gets_tokens_for_it() {
+    let dir = temp_dir();
+    let (web, source, new) = sample_web(dir.path());
+    let realm = format!("http://{}/token", web.address);
+    web.twist(move |request, reply| {
+        if request.path.starts_with("/token") {
+            let form = String::from_utf8_lossy(&request.body);
+            let is_ours =
+                form.contains("grant_type=refresh_token") && form.contains("refresh_token=the-identity");
+            let token = json!({ "access_token": "for-now" }).to_string();
+            return match request.method.as_str() {
+                "POST" if is_ours => Reply::new(200, token.as_bytes()),
+                _ => Reply::error(401, "UNAUTHORIZED"),
+            };
+        }
+        if request.headers.get("authorization").is_some_and(|given| given == "Bearer for-now") {
+            return reply;
+        }
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"the service\"");
+        Reply::error(401, "UNAUTHORIZED").header("WWW-Authenticate", &challenge)
+    });
+    let file = dir.path().join("auth.json");
+    let login = |identity: &str| {
+        // PHRva2VuPjo= is <token>: as docker login writes it.
+        let entry = json!({ "auth": "PHRva2VuPjo=", "identitytoken": identity });
+        fs::write(&file, json!({ "auths": { web.address.as_str(): entry } }).to_string()).expect("written");
+        format!("--authfile={}", file.display())
+    };
+    tool(&["patch", &login("the-identity"), &source, &new]).expect(0);
+    assert!(web.has_tag("team/new", "v1"));
+    let refused = tool(&["scan", &login("another"), &source]).expect(2);
+    assert!(
+        refused.stderr.contains("does not accept the login") && !refused.stderr.contains("another"),
+        "{refused}"
+    );
 }
 
 #[test]

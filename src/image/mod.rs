@@ -335,7 +335,8 @@ pub fn patch(
     let opened = Opened::open(reference)?.within(context)?;
     let mut work = Patch {
         recent: context.recent(),
-        base_name: opened.name.clone(),
+        // A tag alone, of a layout, is not the name of an image.
+        base_name: opened.name.clone().filter(|name| names::is_whole(name)),
         added: BTreeMap::new(),
         dry_run: output.is_none(),
         epoch: context.epoch,

@@ -207,6 +207,41 @@ fn a_record_of_another_original_than_the_layers_below_have_is_a_finding() {
 }
 
 #[test]
+fn labels_of_the_image_stay_and_its_own_keys_say_what_it_was_made_of() {
+    const BASE: &str = "org.opencontainers.image.base.digest";
+    let dir = temp_dir();
+    let tar = files(&[("bin/program", PROGRAM)]);
+    let layout = Layout::new(dir.path(), "image");
+    let root = layout.manifest("amd64", &[(LAYER, &tar, &tar)]);
+    layout.finish(root);
+    let [mut manifest, mut config] = layout.image();
+    // buildah writes it empty.
+    config["config"]["Labels"] = json!({ "zeta": "kept", BASE: "", "alpha": "kept, too" });
+    manifest["annotations"] = json!({ "zeta": "kept" });
+    let source = of_documents(&layout, manifest, &config);
+    let [old, old_config] = layout.image().map(|document| serde_json::to_vec(&document).expect("JSON"));
+    let patched = Layout(dir.path().join("patched"));
+    tool(&["patch", "-q", &source, &format!("oci:{}:v1", patched.0.display())]).expect(0);
+    let [new, new_config] = patched.image();
+    let own = json!({
+        BASE: digest(&old),
+        "dev.vsyspatch.version": env!("CARGO_PKG_VERSION"),
+        "dev.vsyspatch.original.manifest": digest(&old),
+        "dev.vsyspatch.original.config": digest(&old_config),
+    });
+    let with_own = |others: Value| {
+        let mut all = others;
+        let own = own.as_object().expect("an object").clone();
+        all.as_object_mut().expect("an object").extend(own);
+        all
+    };
+    assert_eq!(new_config["config"]["Labels"], with_own(json!({ "zeta": "kept", "alpha": "kept, too" })));
+    assert_eq!(new["annotations"], with_own(json!({ "zeta": "kept" })));
+    let name = format!("oci:{}:v1", patched.0.display());
+    assert_eq!(slugs(&["verify", "--json", &name, "--against", &source]), [""; 0]);
+}
+
+#[test]
 fn words_of_the_patch_that_are_not_true_are_findings() {
     assert_eq!(found(&|_, _, _| {}), [[""; 0]; 2]);
     let both = |key: &'static str, word: &'static str| {
