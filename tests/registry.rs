@@ -8,7 +8,7 @@ use std::process::Command;
 
 use harness::image::{INDEX, Layout, PROGRAM, Registry, digest, files, image};
 use harness::web::{Reply, Request, Web};
-use harness::{Ran, need, read, temp_dir, vsyspatch};
+use harness::{Ran, is_root, need, read, skip, temp_dir, vsyspatch};
 use serde_json::json;
 
 fn tool(words: &[&str]) -> Ran {
@@ -19,7 +19,7 @@ fn tool(words: &[&str]) -> Ran {
 fn alone(home: &Path) -> Command {
     let mut command = vsyspatch();
     command.env("HOME", home).env("XDG_RUNTIME_DIR", home.join("run"));
-    for name in ["DOCKER_CONFIG", "REGISTRY_AUTH_FILE"] {
+    for name in ["DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_CONFIG_HOME"] {
         command.env_remove(name);
     }
     command
@@ -160,6 +160,30 @@ fn credentials_are_found_where_docker_and_podman_leave_them() {
     Ran::of(scan().env("REGISTRY_AUTH_FILE", file)).expect(1);
     let docker = place("other-home/.docker/config.json", &login);
     Ran::of(scan().env("HOME", docker.ancestors().nth(2).expect("the home"))).expect(1);
+    let settings = place("third-home/.config/containers/auth.json", &login);
+    Ran::of(scan().env("HOME", settings.ancestors().nth(3).expect("the home"))).expect(1);
+    Ran::of(scan().env("XDG_CONFIG_HOME", settings.ancestors().nth(2).expect("a directory"))).expect(1);
+    // Where root logs in who has no directory of the login; in a /run of its own.
+    if is_root() && need("unshare") {
+        let line = "mount -t tmpfs none /run && mkdir -p /run/containers/0 && cp \"$1\" /run/containers/0 && shift && exec \"$@\"";
+        let mut alone = scan();
+        alone.env_remove("XDG_RUNTIME_DIR");
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args(["-m", "sh", "-c", line, "sh"])
+            .arg(&settings)
+            .arg(alone.get_program())
+            .args(alone.get_args());
+        for (name, value) in alone.get_envs() {
+            match value {
+                Some(value) => unshare.env(name, value),
+                None => unshare.env_remove(name),
+            };
+        }
+        Ran::of(&mut unshare).expect(1);
+    } else {
+        skip("a /run of its own needs root");
+    }
     fs::remove_file(dir.path().join("run/containers/auth.json")).expect("removed");
     Ran::of(scan().env("XDG_RUNTIME_DIR", dir.path().join("run"))).expect(2);
 }
