@@ -12,6 +12,7 @@ use object::read::ReadRef as _;
 use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _};
 
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
+use crate::compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::search::Hit;
@@ -566,7 +567,11 @@ fn foreign_by_ident(bytes: &[u8]) -> Result<Option<String>> {
         return Err(Error::new(ErrorKind::NotElf, "the file is empty").at(0_usize));
     }
     if !bytes.starts_with(b"\x7fELF") {
-        return Err(Error::new(ErrorKind::NotElf, "not an ELF file (no magic)").at(0_usize));
+        let error = Error::new(ErrorKind::NotElf, "not an ELF file (no magic)").at(0_usize);
+        return Err(match compression::program(bytes) {
+            Some(program) => error.remedy(compression::remedy(program)),
+            None => error,
+        });
     }
     let Some([class, data]) = bytes.get(4..6) else {
         return Err(Error::malformed(bytes.len(), "the file ends inside the ELF identification"));

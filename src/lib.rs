@@ -87,6 +87,7 @@ pub mod addr;
 pub mod apply;
 pub mod cli;
 pub mod code;
+pub mod compression;
 pub mod demo;
 pub mod deny;
 mod detour;

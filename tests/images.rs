@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use harness::image::{
-    INDEX, LAYER, LIBRARY, Layout, MANIFEST, OTHER, PROGRAM, Registry, digest, files, image, layer, put,
+    INDEX, LAYER, LIBRARY, Layout, MANIFEST, OTHER, PROGRAM, Registry, archive_of_2014, digest, files, image,
+    layer, put,
 };
 use harness::mtree::{changed, listing};
 use harness::{Ran, is_root, need, skip, temp_dir, vsyspatch};
@@ -494,28 +495,6 @@ fn a_program_that_a_later_layer_replaced_is_a_finding() {
 }
 
 // --- archives and engines ---
-
-/// An archive as Docker before 1.10 saved it, of the layers, the lowest first.
-fn archive_of_2014(dir: &Path, layers: &[Vec<u8>]) -> PathBuf {
-    let tree = dir.join("old");
-    let mut parent = None;
-    for (number, layer) in layers.iter().enumerate() {
-        let id = format!("{number:064x}");
-        let mut v1 = json!({ "id": id, "created": "2013-04-05T00:00:00Z", "architecture": "amd64", "os": "linux",
-            "container_config": { "Cmd": ["/bin/sh", "-c", "#(nop) ADD"] }, "config": { "Cmd": ["/bin/program"] }, "Size": layer.len() });
-        if let Some(parent) = parent {
-            v1["parent"] = json!(parent);
-        }
-        put(&tree.join(&id).join("json"), v1.to_string().as_bytes());
-        put(&tree.join(&id).join("VERSION"), b"1.0");
-        put(&tree.join(&id).join("layer.tar"), layer);
-        parent = Some(id);
-    }
-    put(&tree.join("repositories"), json!({ "legacy": { "1": parent } }).to_string().as_bytes());
-    let archive = dir.join("old.tar");
-    Ran::of(Command::new("tar").arg("-C").arg(&tree).arg("-cf").arg(&archive).arg(".")).expect(0);
-    archive
-}
 
 #[test]
 fn archives_of_all_generations_become_ones_that_todays_tools_read() {

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use harness::image::{INDEX, Layout, PROGRAM, Registry, digest, files, image};
 use harness::web::{Reply, Request, Web};
-use harness::{Ran, need, read, temp_dir, vsyspatch};
+use harness::{Ran, is_root, need, read, skip, temp_dir, vsyspatch};
 use serde_json::json;
 
 fn tool(words: &[&str]) -> Ran {
@@ -19,7 +19,7 @@ fn tool(words: &[&str]) -> Ran {
 fn alone(home: &Path) -> Command {
     let mut command = vsyspatch();
     command.env("HOME", home).env("XDG_RUNTIME_DIR", home.join("run"));
-    for name in ["DOCKER_CONFIG", "REGISTRY_AUTH_FILE"] {
+    for name in ["DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_CONFIG_HOME"] {
         command.env_remove(name);
     }
     command
@@ -147,8 +147,45 @@ fn credentials_are_found_where_docker_and_podman_leave_them() {
     };
     let answer = r#"{"ServerURL":"x","Username":"user","Secret":"secret"}"#;
     with_helper(&format!("#!/bin/sh\nread server\necho '{answer}'\n")).expect(1);
+    // As docker login leaves it where a store of the system keeps the password.
+    let store = json!({ "auths": { registry.address.as_str(): {} }, "credsStore": "test" }).to_string();
+    place("helper/config.json", &store);
+    with_helper(&format!("#!/bin/sh\nread server\n[ $server = {} ] && echo '{answer}'\n", registry.address))
+        .expect(1);
+    place("helper/config.json", &helpers);
     let failing = with_helper("#!/bin/sh\nread server\necho 'the keyring is locked' >&2\nexit 1\n").expect(2);
     assert!(failing.stderr.contains("the keyring is locked"), "{failing}");
+
+    let file = place("elsewhere/auth.json", &login);
+    Ran::of(scan().env("REGISTRY_AUTH_FILE", file)).expect(1);
+    let docker = place("other-home/.docker/config.json", &login);
+    Ran::of(scan().env("HOME", docker.ancestors().nth(2).expect("the home"))).expect(1);
+    let settings = place("third-home/.config/containers/auth.json", &login);
+    Ran::of(scan().env("HOME", settings.ancestors().nth(3).expect("the home"))).expect(1);
+    Ran::of(scan().env("XDG_CONFIG_HOME", settings.ancestors().nth(2).expect("a directory"))).expect(1);
+    // Where root logs in who has no directory of the login; in a /run of its own.
+    if is_root() && need("unshare") {
+        let line = "mount -t tmpfs none /run && mkdir -p /run/containers/0 && cp \"$1\" /run/containers/0 && shift && exec \"$@\"";
+        let mut alone = scan();
+        alone.env_remove("XDG_RUNTIME_DIR");
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args(["-m", "sh", "-c", line, "sh"])
+            .arg(&settings)
+            .arg(alone.get_program())
+            .args(alone.get_args());
+        for (name, value) in alone.get_envs() {
+            match value {
+                Some(value) => unshare.env(name, value),
+                None => unshare.env_remove(name),
+            };
+        }
+        Ran::of(&mut unshare).expect(1);
+    } else {
+        skip("a /run of its own needs root");
+    }
+    fs::remove_file(dir.path().join("run/containers/auth.json")).expect("removed");
+    Ran::of(scan().env("XDG_RUNTIME_DIR", dir.path().join("run"))).expect(2);
 }
 
 #[test]
@@ -446,6 +483,44 @@ fn tokens_are_fetched_with_the_scope_that_is_needed_and_again_when_they_are_over
 }
 
 #[test]
+fn a_login_by_an_identity_token_gets_tokens_for_it() {
+    let dir = temp_dir();
+    let (web, source, new) = sample_web(dir.path());
+    let realm = format!("http://{}/token", web.address);
+    web.twist(move |request, reply| {
+        if request.path.starts_with("/token") {
+            let form = String::from_utf8_lossy(&request.body);
+            let is_ours =
+                form.contains("grant_type=refresh_token") && form.contains("refresh_token=the-identity");
+            let token = json!({ "access_token": "for-now" }).to_string();
+            return match request.method.as_str() {
+                "POST" if is_ours => Reply::new(200, token.as_bytes()),
+                _ => Reply::error(401, "UNAUTHORIZED"),
+            };
+        }
+        if request.headers.get("authorization").is_some_and(|given| given == "Bearer for-now") {
+            return reply;
+        }
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"the service\"");
+        Reply::error(401, "UNAUTHORIZED").header("WWW-Authenticate", &challenge)
+    });
+    let file = dir.path().join("auth.json");
+    let login = |identity: &str| {
+        // PHRva2VuPjo= is <token>: as docker login writes it.
+        let entry = json!({ "auth": "PHRva2VuPjo=", "identitytoken": identity });
+        fs::write(&file, json!({ "auths": { web.address.as_str(): entry } }).to_string()).expect("written");
+        format!("--authfile={}", file.display())
+    };
+    tool(&["patch", &login("the-identity"), &source, &new]).expect(0);
+    assert!(web.has_tag("team/new", "v1"));
+    let refused = tool(&["scan", &login("another"), &source]).expect(2);
+    assert!(
+        refused.stderr.contains("does not accept the login") && !refused.stderr.contains("another"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn on_a_terminal_each_blob_on_its_way_has_a_line() {
     if !need("script") {
         return;
@@ -515,6 +590,21 @@ fn a_password_is_told_to_one_registry() {
     assert!(web.requests().is_empty() && other.requests().is_empty());
     let own = format!("docker://{}/team/new:v1", web.address);
     tool(&["patch", "--creds=user:secret", &source, &own]).expect(0);
+}
+
+#[test]
+fn a_new_image_is_never_sent_to_a_digest() {
+    let dir = temp_dir();
+    let (web, source, new) = sample_web(dir.path());
+    let to = format!("{}@{}", new.trim_end_matches(":v1"), digest(b"another"));
+    for command in ["patch", "revert"] {
+        let refused = tool(&[command, &source, &to]).expect(2);
+        assert!(
+            refused.stderr.contains("by its digest") && refused.stderr.contains("name a tag"),
+            "{refused}"
+        );
+    }
+    assert!(web.requests().is_empty());
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::names;
 use super::reference::Reference;
 use super::registry::Repository;
 use super::tar::{Archive, Kind};
+use crate::compression;
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -90,10 +91,11 @@ impl Blobs {
         Self { place, made: HashMap::new(), context: Context::default() }
     }
 
-    /// Those of the archive at `path`.
+    /// The members of the archive at `path`.
     fn of_archive(path: &Path) -> Result<Self> {
         let source = Source::open(path)?;
         let file = || source.file().try_clone().map_err(|error| Error::io("cannot open", error));
+        refuse_compressed(&file()?)?;
         let members = members(&mut Archive::of_file(file()?))?;
         Ok(Self::at(Place::Members { file: file()?, members, paths: HashMap::new() }))
     }
@@ -228,6 +230,16 @@ impl Blobs {
         let bytes = read_document(self.open(digest)?).map_err(in_blob)?;
         Document::parse(bytes).map_err(in_blob)?.checked(digest)
     }
+}
+
+/// Blobs are found by their places in an archive, which is no way to read one that is compressed as a whole.
+pub(super) fn refuse_compressed(archive: &File) -> Result<()> {
+    let mut head = [0; compression::HEAD];
+    // What is shorter is no archive, and told to be none.
+    let _ = archive.read_exact_at(&mut head, 0);
+    let Some(program) = compression::program(&head) else { return Ok(()) };
+    let message = format!("the archive is compressed with {program}, and only its layers may be");
+    Err(Error::new(ErrorKind::Usage, message).remedy(compression::remedy(program)))
 }
 
 /// The document in the file at `path`.

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256 as Hasher};
 
 use super::document::Digest;
 use super::recent::Recent;
+use crate::compression::{GZIP, ZSTD};
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
@@ -16,9 +17,6 @@ use crate::limits;
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
 
-/// First bytes of compressed data.
-const GZIP: &[u8] = &[0x1f, 0x8b];
-const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// `50 2a 4d 18` up to `5f ...`: a frame that holds no data.
 const ZSTD_SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
 

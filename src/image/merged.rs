@@ -120,23 +120,20 @@ pub fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What one layer says of a path.
-struct Said {
-    kind: Kind,
-    /// Those of directories and of names of programs; a layer can have millions of other files.
-    headers: Vec<u8>,
-    target: ImagePath,
+/// What one layer says of a path; a layer can have millions of files.
+struct Said<'n> {
+    entry: &'n Noted,
     /// Number of the program that is behind the name.
-    program: Option<usize>,
+    program: Option<u32>,
 }
 
 /// What one layer says, by path: all below a directory stands together.
-type Layer = BTreeMap<ImagePath, Said>;
+type Layer<'n> = BTreeMap<&'n [u8], Said<'n>>;
 
 /// What the layer that is being added has said.
 #[derive(Default)]
-struct Below {
-    said: Layer,
+struct Below<'n> {
+    said: Layer<'n>,
     found: Vec<Option<Program>>,
     hidden: Above,
     /// Visible names of what cannot be looked into, and why.
@@ -166,16 +163,20 @@ enum Content {
     /// A program that there is nothing to say of.
     Clean,
     /// A program that there may be something to say of: what that is, is found out each time.
-    Program {
-        #[serde(with = "hex::serde")]
-        bytes: Vec<u8>,
-        attributes: Attributes,
-        is_plain: bool,
-    },
+    Program(Box<Held>),
     /// A program that is not looked at.
-    TooLarge(Attributes),
+    TooLarge(Box<Attributes>),
     /// The record of a patch.
     Record(Vec<u8>),
+}
+
+/// A program as it is in the layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Held {
+    #[serde(with = "hex::serde")]
+    bytes: Vec<u8>,
+    attributes: Attributes,
+    is_plain: bool,
 }
 
 impl Noted {
@@ -188,7 +189,7 @@ impl Noted {
     ) -> Result<Option<Self>> {
         let Some(content) = Content::of(&entry, archive, is_recorded, holding)? else { return Ok(None) };
         let is_needed = matches!(entry.kind, Kind::Directory | Kind::HardLink)
-            || matches!(content, Content::Program { .. } | Content::TooLarge(_));
+            || matches!(content, Content::Program(_) | Content::TooLarge(_));
         let tar::Entry { path, kind, target, size, headers, .. } = entry;
         let headers = if is_needed { headers } else { vec![] };
         Ok(Some(Self { path, kind, target, headers, size, content }))
@@ -196,12 +197,13 @@ impl Noted {
 
     /// Bytes that it takes.
     fn kept(&self) -> u64 {
-        const OTHERS: usize = 64;
         let content = match &self.content {
-            Content::Program { bytes, .. } | Content::Record(bytes) => bytes.len(),
-            Content::Nothing | Content::Clean | Content::TooLarge(_) => 0,
+            Content::Program(held) => held.bytes.len() + size_of::<Held>(),
+            Content::Record(bytes) => bytes.len(),
+            Content::TooLarge(_) => size_of::<Attributes>(),
+            Content::Nothing | Content::Clean => 0,
         };
-        (self.path.len() + self.target.len() + self.headers.len() + content + OTHERS) as u64
+        (size_of::<Self>() + self.path.len() + self.target.len() + self.headers.len() + content) as u64
     }
 
     /// Whether a layer that has these may be remembered: not one with a record, which says what else to look at,
@@ -244,7 +246,7 @@ impl Content {
         }
         let attributes = entry.attributes.clone();
         if entry.size > limits::IMAGE_PROGRAM_BYTES {
-            return Ok(Some(Self::TooLarge(attributes)));
+            return Ok(Some(Self::TooLarge(Box::new(attributes))));
         }
         let is_plain = entry.sparse.is_none();
         if entry.size > limits::IMAGE_HELD_BYTES && is_plain && !is_recorded && !holding {
@@ -253,7 +255,10 @@ impl Content {
         }
         let bytes = content(entry, &head[..size], archive)?;
         let is_clean = !is_recorded && is_clean(&bytes);
-        Ok(Some(if is_clean { Self::Clean } else { Self::Program { bytes, attributes, is_plain } }))
+        Ok(Some(match is_clean {
+            true => Self::Clean,
+            false => Self::Program(Box::new(Held { bytes, attributes, is_plain })),
+        }))
     }
 }
 
@@ -290,6 +295,14 @@ impl<'a> Collector<'a> {
         Self { via, recent, ..Self::default() }
     }
 
+    /// One for what lies below the layer with the image's record, once that was added: what it finds in the files that
+    /// the record knows is the original of these.
+    #[must_use]
+    pub fn below_record(&self) -> Option<Self> {
+        self.merged.record.as_ref()?;
+        Some(Self { recorded: self.recorded.clone(), ..Self::new(self.via, self.recent) })
+    }
+
     /// What the layer in `archive` has. Nothing where a large program has to be held to be looked into, and the
     /// layer is to be read anew `holding` all.
     ///
@@ -323,7 +336,7 @@ impl<'a> Collector<'a> {
         let mut below = Below::default();
         noted.iter().for_each(|one| self.take(layer, one, &mut below));
         let elsewhere = std::mem::take(&mut below.elsewhere);
-        self.settle(below);
+        self.settle(layer, below);
         elsewhere
     }
 
@@ -337,15 +350,15 @@ impl<'a> Collector<'a> {
     }
 
     /// Takes the next entry of a layer.
-    fn take(&mut self, layer: usize, noted: &Noted, below: &mut Below) {
-        let Noted { path, kind, target, headers, size, content } = noted;
+    fn take<'n>(&mut self, layer: usize, noted: &'n Noted, below: &mut Below<'n>) {
+        let Noted { path, kind, target, size, content, .. } = noted;
         let (kind, size) = (*kind, *size);
         if note_whiteout(path, &mut below.hidden) {
             return;
         }
         let is_visible = kind == Kind::File && !self.above.hides(path, kind);
         self.merged.seen.files += usize::from(is_visible);
-        if is_visible && matches!(content, Content::Clean | Content::Program { .. } | Content::TooLarge(_)) {
+        if is_visible && matches!(content, Content::Clean | Content::Program(_) | Content::TooLarge(_)) {
             self.merged.seen.candidates += 1;
             self.merged.seen.bytes += size;
         }
@@ -358,7 +371,7 @@ impl<'a> Collector<'a> {
                 None
             }
             Content::TooLarge(attributes) => {
-                let (names, result, attributes) = (vec![], Err(too_large(size)), attributes.clone());
+                let (names, result, attributes) = (vec![], Err(too_large(size)), (**attributes).clone());
                 Some(Program {
                     layer,
                     names,
@@ -369,42 +382,33 @@ impl<'a> Collector<'a> {
                     findings: None,
                 })
             }
-            Content::Program { bytes, attributes, is_plain } => {
-                self.look(layer, path, bytes, attributes.clone(), *is_plain)
-            }
+            Content::Program(held) => self.look(layer, path, held),
         };
         let mut program = program.map(|program| {
             below.found.push(Some(program));
-            below.found.len() - 1
+            (below.found.len() - 1) as u32
         });
         if kind == Kind::HardLink {
             // To what its target is now: a later entry for that is another file.
-            match below.said.get(target) {
+            match below.said.get(target.as_slice()) {
                 Some(linked) => program = linked.program,
                 None if self.above.hides(path, kind) => {}
                 None => below.elsewhere.push((path.clone(), "is a link to what the layer does not have")),
             }
         }
         // Engines put it where the link leads to, or a directory in the link's place.
-        let is_link = |above| below.said.get(above).is_some_and(|one| one.kind == Kind::SymbolicLink);
+        let is_link = |above| below.said.get(above).is_some_and(|one| one.entry.kind == Kind::SymbolicLink);
         if program.is_some() && ancestors(path).any(is_link) {
             program = None;
             below.elsewhere.push((path.clone(), "is below a symbolic link"));
         }
-        let is_needed = program.is_some() || kind == Kind::Directory;
-        let headers = if is_needed { headers.clone() } else { Vec::new() };
-        say(&mut below.said, path.clone(), Said { kind, headers, target: target.clone(), program });
+        say(&mut below.said, Said { entry: noted, program });
     }
 
     /// What is in a program; nothing where there is nothing to say of it.
-    fn look(
-        &self,
-        layer: usize,
-        path: &[u8],
-        bytes: &[u8],
-        attributes: Attributes,
-        is_plain: bool,
-    ) -> Option<Program> {
+    fn look(&self, layer: usize, path: &[u8], held: &Held) -> Option<Program> {
+        let Held { bytes, attributes, is_plain } = held;
+        let (attributes, is_plain) = (attributes.clone(), *is_plain);
         let recorded = self.recorded.get(path);
         let findings = recorded.map(|record| verify::verify_hashed(bytes, Sha256::of(bytes), record));
         let (result, patched) = match self.examined(bytes, recorded.is_some()) {
@@ -441,48 +445,64 @@ impl<'a> Collector<'a> {
     }
 
     /// The programs of a layer that are visible, with their visible names; then the layer hides what is below.
-    fn settle(&mut self, below: Below) {
+    fn settle(&mut self, layer: usize, below: Below<'_>) {
         let Below { said, mut found, hidden, .. } = below;
-        let mut names: BTreeMap<usize, Vec<Name>> = BTreeMap::new();
-        for (path, one) in &said {
-            let is_visible = !path.starts_with(OF_AUFS) && !self.above.hides(path, one.kind);
-            let Some(number) = one.program.filter(|_| is_visible) else { continue };
-            let target = (one.kind == Kind::HardLink).then(|| one.target.clone());
+        let mut names: BTreeMap<u32, Vec<Name>> = BTreeMap::new();
+        for Said { entry, program } in said.values() {
+            let Noted { path, kind, target, headers, .. } = entry;
+            let is_visible = !path.starts_with(OF_AUFS) && !self.above.hides(path, *kind);
+            let Some(number) = program.filter(|_| is_visible) else { continue };
+            let target = (*kind == Kind::HardLink).then(|| target.clone());
             names.entry(number).or_default().push(Name {
                 path: path.clone(),
-                headers: one.headers.clone(),
+                headers: headers.clone(),
                 target,
             });
         }
         for (number, mut names) in names {
-            let Some(mut program) = found.get_mut(number).and_then(Option::take) else { continue };
+            let Some(mut program) = found.get_mut(number as usize).and_then(Option::take) else { continue };
             names.sort_by(|a, b| (a.target.is_some(), &a.path).cmp(&(b.target.is_some(), &b.path)));
             program.names = names;
             self.merged.programs.push(program);
         }
-        self.cover(said, hidden);
+        self.show_directories(&said);
+        // Nothing is below the lowest one, which is the largest of most images.
+        if layer > 0 {
+            self.cover(said, hidden);
+        }
     }
 
-    fn cover(&mut self, said: Layer, hidden: Above) {
-        let mut directories = HashSet::new();
-        for (path, one) in said {
-            // Whatever a layer says of them: a name below shows that they are directories.
-            directories.extend(ancestors(&path).map(<[u8]>::to_owned));
-            let is_visible = !self.above.hides(&path, one.kind);
-            if one.kind != Kind::Directory {
-                let in_place_of_record = || ancestors(record::PATH.as_bytes()).any(|above| above == path);
-                if is_visible && in_place_of_record() {
-                    self.merged.in_place_of_record = Some(path.clone());
-                }
-                self.above.covered.insert(path);
+    /// Notes the directories of a layer that are visible.
+    fn show_directories(&mut self, said: &Layer<'_>) {
+        for (path, Said { entry, .. }) in said {
+            let in_place_of_record = || ancestors(record::PATH.as_bytes()).any(|above| above == *path);
+            let is_told = entry.kind == Kind::Directory || in_place_of_record();
+            if !is_told || self.above.hides(path, entry.kind) {
+                continue;
+            }
+            if entry.kind == Kind::Directory {
+                let headers = || entry.headers.clone();
+                self.merged.directories.entry(path.to_vec()).or_insert_with(headers);
             } else {
-                if is_visible {
-                    self.merged.directories.entry(path.clone()).or_insert(one.headers);
-                }
-                directories.insert(path);
+                self.merged.in_place_of_record = Some(path.to_vec());
             }
         }
-        self.above.directories.extend(directories);
+    }
+
+    fn cover(&mut self, said: Layer<'_>, hidden: Above) {
+        for (path, Said { entry, .. }) in said {
+            // Whatever a layer says of them: a name below shows that they are directories.
+            // Whatever is one has all above it here.
+            let known = &self.above.directories;
+            let new = ancestors(path).take_while(|above| !known.contains(*above));
+            let new: Vec<ImagePath> = new.map(<[u8]>::to_owned).collect();
+            self.above.directories.extend(new);
+            if entry.kind == Kind::Directory {
+                self.above.directories.insert(path.to_vec());
+            } else {
+                self.above.covered.insert(path.to_vec());
+            }
+        }
         self.above.covered.extend(hidden.covered);
         self.above.opaque.extend(hidden.opaque);
     }
@@ -508,15 +528,17 @@ fn recorded_in(json: &[u8]) -> HashMap<ImagePath, Record> {
 
 /// Of several entries for a path the last one counts; a directory keeps what is in it, and what takes its place
 /// does not.
-fn say(said: &mut Layer, path: ImagePath, one: Said) {
-    if one.kind != Kind::Directory && said.get(&path).is_some_and(|old| old.kind == Kind::Directory) {
-        let below = [&path[..], b"/"].concat();
-        let names =
-            said.range(below.clone()..).map(|(name, _)| name).take_while(|name| name.starts_with(&below));
-        for name in names.cloned().collect::<Vec<_>>() {
-            said.remove(&name);
+fn say<'n>(said: &mut Layer<'n>, one: Said<'n>) {
+    let path = one.entry.path.as_slice();
+    let was_directory = said.get(path).is_some_and(|old| old.entry.kind == Kind::Directory);
+    if one.entry.kind != Kind::Directory && was_directory {
+        let below = [path, b"/"].concat();
+        let names = said.range(below.as_slice()..).map(|(name, _)| *name);
+        for name in names.take_while(|name| name.starts_with(&below)).collect::<Vec<_>>() {
+            said.remove(name);
         }
     }
+    // The key is that of the last entry, too.
     said.insert(path, one);
 }
 

@@ -111,14 +111,16 @@ struct Seen {
     manifest: Document,
     config: Document,
     merged: Merged,
+    /// The tree below the layer with the record, where there is one and it is asked for.
+    below: Option<Merged>,
     /// Layers and names that cannot be looked into, and why.
     not_scanned: Vec<String>,
     /// Number of the topmost layer that cannot be looked into.
     topmost_unread: Option<usize>,
 }
 
-/// Looks at the image of `manifest`.
-fn look(blobs: &Blobs, manifest: Document) -> Result<Seen> {
+/// Looks at the image of `manifest`; also at what lies below the record where that is compared.
+fn look(blobs: &Blobs, manifest: Document, is_compared: bool) -> Result<Seen> {
     let config = blobs.document(&manifest.config()?.digest)?;
     let (layers, diff_ids) = (manifest.layers()?, config.diff_ids()?);
     if layers.len() != diff_ids.len() {
@@ -129,6 +131,7 @@ fn look(blobs: &Blobs, manifest: Document) -> Result<Seen> {
     let mut collector = Collector::new(blobs.context.via, blobs.context.recent());
     let mut checked = checks_of_known(blobs, &layers);
     let (mut not_scanned, mut topmost_unread) = (Vec::new(), None);
+    let mut below: Option<Collector> = None;
     for (number, (layer, diff_id)) in layers.iter().zip(&diff_ids).enumerate().rev() {
         let in_layer = |error: Error| error.within(format_args!("layer {}", layer.digest));
         if let Some(why) = layer.not_scanned() {
@@ -138,6 +141,10 @@ fn look(blobs: &Blobs, manifest: Document) -> Result<Seen> {
         }
         let check = || checked.remove(&layer.digest).unwrap_or_else(|| blobs.check(layer));
         let noted = contents(blobs, layer, diff_id, &collector, check).map_err(in_layer)?;
+        if is_compared {
+            below = below.or_else(|| collector.below_record());
+            below.iter_mut().for_each(|below| drop(below.add(number, &noted)));
+        }
         not_scanned.extend(
             collector
                 .add(number, &noted)
@@ -145,7 +152,8 @@ fn look(blobs: &Blobs, manifest: Document) -> Result<Seen> {
                 .map(|(path, why)| format!("layer {}: /{} {why}", layer.digest, path_of(path).display())),
         );
     }
-    Ok(Seen { manifest, config, merged: collector.finish(), not_scanned, topmost_unread })
+    let below = below.map(Collector::finish);
+    Ok(Seen { manifest, config, merged: collector.finish(), below, not_scanned, topmost_unread })
 }
 
 /// Which of the `layers` that something is known of are what their digests say: checksums are all that such a layer
@@ -190,17 +198,20 @@ fn contents(
 
 /// What is done with each image for x86-64 behind a name.
 trait Work {
+    /// Whether it compares what the patch wrote with what is below.
+    const COMPARES: bool = false;
+
     /// Tells what there is in `tree`; a new manifest, where there is to be one.
     fn on(&mut self, seen: Seen, shown: &Shown<'_>, tree: &mut Tree) -> Result<Option<Document>>;
 }
 
 /// Looks at every image for x86-64 of `opened`, does the `work` on it, and gives the new root, where there is one.
-fn each(opened: &Opened, name: &Path, work: &mut dyn Work) -> Result<(Tree, Option<Document>)> {
+fn each<W: Work>(opened: &Opened, name: &Path, work: &mut W) -> Result<(Tree, Option<Document>)> {
     let begun = Instant::now();
     let mut tree = Tree::default();
     let mut facts = ImageFacts { digest: opened.root.digest().to_string(), ..ImageFacts::default() };
     let mut one = |manifest: Document, platform: Option<&str>, tree: &mut Tree| -> Result<Option<Document>> {
-        let seen = look(&opened.blobs, manifest)?;
+        let seen = look(&opened.blobs, manifest, W::COMPARES)?;
         tree.seen.files += seen.merged.seen.files;
         tree.seen.candidates += seen.merged.seen.candidates;
         tree.seen.bytes += seen.merged.seen.bytes;
@@ -320,10 +331,12 @@ pub fn patch(
     always: bool,
     context: &Context,
 ) -> Result<Tree> {
+    output.map(Reference::require_new).transpose()?;
     let opened = Opened::open(reference)?.within(context)?;
     let mut work = Patch {
         recent: context.recent(),
-        base_name: opened.name.clone(),
+        // A tag alone, of a layout, is not the name of an image.
+        base_name: opened.name.clone().filter(|name| names::is_whole(name)),
         added: BTreeMap::new(),
         dry_run: output.is_none(),
         epoch: context.epoch,
@@ -348,6 +361,7 @@ fn write(
     tree: &mut Tree,
 ) -> Result<()> {
     let image = Image { root, added, source: &opened.blobs, name: opened.name.as_deref() };
+    tree.warnings.extend(image.cautions(output)?);
     let sent = image.write(output)?;
     if let Some(facts) = &mut tree.image {
         (facts.sent, facts.reference) = sent.map(|sent| (sent.bytes, sent.reference)).unzip();
@@ -542,6 +556,8 @@ pub fn verify(
         originals: HashMap<Digest, (Document, Digest)>,
     }
     impl Work for Verify<'_> {
+        const COMPARES: bool = true;
+
         fn on(&mut self, seen: Seen, shown: &Shown<'_>, tree: &mut Tree) -> Result<Option<Document>> {
             let mut original = seen.manifest.digest();
             if let Some(record) = record_of(&seen.merged)? {
@@ -596,6 +612,7 @@ pub fn revert(
     output: Option<&Reference>,
     context: &Context,
 ) -> Result<Tree> {
+    output.map(Reference::require_new).transpose()?;
     let opened = Opened::open(reference)?.within(context)?;
     let mut work = Revert { added: BTreeMap::new(), dry_run: output.is_none(), records: 0 };
     let (mut tree, root) = each(&opened, name, &mut work)?;

@@ -1,7 +1,7 @@
 //! Where a patched image is not what the patch of its original writes: the layer, the documents and the index are
 //! made once more of the record, and compared.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -14,7 +14,7 @@ use super::layer::Layer;
 use super::merged::{ImagePath, Program, ancestors};
 use super::names;
 use super::record::{self, ImageRecord};
-use super::tar::{Archive, Kind};
+use super::tar::{self, Archive, Attributes, Kind};
 use super::{Context, Reference, Seen, holds_layers_of, label, originals, path_of};
 use crate::error::Result;
 use crate::verify::{Finding, finding};
@@ -103,7 +103,10 @@ pub(super) fn differences(
     }
     let (top, diff_id) = (&layers[base.len()], &diff_ids[base.len()]);
     let in_layer = |error: crate::error::Error| error.within(format_args!("layer {}", top.digest));
-    let layer = Added::read(blobs, top, record).map_err(in_layer)?;
+    let below = Below::of(seen, record)?;
+    findings.extend(below.findings);
+    let layer = Added::read(blobs, top, record, &below.expected).map_err(in_layer)?;
+    let mtime = layer.mtime;
     findings.extend(layer.findings());
     if layers.len() > base.len() + 1 {
         // Somebody else's work, which changes the documents as it likes.
@@ -115,7 +118,7 @@ pub(super) fn differences(
         diff_id: diff_id.clone(),
         digest: top.digest.clone(),
         size: top.size,
-        created: created(&seen.config, &config, layer.mtime),
+        created: created(&seen.config, &config, mtime),
         labels: labels(record, &manifest, &config, &seen.config),
     };
     if document::config_with(&config, &new).value() != seen.config.value() {
@@ -163,17 +166,92 @@ fn files_gone(seen: &Seen, record: &ImageRecord) -> Vec<Finding> {
     findings
 }
 
+/// What the patch found: the files and directories of the layers below its own.
+struct Below<'a> {
+    /// The attributes that a name may have in the layer of the patch: those of the file, and those of its own entry,
+    /// which are others where a link says something else than the file. A name without any was in no layer.
+    expected: HashMap<&'a [u8], Vec<Attributes>>,
+    /// Recorded files that are not there as recorded.
+    findings: Vec<Finding>,
+}
+
+impl<'a> Below<'a> {
+    fn of(seen: &'a Seen, record: &ImageRecord) -> Result<Self> {
+        let (mut expected, mut findings, mut found) = (HashMap::new(), Vec::new(), HashMap::new());
+        let merged = seen.below.as_ref();
+        for program in merged.iter().flat_map(|merged| &merged.programs) {
+            for name in &program.names {
+                let own = Attributes::of_headers(&name.headers)?;
+                expected.insert(name.path.as_slice(), vec![program.attributes.clone(), own]);
+                found.insert(name.path.as_slice(), program);
+            }
+        }
+        for (path, headers) in merged.iter().flat_map(|merged| &merged.directories) {
+            expected.insert(path.as_slice(), vec![Attributes::of_headers(headers)?]);
+        }
+        for entry in &record.files {
+            for path in &entry.paths {
+                let path = path.as_path();
+                let program = found.get(path.as_os_str().as_bytes());
+                let sum = program.and_then(|program| program.result.as_ref().ok()?.sha256);
+                if sum != Some(entry.record.original) {
+                    let message =
+                        format!("/{} of the layers below is not the recorded original", path.display());
+                    findings.push(finding("not-of-original", message, None));
+                }
+            }
+        }
+        Ok(Self { expected, findings })
+    }
+}
+
+/// Where `own` is none of the `expected` attributes, and differs from the first ones.
+fn attributes_changed(path: &[u8], own: &Attributes, expected: &[Attributes]) -> Vec<Finding> {
+    let differences = |other: &Attributes| {
+        let name = path_of(path);
+        let (name, mut all) = (name.display(), Vec::new());
+        let mut tell = |slug, message| all.push(finding(slug, message, None));
+        if own.mode() != other.mode() {
+            let message = format!("the mode of /{name} is {:o}, and was {:o}", own.mode(), other.mode());
+            tell("mode-changed", message);
+        }
+        if own.owner() != other.owner() {
+            let [(uid, gid), (old_uid, old_gid)] = [own, other].map(Attributes::owner);
+            let message = format!("the owner of /{name} is {uid}:{gid}, and was {old_uid}:{old_gid}");
+            tell("owner-changed", message);
+        }
+        if own.mtime() != other.mtime() {
+            let [now, before] = [own, other].map(Attributes::mtime);
+            let message = format!("the time of /{name} is {now}, and was {before}");
+            tell("mtime-changed", message);
+        }
+        if own.xattrs() != other.xattrs() {
+            tell("xattrs-changed", format!("the extended attributes of /{name} are not those of before"));
+        }
+        all
+    };
+    let mut all: Vec<_> = expected.iter().map(differences).collect();
+    if all.iter().any(Vec::is_empty) || all.is_empty() { vec![] } else { all.swap_remove(0) }
+}
+
 /// What the layer of the patch holds besides what the record says.
 struct Added {
     /// Names that are neither recorded files, nor the record, nor directories above these.
     others: BTreeSet<ImagePath>,
+    /// Where entries are not as the files of the layers below.
+    changed: BTreeMap<ImagePath, Vec<Finding>>,
     /// The time of the record's file, which is that of the patch; nothing where the record is not in the layer.
     mtime: Option<u64>,
 }
 
 impl Added {
-    fn read(blobs: &Blobs, layer: &Descriptor, record: &ImageRecord) -> Result<Self> {
-        let mut added = Self { others: BTreeSet::new(), mtime: None };
+    fn read(
+        blobs: &Blobs,
+        layer: &Descriptor,
+        record: &ImageRecord,
+        expected: &HashMap<&[u8], Vec<Attributes>>,
+    ) -> Result<Self> {
+        let mut added = Self { others: BTreeSet::new(), changed: BTreeMap::new(), mtime: None };
         if layer.not_scanned().is_some() {
             return Ok(added);
         }
@@ -194,23 +272,36 @@ impl Added {
                 Kind::SymbolicLink | Kind::Other => false,
             };
             // One more than is told says that there are more.
-            if !is_known && added.others.len() <= NAMES_TOLD {
-                added.others.insert(entry.path);
+            if !is_known {
+                if added.others.len() <= NAMES_TOLD {
+                    added.others.insert(entry.path);
+                }
+                continue;
             }
+            // What no layer had was made now.
+            let mtime = entry.attributes.mtime();
+            let made =
+                if path == own { tar::own_attributes(mtime) } else { tar::directory_attributes(mtime) };
+            let before = match expected.get(path).filter(|_| path != own) {
+                Some(before) => before.as_slice(),
+                None if path == own || entry.kind == Kind::Directory => std::slice::from_ref(&made),
+                None => &[],
+            };
+            // Of several entries for a name the last one counts.
+            let changed = attributes_changed(path, &entry.attributes, before);
+            added.changed.insert(entry.path, changed);
         }
         Ok(added)
     }
 
-    fn findings(&self) -> Vec<Finding> {
+    fn findings(self) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = self.changed.into_values().flatten().collect();
         let told = self.others.iter().take(NAMES_TOLD);
-        let mut findings: Vec<Finding> = told
-            .map(|path| {
-                let path = path_of(path);
-                let message =
-                    format!("/{} is in the layer of the patch and not in its record", path.display());
-                finding("file-not-recorded", message, None)
-            })
-            .collect();
+        findings.extend(told.map(|path| {
+            let path = path_of(path);
+            let message = format!("/{} is in the layer of the patch and not in its record", path.display());
+            finding("file-not-recorded", message, None)
+        }));
         if self.others.len() > NAMES_TOLD {
             let message = format!("more than {NAMES_TOLD} names in the layer of the patch are not recorded");
             findings.push(finding("file-not-recorded", message, None));

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::engine;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where an image is.
@@ -18,7 +19,8 @@ pub enum Reference {
     },
     /// `dir:DIR`: skopeo's directory of one image.
     Directory(PathBuf),
-    /// `docker-daemon:NAME` or `containers-storage:NAME`: an engine's own store, reached with skopeo.
+    /// `docker-daemon:NAME` or `containers-storage:NAME`: an engine's own store, reached with the
+    /// engine's tool or skopeo.
     Engine(String),
     /// `oci:DIR[:TAG]`: a directory in the OCI image layout.
     Layout {
@@ -107,6 +109,26 @@ impl Reference {
             (None, Self::Directory(_)) => Self::Directory(path()),
             (None, _) => Self::Archive { path: path(), tag: None },
         })
+    }
+
+    /// That it can be the name of a new image.
+    ///
+    /// # Errors
+    /// `Usage` for a digest, which is that of another.
+    pub fn require_new(&self) -> Result<()> {
+        let has_digest = match self {
+            Self::Registry { name, .. } => name.contains('@'),
+            Self::Engine(name) => engine::own_name(name).is_none_or(|own| own.contains('@')),
+            Self::Layout { tag, .. } | Self::Archive { tag, .. } => {
+                tag.as_ref().is_some_and(|tag| tag.contains('@'))
+            }
+            Self::Directory(_) => false,
+        };
+        if !has_digest {
+            return Ok(());
+        }
+        let message = format!("{self} names an image by its digest, and the new one has a digest of its own");
+        Err(Error::new(ErrorKind::Usage, message).remedy("name a tag for it"))
     }
 
     /// The image that is at `path`, where it is an archive or a layout.

@@ -1,5 +1,6 @@
 //! Entries of a tar archive as they stream by, with their header blocks as they are.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
 
@@ -62,6 +63,9 @@ pub struct Attributes {
     records: Vec<(String, Vec<u8>)>,
 }
 
+/// PAX records that are extended attributes, as engines read them.
+const XATTR: &str = "SCHILY.xattr.";
+
 /// PAX records that are of one entry and not of its file, or that are made of the header's fields.
 const OF_THE_ENTRY: [&str; 8] = ["path", "linkpath", "size", "uid", "gid", "uname", "gname", "hdrcharset"];
 
@@ -92,6 +96,22 @@ impl Attributes {
     #[must_use]
     pub fn owner(&self) -> (u64, u64) {
         (self.uid, self.gid)
+    }
+
+    /// The extended attributes, by name.
+    #[must_use]
+    pub fn xattrs(&self) -> BTreeMap<&str, &[u8]> {
+        let all = self.records.iter();
+        all.filter_map(|(key, value)| Some((key.strip_prefix(XATTR)?, value.as_slice()))).collect()
+    }
+
+    /// Those that the first entry of `headers` tells.
+    ///
+    /// # Errors
+    /// `Malformed` for what is no header.
+    pub fn of_headers(headers: &[u8]) -> Result<Self> {
+        let entry = Archive::new(headers).next_entry()?;
+        Ok(entry.map(|entry| entry.attributes).unwrap_or_default())
     }
 }
 
@@ -344,9 +364,8 @@ impl Writer {
     /// # Errors
     /// Those of [`Writer::file`].
     pub fn directory(&mut self, path: &[u8], mtime: u64) -> Result<()> {
-        let attributes = Attributes { mode: 0o755, mtime, ..Attributes::default() };
         let path = [path, b"/"].concat();
-        self.0.extend(headers(&path, EntryType::Directory, &[], &attributes, 0)?);
+        self.0.extend(headers(&path, EntryType::Directory, &[], &directory_attributes(mtime), 0)?);
         Ok(())
     }
 
@@ -378,6 +397,13 @@ impl Writer {
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
+}
+
+/// Attributes of a directory that nobody tells of, as tool and engines make it, and that is of `mtime`, in seconds
+/// since 1970.
+#[must_use]
+pub fn directory_attributes(mtime: u64) -> Attributes {
+    Attributes { mode: 0o755, mtime, ..Attributes::default() }
 }
 
 /// Attributes of a file that the tool itself makes, and that is of `mtime`, in seconds since 1970.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::blobs::{Blobs, Opened, needed};
+use super::blobs::{Blobs, Opened, needed, refuse_compressed};
 use super::document::{CONTAINERD_NAME, Descriptor, Digest, Document, REF_NAME, media_type};
 use super::engine;
 use super::names;
@@ -16,6 +16,7 @@ use super::registry::Repository;
 use super::tar;
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
 use crate::store::{self, Directory, NewFile, Root, Source, write_file};
 
 /// What an image is made of.
@@ -201,15 +202,43 @@ impl Image<'_> {
         file.commit()
     }
 
+    /// Its manifest, or those for x86-64 of its index.
+    fn manifests(&self) -> Result<Vec<Document>> {
+        let Some(manifests) = self.root.manifests()? else { return Ok(vec![self.root.clone()]) };
+        let ours = manifests.iter().filter(|manifest| manifest.is_for_x86_64());
+        let mut all = ours.map(|one| self.document(&one.digest)).collect::<Result<Vec<_>>>()?;
+        all.retain(Document::is_image);
+        Ok(all)
+    }
+
+    /// Where engines will not take it, once it is at `reference`.
+    ///
+    /// # Errors
+    /// Those of reading documents.
+    pub fn cautions(&self, reference: &Reference) -> Result<Vec<String>> {
+        let (mut cautions, mut has_zstd) = (Vec::new(), false);
+        for manifest in self.manifests()? {
+            let (layers, most) = (manifest.layers()?, limits::DOCKER_LAYERS);
+            has_zstd |= layers.iter().any(|layer| layer.media_type.ends_with("zstd"));
+            if layers.len() > most {
+                let count = layers.len();
+                cautions.push(format!(
+                    "the image {} has {count} layers: Docker takes no more than {most} (max depth exceeded)",
+                    manifest.digest()
+                ));
+            }
+        }
+        if has_zstd && matches!(reference, Reference::Archive { .. }) {
+            cautions.push(
+                "layers of the archive are compressed with zstd, which Docker before 23 cannot read".into(),
+            );
+        }
+        Ok(cautions)
+    }
+
     /// `manifest.json`, which Docker reads: of the image, or of that for x86-64 in an index.
     fn docker_list(&self, name: Option<&str>) -> Result<Option<Vec<u8>>> {
-        let mut manifest = Some(self.root.clone());
-        if let Some(manifests) = self.root.manifests()? {
-            let ours = manifests.iter().filter(|manifest| manifest.is_for_x86_64());
-            let all = ours.map(|one| self.document(&one.digest)).collect::<Result<Vec<_>>>()?;
-            manifest = all.into_iter().find(Document::is_image);
-        }
-        let Some(manifest) = manifest else { return Ok(None) };
+        let Some(manifest) = self.manifests()?.into_iter().next() else { return Ok(None) };
         let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
         let layers: Vec<String> = manifest.layers()?.iter().map(|layer| path(&layer.digest)).collect();
         // A tag alone is no name for Docker.
@@ -261,7 +290,11 @@ fn is_replaced(other: &Value, new: &Value, all: &[Value]) -> bool {
 
 /// An archive is written anew as a whole: what else is in one of several images would be gone.
 fn refuse_to_lose(path: &Path) -> Result<()> {
-    if !path.is_file() || Opened::listed_in(path).unwrap_or(0) < 2 {
+    if !path.is_file() {
+        return Ok(());
+    }
+    refuse_compressed(Source::open(path)?.file()).map_err(|error| error.within(path.display()))?;
+    if Opened::listed_in(path).unwrap_or(0) < 2 {
         return Ok(());
     }
     let message = format!("{} has several images or names, and would have one", path.display());

@@ -10,6 +10,11 @@ pub type Listing = BTreeMap<PathBuf, BTreeMap<&'static str, String>>;
 
 /// Lists the tree at `root`; symbolic links are not followed.
 pub fn listing(root: &Path) -> Listing {
+    listing_without(root, &[])
+}
+
+/// The same without these names at the root, and what is below them.
+pub fn listing_without(root: &Path, left_out: &[&str]) -> Listing {
     let mut listing = Listing::new();
     let mut groups = BTreeMap::new();
     let mut open = vec![PathBuf::new()];
@@ -23,7 +28,8 @@ pub fn listing(root: &Path) -> Listing {
         facts.insert("mtime", format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec()));
         facts.insert("xattrs", xattrs(&full));
         if kind.is_dir() {
-            open.extend(names(&full).into_iter().map(|name| path.join(name)));
+            let names = names(&full).into_iter().map(|name| path.join(name));
+            open.extend(names.filter(|path| !left_out.iter().any(|out| path.as_path() == Path::new(out))));
         } else {
             groups.entry((metadata.dev(), metadata.ino())).or_insert_with(Vec::new).push(path.clone());
             facts.insert("size", metadata.len().to_string());

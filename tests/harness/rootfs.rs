@@ -15,12 +15,17 @@ pub const ARCHIVE: &str = "rootfs-glibc-2.13.tar";
 pub fn unpack(dir: &Path, name: &str) -> PathBuf {
     let tree = dir.join(name);
     fs::create_dir(&tree).expect("a directory for the tree");
+    unpack_to(&tree);
+    tree
+}
+
+/// Unpacks the tree to the directory `tree`.
+pub fn unpack_to(tree: &Path) {
     let archive = real_corpus().expect("the caller has asked for the corpus").join(ARCHIVE);
-    Ran::of(Command::new("tar").args(["-x", "--no-same-owner", "-f"]).arg(archive).arg("-C").arg(&tree))
+    Ran::of(Command::new("tar").args(["-x", "--no-same-owner", "-f"]).arg(archive).arg("-C").arg(tree))
         .expect(0);
     // The archive's directories may be read-only; the tree is to be written to and removed again.
-    Ran::of(Command::new("chmod").args(["-R", "u+w"]).arg(&tree)).expect(0);
-    tree
+    Ran::of(Command::new("chmod").args(["-R", "u+w"]).arg(tree)).expect(0);
 }
 
 /// A tmux server that ends by itself: it has no session.

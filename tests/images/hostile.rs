@@ -530,3 +530,38 @@ fn source_and_destination_may_be_the_same_archive() {
     tool(&["revert", "-q", &source, &source]).expect(0);
     assert_eq!(super::scanned(&source), ["bin/program"]);
 }
+
+/// A scan with 140 MiB of address space, of which the program has some 50.
+fn scan_with_little_memory(source: &str) -> Ran {
+    let mut scan = Command::new("sh");
+    scan.args(["-c", "ulimit -v 143360; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_vsyspatch")]);
+    Ran::of(scan.args(["scan", "--no-cache", "--json", source]))
+}
+
+#[test]
+fn what_gzip_made_a_thousand_times_smaller_streams_by() {
+    if !need("gzip") {
+        return;
+    }
+    let dir = temp_dir();
+    // More than there is memory for; and a program in front and behind.
+    let tar = files(&[("a", PROGRAM), ("b", &vec![0; 100 << 20]), ("c", LIBRARY)]);
+    let file = dir.path().join("layer.tar");
+    fs::write(&file, &tar).expect("written");
+    let bomb = Command::new("gzip").arg("-9c").arg(&file).output().expect("it runs").stdout;
+    assert!(bomb.len() < 1 << 20);
+    let layout = Layout::new(dir.path(), "image");
+    let root = layout.manifest("amd64", &[(&format!("{LAYER}+gzip"), &bomb, &tar)]);
+    let report = scan_with_little_memory(&layout.finish(root)).expect(1).report();
+    assert_eq!(report["summary"]["files_with_sites"], 2);
+}
+
+#[test]
+fn a_layer_of_many_files_takes_little_memory() {
+    let entry = |n: u32| format!("usr/share/doc/package-{:06}/file-of-it-{n:07}", n / 100);
+    let many = (0..200_000).fold(Tar::default(), |tar, n| tar.file(&entry(n), b"")).end();
+    let dir = temp_dir();
+    let source = image(dir.path(), &[many]);
+    let report = scan_with_little_memory(&source).expect(0).report();
+    assert_eq!(report["summary"]["files"], 200_000);
+}

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::hand::Tar;
 use super::{LAYER, Layout, PROGRAM, files, harness, image, put, tool};
-use harness::{Ran, temp_dir};
+use harness::{Ran, need, temp_dir};
 
 fn json_at(path: &Path) -> Value {
     serde_json::from_slice(&harness::read(path)).expect("JSON")
@@ -210,4 +211,103 @@ fn options_that_mean_nothing_for_an_image_are_refused() {
         }
     }
     assert!(!out.exists());
+}
+
+#[test]
+fn an_archive_that_is_compressed_as_a_whole_is_told_to_be_that() {
+    let dir = temp_dir();
+    let source = image(dir.path(), &[files(&[("bin/program", PROGRAM)])]);
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let plain = at("image.tar");
+    tool(&["patch", "-q", "--always", &source, &format!("docker-archive:{plain}")]).expect(0);
+    for (program, end) in [("gzip", "gz"), ("zstd", "zst"), ("xz", "xz"), ("bzip2", "bz2")] {
+        if !need(program) {
+            continue;
+        }
+        let packed = format!("{plain}.{end}");
+        let pack = format!("{program} -c {plain} > {packed}");
+        Ran::of(Command::new("sh").args(["-c", &pack])).expect(0);
+        let before = harness::read(packed.as_ref());
+        let remedy = format!("{program} --decompress --keep FILE");
+        let name = format!("docker-archive:{packed}");
+        for words in [["scan", &name].as_slice(), &["scan", &packed], &["patch", &source, &name]] {
+            let told = tool(words).expect(2);
+            assert!(told.stderr.contains(&remedy), "{told}");
+            assert!(
+                told.stderr.contains(&format!("compressed with {program}")) || words[1] == packed,
+                "{told}"
+            );
+        }
+        assert_eq!(harness::read(packed.as_ref()), before);
+        // The remedy is one.
+        fs::remove_file(&plain).expect("removed");
+        let unpack = format!("cd {} && {}", dir.path().display(), remedy.replace("FILE", &packed));
+        Ran::of(Command::new("sh").args(["-c", &unpack])).expect(0);
+        tool(&["verify", &plain]).expect(0);
+    }
+}
+
+#[test]
+fn a_destination_by_digest_is_refused_before_anything_is_read() {
+    let dir = temp_dir();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let digest = format!("@sha256:{}", "0".repeat(64));
+    for to in [
+        format!("oci:{}:localhost/a{digest}", at("layout")),
+        format!("docker-archive:{}:localhost/a:1{digest}", at("archive")),
+        format!("docker-daemon:a{digest}"),
+        format!("docker-daemon:{}", &digest[1..]),
+        format!("containers-storage:[vfs@{}+{}]localhost/a{digest}", at("root"), at("run")),
+        format!("docker://127.0.0.1:1/a{digest}"),
+    ] {
+        for command in ["patch", "revert"] {
+            // There is no such source, and nobody notices.
+            let refused = tool(&[command, &format!("oci:{}", at("missing")), &to]).expect(2);
+            let words = [to.trim_start_matches("docker-archive:"), "by its digest", "name a tag for it"];
+            assert!(words.iter().all(|word| refused.stderr.contains(word)), "{refused}");
+        }
+    }
+}
+
+/// What patching to `to` warns of.
+fn warnings(source: &str, to: &str) -> Vec<String> {
+    let report = tool(&["patch", "--json", source, to]).expect(0).report();
+    let all = report["targets"][0]["tree"]["warnings"].as_array().expect("a list").clone();
+    all.iter().map(|line| line.as_str().expect("text").to_owned()).collect()
+}
+
+#[test]
+fn more_layers_than_docker_takes_are_a_warning() {
+    let dir = temp_dir();
+    let of = |count: usize| {
+        let others = (1..count).map(|n| Tar::default().file(&format!("etc/{n}"), b"text").end());
+        let layers: Vec<_> = std::iter::once(files(&[("bin/program", PROGRAM)])).chain(others).collect();
+        let place = dir.path().join(count.to_string());
+        fs::create_dir(&place).expect("made");
+        warnings(&image(&place, &layers), &format!("oci:{}", place.join("new").display()))
+    };
+    assert_eq!(of(124), [""; 0]);
+    let [line] = &of(125)[..] else { panic!("one warning") };
+    assert!(line.contains("has 126 layers: Docker takes no more than 125"), "{line}");
+}
+
+#[test]
+fn layers_that_old_docker_cannot_read_are_a_warning_for_its_archives() {
+    if !need("zstd") {
+        return;
+    }
+    let dir = temp_dir();
+    let tar = files(&[("bin/program", PROGRAM)]);
+    let file = dir.path().join("layer.tar");
+    fs::write(&file, &tar).expect("written");
+    let blob = Command::new("zstd").arg("-qc").arg(&file).output().expect("it runs").stdout;
+    let layout = Layout::new(dir.path(), "image");
+    let root = layout.manifest("amd64", &[(&format!("{LAYER}+zstd"), &blob, &tar)]);
+    let source = layout.finish(root);
+    let to = |name: &str| dir.path().join(name).display().to_string();
+    let [line] = &warnings(&source, &format!("docker-archive:{}", to("new.tar")))[..] else {
+        panic!("one warning")
+    };
+    assert!(line.contains("zstd, which Docker before 23 cannot read"), "{line}");
+    assert_eq!(warnings(&source, &format!("oci:{}", to("new"))), [""; 0]);
 }

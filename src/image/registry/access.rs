@@ -1,6 +1,8 @@
 //! Who to be, and how a registry is told.
 
+use std::env;
 use std::io::Read as _;
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -63,6 +65,7 @@ pub fn credential(registry: &str, access: &Access) -> Result<Credential> {
             first_of(registry, |name| docker_credential::get_credential_from_reader(file.as_slice(), name))
         }
         None => first_of(registry, docker_credential::get_podman_credential)
+            .or_else(|error| in_further_files(registry).ok_or(error))
             .or_else(|_| first_of(registry, docker_credential::get_credential)),
     };
     Ok(match found {
@@ -75,6 +78,24 @@ pub fn credential(registry: &str, access: &Access) -> Result<Credential> {
         ) if access.credentials_file.is_none() => Credential::Nobody(None),
         Err(error) => Credential::Nobody(Some(error.to_string().trim().replace('\n', " "))),
     })
+}
+
+/// What is known in the other files of podman: that of who has no directory for the time of the login, as root in a
+/// service, and that which stays.
+fn in_further_files(registry: &str) -> Option<DockerCredential> {
+    let place = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if place("REGISTRY_AUTH_FILE").is_some() {
+        return None;
+    }
+    let of_user = || PathBuf::from(format!("/run/containers/{}", rustix::process::getuid().as_raw()));
+    let of_login = place("XDG_RUNTIME_DIR").is_none().then(of_user);
+    let settings = place("XDG_CONFIG_HOME").or_else(|| Some(place("HOME")?.join(".config")));
+    let files = [of_login, settings.map(|directory| directory.join("containers"))].into_iter().flatten();
+    let known = |directory: PathBuf| {
+        let file = std::fs::read(directory.join("auth.json")).ok()?;
+        first_of(registry, |name| docker_credential::get_credential_from_reader(file.as_slice(), name)).ok()
+    };
+    files.into_iter().find_map(known)
 }
 
 /// The certificates of authorities that are trusted besides those of the system: the user's; where the system has none at

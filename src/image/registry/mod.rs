@@ -412,12 +412,7 @@ impl Repository {
     /// `Io` where the registry does not take it, `Unavailable` where it may later.
     pub fn push_manifest(&self, manifest: &Document, is_tagged: bool) -> Result<u64> {
         let digest = manifest.digest().to_string();
-        let tag = self.name.digest().or(self.name.tag()).filter(|_| is_tagged);
-        let name = tag.unwrap_or(&digest);
-        if name.contains(':') && name != digest {
-            let message = format!("{} names an image by its digest; the new one is {digest}", self.name());
-            return Err(Error::new(ErrorKind::Usage, message).remedy("name a tag for it"));
-        }
+        let name = self.name.tag().filter(|_| is_tagged).unwrap_or(&digest);
         let media_type = HeaderValue::from_str(manifest.media_type())
             .map_err(|_| Error::new(ErrorKind::Malformed, "the manifest's media type is none"))?;
         let asked = Asked { what: "manifest", name, repository: self };
