@@ -151,7 +151,10 @@ fn a_file_without_read_permission_is_an_error() {
     if fs::read(at("sample")).is_ok() {
         // The superuser reads everything, so another user runs a copy of the command that he can reach.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_vsyspatch"), at("vsyspatch")).unwrap();
+        // Copied by a program of its own: children of other tests do not hold it open for writing while it starts.
+        let mut copy = std::process::Command::new("cp");
+        let is_copied = copy.arg(env!("CARGO_BIN_EXE_vsyspatch")).arg(at("vsyspatch")).status();
+        assert!(is_copied.is_ok_and(|status| status.success()));
         command = std::process::Command::new(at("vsyspatch"));
         command.current_dir(folder.path()).uid(65534).gid(65534);
     }
