@@ -211,7 +211,13 @@ impl Noted {
     #[must_use]
     pub fn are_memorable(all: &[Self]) -> bool {
         let is_odd = |one: &Self| matches!(one.content, Content::TooLarge(_) | Content::Record(_));
-        !all.iter().any(is_odd) && Self::bytes_of(all) <= limits::REMEMBERED_BYTES
+        let held = |one: &Self| match &one.content {
+            Content::Program(held) => held.bytes.len() as u64,
+            _ => 0,
+        };
+        !all.iter().any(is_odd)
+            && all.iter().map(held).sum::<u64>() <= limits::REMEMBERED_PROGRAMS
+            && Self::bytes_of(all) <= limits::REMEMBERED_BYTES
     }
 
     /// Bytes that all of them take.

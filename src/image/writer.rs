@@ -12,7 +12,7 @@ use super::document::{CONTAINERD_NAME, Descriptor, Digest, Document, REF_NAME, m
 use super::engine;
 use super::names;
 use super::reference::Reference;
-use super::registry::Repository;
+use super::registry::{Outgoing, Repository};
 use super::tar;
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
@@ -113,14 +113,18 @@ impl Image<'_> {
                 continue;
             }
             let digest = &descriptor.digest;
+            if let Some(bytes) = self.added.get(digest) {
+                sent += to.push_blob(digest, &Outgoing::Held(bytes))?;
+                continue;
+            }
             // What the source has in the same repository is left where it is.
-            if is_own && !self.added.contains_key(digest) {
+            if is_own {
                 continue;
             }
             let checked = || -> Result<Box<dyn Read + '_>> {
-                Ok(Box::new(Checked::new(self.blob(&descriptor)?, digest)))
+                Ok(Box::new(Checked::new(self.source.described(&descriptor)?, digest)))
             };
-            sent += to.push_blob(digest, descriptor.size, checked)?;
+            sent += to.push_blob(digest, &Outgoing::Streamed(descriptor.size, &checked))?;
         }
         // An index needs what it lists.
         for manifest in manifests.iter().rev() {

@@ -340,16 +340,11 @@ impl Repository {
         Ok(download)
     }
 
-    /// Lets the registry have the blob `digest`, which `bytes` gives where it is asked for; how many bytes were sent.
+    /// Lets the registry have the `blob` with the digest, where it is asked for; how many bytes were sent.
     ///
     /// # Errors
-    /// `Io` where the registry does not take it, `Unavailable` where it may later; those of `bytes`.
-    pub fn push_blob<'r>(
-        &self,
-        digest: &Digest,
-        size: u64,
-        bytes: impl Fn() -> Result<Box<dyn Read + 'r>>,
-    ) -> Result<u64> {
+    /// `Io` where the registry does not take it, `Unavailable` where it may later; those of reading the blob.
+    pub fn push_blob(&self, digest: &Digest, blob: &Outgoing<'_>) -> Result<u64> {
         let name = digest.to_string();
         let asked = Asked { what: "blob", name: &name, repository: self };
         let is_there = self.insistently(|| {
@@ -382,28 +377,39 @@ impl Repository {
             drop(begun);
             let mut place = place;
             place.query_pairs_mut().append_pair("digest", &name);
-            self.send_blob(&asked, place, size, &mut bytes()?)
+            self.send_blob(&asked, place, blob)
         })
     }
 
-    /// Sends all that `bytes` gives to `place`; how much.
-    fn send_blob(&self, asked: &Asked<'_>, place: Url, size: u64, bytes: &mut dyn Read) -> Attempted<u64> {
-        let (sender, receiver) = mpsc::sync_channel(WAITING);
+    /// Sends the `blob` to `place`; how many bytes it has.
+    fn send_blob(&self, asked: &Asked<'_>, place: Url, blob: &Outgoing<'_>) -> Attempted<u64> {
+        let size = match blob {
+            Outgoing::Held(bytes) => bytes.len() as u64,
+            Outgoing::Streamed(size, _) => *size,
+        };
         let patience = ANSWER + Duration::from_secs(size / SLOWEST);
         let request = self.http.put(place.clone()).timeout(patience);
         let request = request.header(CONTENT_TYPE, "application/octet-stream");
-        let request = request.body(Body::sized(Upload { receiver, block: io::Cursor::default() }, size));
         let request = self.with_grant(request, Right::Push, &place);
-        std::thread::scope(|scope| {
-            let sending = scope.spawn(|| request.send());
-            let read = pump(bytes, &sender);
-            drop(sender);
-            let sent = sending.join().map_err(|_| Error::new(ErrorKind::Io, "sending stopped"))?;
-            let count = read?;
-            let answer = sent.map_err(|error| broken(self.host(), &error))?;
-            asked.granted(answer, &[StatusCode::CREATED])?;
-            Ok(count)
-        })
+        let (answer, count) = match blob {
+            Outgoing::Held(bytes) => (request.body(bytes.to_vec()).send(), size),
+            Outgoing::Streamed(_, read) => {
+                let (sender, receiver) = mpsc::sync_channel(WAITING);
+                let body = Body::sized(Upload { receiver, block: io::Cursor::default() }, size);
+                let request = request.body(body);
+                let mut bytes = read()?;
+                std::thread::scope(|scope| {
+                    let sending = scope.spawn(|| request.send());
+                    let read = pump(&mut bytes, &sender);
+                    drop(sender);
+                    let sent = sending.join().map_err(|_| Error::new(ErrorKind::Io, "sending stopped"))?;
+                    Ok::<_, Error>((sent, read?))
+                })?
+            }
+        };
+        let answer = answer.map_err(|error| broken(self.host(), &error))?;
+        asked.granted(answer, &[StatusCode::CREATED])?;
+        Ok(count)
     }
 
     /// Lets the registry have a manifest: under the name's tag, or under its digest alone; how many bytes were sent.
@@ -599,7 +605,15 @@ fn pump(bytes: &mut dyn Read, sender: &SyncSender<io::Result<Vec<u8>>>) -> Resul
     }
 }
 
-/// A blob as it goes out.
+/// A blob that is to be sent.
+pub enum Outgoing<'r> {
+    /// It is in memory.
+    Held(&'r [u8]),
+    /// It has so many bytes, and is read anew for each attempt.
+    Streamed(u64, &'r dyn Fn() -> Result<Box<dyn Read + 'r>>),
+}
+
+/// A blob that is streamed as it goes out.
 struct Upload {
     receiver: Receiver<io::Result<Vec<u8>>>,
     block: io::Cursor<Vec<u8>>,
