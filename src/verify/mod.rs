@@ -7,6 +7,7 @@
 mod page;
 mod replaced;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use goblin::archive;
@@ -68,9 +69,10 @@ pub(crate) fn verify_hashed(patched: &[u8], actual: Sha256, record: &Record) -> 
         let message = format!("the file's sha256 is {actual}, the record says {}", record.patched);
         findings.push(finding("checksum-patched", message, None));
     }
-    match apply::replaced(patched, &apply::inverse(&record.edits)) {
+    let original = apply::replaced(patched, &apply::inverse(&record.edits));
+    match &original {
         Some(original) => {
-            let checksum = Sha256::of(&original);
+            let checksum = Sha256::of(original);
             if checksum != record.original {
                 let message = format!(
                     "without the edits the file's sha256 is {checksum}, not {}: bytes outside of the edits differ",
@@ -78,14 +80,27 @@ pub(crate) fn verify_hashed(patched: &[u8], actual: Sha256, record: &Record) -> 
                 );
                 findings.push(finding("unplanned-change", message, None));
             }
-            let page = page::added_page(&original, record);
-            findings.extend(headers(&original, patched, record, page.as_ref()));
+            let page = page::added_page(original, record);
+            findings.extend(headers(original, patched, record, page.as_ref()));
             findings.extend(instructions(record, page.as_ref()));
         }
         None => findings.push(finding("record-layout", "the record's edits do not fit the file", None)),
     }
-    findings.extend(sites_left(patched));
+    let mut left = sites_left(patched);
+    if let Some(original) = original.filter(|_| !left.is_empty()) {
+        let open = open_in(&original);
+        left.retain(|left| left.offset.is_none_or(|at| !open.contains(&at)));
+    }
+    findings.extend(left);
     findings
+}
+
+/// Where sites are in `original` that could not be patched there: the edits around one can show where instructions begin
+/// that nothing showed before.
+fn open_in(original: &[u8]) -> BTreeSet<FileOffset> {
+    let Ok((_, Some(plan))) = examine(original, Via::default()) else { return BTreeSet::new() };
+    let is_open = |site: &&PlannedSite| matches!(site.verdict, Verdict::Unproven | Verdict::Refused);
+    plan.sites.iter().filter(is_open).map(|site| site.offset).collect()
 }
 
 fn holds(patched: &[u8], edit: &Edit) -> bool {
