@@ -580,7 +580,7 @@ impl Planner<'_> {
         loads: &[Load],
         target: Vaddr,
     ) -> Result<Vec<NewEdit>, &'static str> {
-        let mut edits = Vec::new();
+        let (mut edits, mut done) = (Vec::new(), BTreeSet::new());
         for load in loads {
             if !load.flags_are_free {
                 return Err(
@@ -588,6 +588,10 @@ impl Planner<'_> {
                 );
             }
             let at = load.span.vaddr;
+            // Code that several functions share is seen in each of them.
+            if !done.insert(at) {
+                continue;
+            }
             let instruction = code::instruction_at(self.image, at).ok_or(NO_GUARD)?;
             let code_at = |place| detour::with_guard(&instruction, site.entry, place, target);
             let len = code_at(at).ok_or(NO_GUARD)?.len();
