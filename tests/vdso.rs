@@ -766,6 +766,9 @@ fn programs_get_their_values_from_the_vdso() {
         let ran = denied([&by_syscall, Path::new("without")]).expect(DENIED);
         assert_eq!(ran.stderr, "", "another filter killed it");
         denied([&by_syscall, Path::new("only")]).expect(0);
+        // A bad pointer, as README.md has it.
+        denied([&cured, Path::new("bad")]).expect(128 + 11);
+        denied([&by_syscall, Path::new("bad")]).expect(0);
     }
 }
 
