@@ -1,8 +1,9 @@
-# The executable segment has no padding and fills its last page: nowhere to put a stub.
-#@ link: exec static-pie
+# The executable segment has no padding and fills its last page: the file is made longer for a stub.
+#@ link: exec pie static-pie
 #@ linker: bfd lld
 #@ ldflags: -z separate-code
-#@ expect: full entry=time form=direct-call verdict=refused reach=always
+#@ expect: full entry=time form=direct-call verdict=patch strategy=stub reach=always
+#@ run: 0
 .include "common.inc"
 .text
     .type _start, @function

@@ -372,6 +372,11 @@ impl<'a> Image<'a> {
         segments.chain(sections).chain(self.tables.map(|(_, end)| end)).max().unwrap_or(0)
     }
 
+    /// Whether any library is needed.
+    pub(crate) fn needs_others(&self) -> bool {
+        !self.dynamic.needed.is_empty()
+    }
+
     /// Whether the library `name` is needed.
     pub(crate) fn needs(&self, name: &str) -> bool {
         self.dynamic.needed.iter().any(|&at| dynamic_string(self, at).is_some_and(|needed| needed == name))

@@ -1,5 +1,6 @@
-//! An image -> the same file with the page of [`crate::vdso`] at its end: one or two more segments, and the init code in the
-//! way of what starts the program. Nothing that is there moves; what is planned then is planned for the longer file.
+//! An image -> the same file with more at its end: the page of [`crate::vdso`], in one or two more segments and with the
+//! init code in the way of what starts the program; or room for stubs, in one more segment that nothing leads to yet.
+//! Nothing that is there moves; what is planned then is planned for the longer file.
 //!
 //! # Where the segments' headers find room
 //!
@@ -8,7 +9,8 @@
 //! 1. *In the table's place*: the zero bytes between the table and the first section, or entries that say nothing:
 //!    `PT_NULL`, and `PT_GNU_PROPERTY` where a `PT_NOTE` covers the same bytes.
 //! 2. *A shared object*: the table moves to the begin of the page's segment, before the page, and that segment lies behind
-//!    the last one. The loader reads the table from the file.
+//!    the last one. The loader reads the table from the file. The loader itself looks for its own in memory: to it the rules
+//!    for programs apply.
 //! 3. *A program*: likewise, where that makes the page's address and offset as far from each other as those of the first
 //!    segment, with a few pages of zeros before it at most. The address may lie between two segments, as in programs of
 //!    old linkers, where these are 2 MiB apart.
@@ -28,6 +30,8 @@
 //! position-independent program whose zeroed data is longer than what 3 can bridge (12 KiB, less than what of the file is
 //! not loaded) and whose table has no entry for the page is refused.
 //!
+//! Room for stubs is a page, or a few, where the vDSO's would be; it needs one entry, and no pointers.
+//!
 //! # Who runs the init code
 //!
 //! A program at its entry point. A shared object as its `DT_INIT`, and only where glibc's loader runs it, which hands
@@ -42,7 +46,7 @@ use object::pod::{bytes_of, bytes_of_slice};
 use object::read::elf::{FileHeader as _, SectionHeader as _};
 use object::{U32, U64};
 
-use crate::addr::{FileOffset, Vaddr};
+use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::apply;
 use crate::elf::{FileType, Image, PAGE_SIZE, ProgramHeader};
 use crate::plan::{Edit, Plan, PlannedSite, Role, Strategy};
@@ -59,9 +63,6 @@ const LARGEST_FILL: u64 = 0x3000;
 /// `llvm-strip` takes a table at the very begin of a segment for what the segment is in.
 pub(crate) const TABLE_AT: u64 = 64;
 
-/// Number of segments that are added.
-const ADDED: usize = 2;
-
 /// Byte offsets of fields of the ELF header.
 const E_ENTRY: u64 = 24;
 const E_PHOFF: u64 = 32;
@@ -69,7 +70,7 @@ const E_SHOFF: u64 = 40;
 const E_PHNUM: u64 = 56;
 const E_SHNUM: u64 = 60;
 
-/// The sections of the page and of its pointers: without them `strip` and `objcopy` would drop what is in the segments.
+/// The sections of the page or the room, and of pointers: without them `strip` and `objcopy` would drop what is in the segments.
 pub(crate) const PAGE_SECTION: &[u8] = b".vsyspatch";
 pub(crate) const POINTERS_SECTION: &[u8] = b".vsyspatch.data";
 
@@ -85,12 +86,21 @@ pub(crate) struct Piece {
     pub(crate) role: Role,
 }
 
-/// A file that is longer by the page.
+/// What a file is longer by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made {
+    /// What calls are to lead to, where that was made.
+    pub(crate) page: Option<Page>,
+    /// Where code can be put.
+    pub(crate) room: VaddrRange,
+}
+
+/// A file that is longer.
 #[derive(Clone, Debug)]
 pub(crate) struct Extension {
     /// The whole file.
     pub(crate) bytes: Vec<u8>,
-    pub(crate) page: Page,
+    pub(crate) made: Made,
     /// What differs in the bytes that were there before, sorted by offset.
     changed: Vec<Piece>,
     /// What stands behind these, without gaps.
@@ -99,10 +109,14 @@ pub(crate) struct Extension {
 
 impl Extension {
     /// `plan`, which is for the longer file, as one for the `original`; nothing where it overlaps what the extension
-    /// changes.
+    /// changes, or leads to nothing that was made.
     pub(crate) fn of_original(&self, original: &[u8], plan: Plan) -> Option<Plan> {
         let size = original.len() as u64;
-        let first = plan.sites.iter().find(|site| site.strategy == Some(Strategy::Vdso))?;
+        let is_behind = |&edit: &usize| plan.edits.get(edit).is_some_and(|edit| edit.offset.0 >= size);
+        let leads_there =
+            |site: &&PlannedSite| site.strategy == Some(Strategy::Vdso) || site.edits.iter().any(is_behind);
+        let first = plan.sites.iter().find(leads_there)?;
+        let strategy = first.strategy?;
         let edit = |piece: &Piece, before: &[u8]| Edit {
             offset: piece.offset,
             vaddr: piece.vaddr,
@@ -111,7 +125,7 @@ impl Extension {
             role: piece.role,
             entry: first.entry,
             form: first.form,
-            strategy: Strategy::Vdso,
+            strategy,
             function: first.function.clone(),
         };
         let mut edits = Vec::new();
@@ -120,15 +134,11 @@ impl Extension {
         }
         let (inside, behind): (Vec<&Edit>, Vec<&Edit>) =
             plan.edits.iter().partition(|edit| edit.offset.0 < size);
-        edits.extend(inside.into_iter().cloned());
         for piece in &self.added {
-            edits.extend(self.split(piece, &behind).iter().map(|piece| edit(piece, &[])));
+            edits.extend(split(piece, &behind).iter().map(|piece| edit(piece, &[])));
         }
-        let own: Vec<FileOffset> = edits
-            .iter()
-            .filter(|edit| edit.strategy == Strategy::Vdso && is_own(edit.role))
-            .map(|edit| edit.offset)
-            .collect();
+        let own: Vec<FileOffset> = edits.iter().map(|edit| edit.offset).collect();
+        edits.extend(inside.into_iter().cloned());
         edits.extend(behind.into_iter().map(|edit| Edit { before: vec![], ..edit.clone() }));
         edits.sort_by_key(|edit| edit.offset);
         apply::check_layout(&edits, size).ok()?;
@@ -136,62 +146,80 @@ impl Extension {
         let renumbered = |site: &PlannedSite| {
             let of_site = site.edits.iter().filter_map(|&edit| number(&plan.edits.get(edit)?.offset));
             // What all need is listed with the first.
-            let of_page = own.iter().filter(|_| site.offset == first.offset).filter_map(number);
-            let mut edits: Vec<usize> = of_site.chain(of_page).collect();
+            let of_all = own.iter().filter(|_| site.offset == first.offset).filter_map(number);
+            let mut edits: Vec<usize> = of_site.chain(of_all).collect();
             edits.sort_unstable();
             PlannedSite { edits, ..site.clone() }
         };
         let sites = plan.sites.iter().map(renumbered).collect();
         Some(Plan { size, sites, edits, not_vdso: None })
     }
-
-    /// What is left of `piece` between `edits`.
-    fn split(&self, piece: &Piece, edits: &[&Edit]) -> Vec<Piece> {
-        let end = piece.offset.0 + piece.bytes.len() as u64;
-        let mut left = Vec::new();
-        let mut from = piece.offset.0;
-        let inside = edits.iter().filter(|edit| (piece.offset.0..end).contains(&edit.offset.0));
-        let stops = inside.map(|edit| (edit.offset.0, edit.offset.0 + edit.after.len() as u64));
-        for (start, behind) in stops.chain([(end, end)]) {
-            if start > from {
-                let range = (from - piece.offset.0) as usize..(start - piece.offset.0) as usize;
-                let vaddr = piece.vaddr.map(|at| at.plus(range.start as u64));
-                let bytes = piece.bytes.get(range).unwrap_or_default().to_vec();
-                left.push(Piece { offset: FileOffset(from), vaddr, bytes, role: piece.role });
-            }
-            from = behind;
-        }
-        left
-    }
 }
 
-/// Whether an edit with this role belongs to the page, not to a site.
-fn is_own(role: Role) -> bool {
-    matches!(role, Role::Header | Role::Page | Role::Pointers | Role::Init | Role::Fill)
+/// What is left of `piece` between `edits`.
+fn split(piece: &Piece, edits: &[&Edit]) -> Vec<Piece> {
+    let end = piece.offset.0 + piece.bytes.len() as u64;
+    let mut left = Vec::new();
+    let mut from = piece.offset.0;
+    let inside = edits.iter().filter(|edit| (piece.offset.0..end).contains(&edit.offset.0));
+    let stops = inside.map(|edit| (edit.offset.0, edit.offset.0 + edit.after.len() as u64));
+    for (start, behind) in stops.chain([(end, end)]) {
+        if start > from {
+            let range = (from - piece.offset.0) as usize..(start - piece.offset.0) as usize;
+            let vaddr = piece.vaddr.map(|at| at.plus(range.start as u64));
+            let bytes = piece.bytes.get(range).unwrap_or_default().to_vec();
+            left.push(Piece { offset: FileOffset(from), vaddr, bytes, role: piece.role });
+        }
+        from = behind;
+    }
+    left
 }
 
 /// `image` with the page; or why it cannot take the page.
-pub(crate) fn extended(image: &Image<'_>) -> Result<Extension, String> {
-    let size = image.bytes.len() as u64;
+pub(crate) fn with_page(image: &Image<'_>) -> Result<Extension, String> {
     let hook = hook(image)?;
+    let wanted = Wanted { size: PAGE_SIZE, pointers: true, moves_freely: hook.start == Start::Object };
+    let place = place(image, wanted)?;
+    let page = Page {
+        vaddr: place.code_at(),
+        pointers: place.pointers_at().ok_or("the pointers have no place")?,
+        start: hook.start,
+        next: hook.next,
+        ibt: image.ibt,
+    };
+    let code = page.code().ok_or("the page is too far from what the program begins with")?;
+    let made = Made { page: Some(page), room: page.room() };
+    extended(image, &place, made, Some(hook.leading_to(page.init())), code)
+}
+
+/// `image` with `pages` pages of room for code; or why it cannot take them.
+pub(crate) fn with_room(image: &Image<'_>, pages: u64) -> Result<Extension, String> {
+    // The loader, which needs no other object, looks for its own headers in memory.
+    let is_loaded = !is_program(image)? && image.needs_others();
+    let wanted = Wanted { size: pages * PAGE_SIZE, pointers: false, moves_freely: is_loaded };
+    let place = place(image, wanted)?;
+    let range = VaddrRange { start: place.code_at(), end: place.vaddr.plus(place.size) };
+    extended(image, &place, Made { page: None, room: range }, None, Vec::new())
+}
+
+/// `image` with what was `made` at its `place`, `code` at its begin, and what `lead`s there.
+fn extended(
+    image: &Image<'_>,
+    place: &Place,
+    made: Made,
+    lead: Option<Piece>,
+    code: Vec<u8>,
+) -> Result<Extension, String> {
+    let size = image.bytes.len() as u64;
     if image.bytes.get(image.named_end() as usize..).is_some_and(|rest| !rest.is_empty()) {
         return Err(
             "bytes stand behind everything that the headers name, which are found from the end of the file"
                 .into(),
         );
     }
-    let place = place(image, hook.start)?;
-    let page = Page {
-        vaddr: place.vaddr.plus(place.head),
-        pointers: place.pointers_at(),
-        start: hook.start,
-        next: hook.next,
-        ibt: image.ibt,
-    };
-    let code = page.code().ok_or("the page is too far from what the program begins with")?;
-    let sections = sections(image.bytes, &place);
-    let changed = changed(image, &place, hook.leading_to(page.init()), sections.as_ref());
-    let added = added(size, &place, &page, code, sections.as_ref());
+    let sections = sections(image.bytes, place);
+    let changed = changed(image, place, lead, sections.as_ref());
+    let added = added(size, place, code, sections.as_ref());
     let mut bytes = image.bytes.to_vec();
     for piece in &changed {
         let start = piece.offset.index();
@@ -202,13 +230,13 @@ pub(crate) fn extended(image: &Image<'_>) -> Result<Extension, String> {
     for piece in &added {
         bytes.extend_from_slice(&piece.bytes);
     }
-    Ok(Extension { bytes, page, changed, added })
+    Ok(Extension { bytes, made, changed, added })
 }
 
-/// What differs in the file: `lead`, which leads to the init code, and the headers.
-fn changed(image: &Image<'_>, place: &Place, lead: Piece, sections: Option<&Sections>) -> Vec<Piece> {
+/// What differs in the file: what `lead`s to the init code, and the headers.
+fn changed(image: &Image<'_>, place: &Place, lead: Option<Piece>, sections: Option<&Sections>) -> Vec<Piece> {
     let (old_table, headers) = image.program_headers();
-    let mut changed = vec![lead];
+    let mut changed = Vec::from_iter(lead);
     let mut change = |offset, bytes: &[u8]| {
         let (offset, bytes) = (FileOffset(offset), bytes.to_vec());
         changed.push(Piece { offset, vaddr: None, bytes, role: Role::Header });
@@ -236,8 +264,8 @@ fn changed(image: &Image<'_>, place: &Place, lead: Piece, sections: Option<&Sect
     changed
 }
 
-/// What stands behind the `size` bytes of the file, in order: the page with its `code`, the pointers, and the tables.
-fn added(size: u64, place: &Place, page: &Page, code: Vec<u8>, sections: Option<&Sections>) -> Vec<Piece> {
+/// What stands behind the `size` bytes of the file, in order: `code` and room for more, the pointers, and the tables.
+fn added(size: u64, place: &Place, code: Vec<u8>, sections: Option<&Sections>) -> Vec<Piece> {
     let mut added = Vec::new();
     let mut end = size;
     let mut add = |role, vaddr, bytes: Vec<u8>| {
@@ -254,10 +282,11 @@ fn added(size: u64, place: &Place, page: &Page, code: Vec<u8>, sections: Option<
         head.resize(place.head as usize, 0);
         add(Role::Header, None, head);
     }
-    add(Role::Page, Some(page.vaddr), code);
-    add(Role::Fill, None, vec![FREE_BYTE; page.room().len() as usize]);
-    if place.pointers == Pointers::Segment {
-        add(Role::Pointers, Some(page.pointers), vec![0; POINTERS_SIZE as usize]);
+    let free = place.size - place.head - code.len() as u64;
+    add(Role::Page, Some(place.code_at()), code);
+    add(Role::Fill, None, vec![FREE_BYTE; free as usize]);
+    if place.pointers == Some(Pointers::Segment) {
+        add(Role::Pointers, place.pointers_at(), vec![0; POINTERS_SIZE as usize]);
     }
     if let Some(Sections { names, table }) = sections {
         add(Role::Header, None, names.clone());
@@ -282,19 +311,25 @@ impl Hook {
     }
 }
 
+/// Whether the kernel runs it, not only a loader that reads it.
+fn is_program(image: &Image<'_>) -> Result<bool, String> {
+    match image.identity.file_type {
+        FileType::Exec => Ok(true),
+        FileType::Dyn => {
+            let is_named = image.identity.soname.is_some();
+            Ok(image.dynamic.is_pie || (image.identity.interp.is_some() && !is_named))
+        }
+        FileType::Rel => Err("an object has no segments".into()),
+    }
+}
+
 fn hook(image: &Image<'_>) -> Result<Hook, String> {
     const LIBC: &str = "libc.so.6";
-    let soname = image.identity.soname.as_deref();
-    let is_program = match image.identity.file_type {
-        FileType::Exec => true,
-        FileType::Dyn => image.dynamic.is_pie || (image.identity.interp.is_some() && soname.is_none()),
-        FileType::Rel => return Err("an object has no segments".into()),
-    };
-    if is_program {
+    if is_program(image)? {
         let next = image.entry_point.ok_or("the program has no entry point")?;
         return Ok(Hook { start: Start::Program, next, offset: FileOffset(E_ENTRY), vaddr: None });
     }
-    if soname != Some(LIBC) && !image.needs(LIBC) {
+    if image.identity.soname.as_deref() != Some(LIBC) && !image.needs(LIBC) {
         return Err(
             "a shared object without glibc's libc.so.6: its init function may not be given argc and argv"
                 .into(),
@@ -320,32 +355,53 @@ enum Pointers {
     },
 }
 
-/// Where the page goes, and the program headers that tell of it.
+/// What a place is looked for.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    /// Bytes of the segment with code: whole pages.
+    size: u64,
+    /// Whether there are pointers, too.
+    pointers: bool,
+    /// Whether the program header table is read from the file alone, so that it can be anywhere.
+    moves_freely: bool,
+}
+
+/// Where what is added goes, and the program headers that tell of it.
 struct Place {
     vaddr: Vaddr,
     offset: FileOffset,
+    /// Bytes of the segment with code.
+    size: u64,
     table: Vec<ProgramHeader>,
-    /// Bytes of the table at the begin of the segment, before the page; none where it stays where it is.
+    /// Bytes of the table at the begin of the segment, before the code; none where it stays where it is.
     head: u64,
-    pointers: Pointers,
+    pointers: Option<Pointers>,
 }
 
 impl Place {
-    fn pointers_at(&self) -> Vaddr {
-        match self.pointers {
-            Pointers::Segment => self.vaddr.plus(PAGE_SIZE),
-            Pointers::LastSegment { vaddr, .. } => vaddr,
-        }
+    fn code_at(&self) -> Vaddr {
+        self.vaddr.plus(self.head)
     }
 
-    /// File offset behind the page and the pointers, where the names of sections go.
+    fn pointers_at(&self) -> Option<Vaddr> {
+        self.pointers.map(|pointers| match pointers {
+            Pointers::Segment => self.vaddr.plus(self.size),
+            Pointers::LastSegment { vaddr, .. } => vaddr,
+        })
+    }
+
+    /// File offset behind the code and the pointers, where the names of sections go.
     fn names_at(&self) -> u64 {
-        let pointers = if self.pointers == Pointers::Segment { POINTERS_SIZE } else { 0 };
-        self.offset.0 + PAGE_SIZE + pointers
+        let pointers = if self.pointers == Some(Pointers::Segment) { POINTERS_SIZE } else { 0 };
+        self.offset.0 + self.size + pointers
     }
 }
 
-fn place(image: &Image<'_>, start: Start) -> Result<Place, String> {
+fn place(image: &Image<'_>, wanted: Wanted) -> Result<Place, String> {
+    let added = if wanted.pointers { 2 } else { 1 };
+    let own_pointers = wanted.pointers.then_some(Pointers::Segment);
+    // Of memory, in bytes.
+    let size = wanted.size + if wanted.pointers { PAGE_SIZE } else { 0 };
     let (at, headers) = image.program_headers();
     let loaded = || headers.iter().filter(|p| p.p_type.get(Le) == elf::PT_LOAD);
     if !loaded().is_sorted_by_key(|p| p.p_vaddr.get(Le)) {
@@ -355,7 +411,7 @@ fn place(image: &Image<'_>, start: Start) -> Result<Place, String> {
     let first_page = first.p_vaddr.get(Le) & !(PAGE_SIZE - 1);
     let behind = loaded().map(end_in_memory).max().unwrap_or(0).checked_next_multiple_of(PAGE_SIZE);
     let behind = behind
-        .filter(|at| at.checked_add(3 * PAGE_SIZE).is_some())
+        .filter(|at| at.checked_add(PAGE_SIZE + size).is_some())
         .ok_or("the last segment ends with the address space")?;
     let offset = (image.bytes.len() as u64).next_multiple_of(PAGE_SIZE);
     let says_so = |p: &ProgramHeader| {
@@ -368,32 +424,32 @@ fn place(image: &Image<'_>, start: Start) -> Result<Place, String> {
             headers.iter().all(says_so) && talking.kept.len() + added <= talking.room_at(image, at, added);
         fits.then_some(talking)
     };
-    if let Some(table) = in_place(ADDED) {
-        return Ok(table.with(Vaddr(behind), FileOffset(offset), 0, Pointers::Segment));
+    if let Some(table) = in_place(added) {
+        return Ok(table.with(Vaddr(behind), FileOffset(offset), 0, wanted.size, own_pointers));
     }
     let whole = Table { kept: headers.to_vec(), silent: 0 };
-    let size = ((whole.kept.len() + ADDED) * size_of::<ProgramHeader>()) as u64;
-    let head = (TABLE_AT + size).next_multiple_of(16);
+    let table_size = ((whole.kept.len() + added) * size_of::<ProgramHeader>()) as u64;
+    let head = (TABLE_AT + table_size).next_multiple_of(16);
     if head >= ENTRY_STRIDE {
         // The page's address has zeros where its entries differ.
         return Err("the program header table is too large to move".into());
     }
-    let moved = |vaddr, offset| whole.with(Vaddr(vaddr), FileOffset(offset), head, Pointers::Segment);
+    let moved = |vaddr, offset| whole.with(Vaddr(vaddr), FileOffset(offset), head, wanted.size, own_pointers);
     // A page stays free before the segment: `strip` begins a segment with the table anywhere in a page of the file.
-    let below = first_page.checked_sub(2 * PAGE_SIZE).filter(|&at| at >= LOWEST_ADDRESS + PAGE_SIZE);
-    if start == Start::Object {
+    let below = first_page.checked_sub(size).filter(|&at| at >= LOWEST_ADDRESS + PAGE_SIZE);
+    if wanted.moves_freely {
         return Ok(moved(behind + PAGE_SIZE, offset));
     }
     let distance = first.p_vaddr.get(Le).wrapping_sub(first.p_offset.get(Le));
     if distance % PAGE_SIZE == 0 {
         let is_free = |at: u64| {
-            let wanted = at.checked_sub(PAGE_SIZE).zip(at.checked_add(2 * PAGE_SIZE));
+            let taken = at.checked_sub(PAGE_SIZE).zip(at.checked_add(size));
             let is_apart = |p: &ProgramHeader, (start, end): (u64, u64)| {
                 let pages = p.p_vaddr.get(Le) & !(PAGE_SIZE - 1)..end_in_memory(p);
                 pages.end.checked_next_multiple_of(PAGE_SIZE).is_some_and(|stop| stop <= start)
                     || end <= pages.start
             };
-            wanted.is_some_and(|wanted| loaded().all(|p| is_apart(p, wanted)))
+            taken.is_some_and(|taken| loaded().all(|p| is_apart(p, taken)))
         };
         let offsets = (0..=LARGEST_FILL).step_by(PAGE_SIZE as usize).map(|fill| offset + fill);
         let mut places = offsets.map(|offset| (offset.wrapping_add(distance), offset));
@@ -401,8 +457,11 @@ fn place(image: &Image<'_>, start: Start) -> Result<Place, String> {
             return Ok(moved(vaddr, offset));
         }
     }
-    if let Some((pointers, table)) = in_last_segment(headers, behind).zip(in_place(1)) {
-        return Ok(table.with(Vaddr(behind + PAGE_SIZE), FileOffset(offset), 0, pointers));
+    if let Some((pointers, table)) =
+        in_last_segment(headers, behind).filter(|_| wanted.pointers).zip(in_place(1))
+    {
+        let at = Vaddr(behind + PAGE_SIZE);
+        return Ok(table.with(at, FileOffset(offset), 0, wanted.size, Some(pointers)));
     }
     match (image.identity.file_type, below) {
         (FileType::Exec, Some(below)) => Ok(moved(below, offset)),
@@ -410,7 +469,7 @@ fn place(image: &Image<'_>, start: Start) -> Result<Place, String> {
             Err("the program header table has no room for more segments, nor is memory free below the program".into())
         }
         _ => Err(
-            "a position-independent program with much zeroed data, and no room for another segment in its program header table: only --via syscall goes there"
+            "a position-independent program with much zeroed data, and no room for another segment in its program header table"
                 .into(),
         ),
     }
@@ -441,7 +500,7 @@ struct Sections {
     table: Vec<SectionHeader>,
 }
 
-/// The sections of the file `bytes` and those of the page. Nothing where the file has no sound section headers: then
+/// The sections of the file `bytes` and those of what is added. Nothing where the file has no sound section headers: then
 /// nobody reads them.
 fn sections(bytes: &[u8], place: &Place) -> Option<Sections> {
     let header = elf::FileHeader64::<Le>::parse(bytes).ok()?;
@@ -450,7 +509,7 @@ fn sections(bytes: &[u8], place: &Place) -> Option<Sections> {
     let (start, size) = old.section(index).ok()?.file_range(Le)?;
     let mut names = bytes.get(usize::try_from(start).ok()?..)?.get(..usize::try_from(size).ok()?)?.to_vec();
     let mut table: Vec<SectionHeader> = old.iter().copied().collect();
-    if table.len() + ADDED >= usize::from(elf::SHN_LORESERVE) {
+    if table.len() + 2 >= usize::from(elf::SHN_LORESERVE) {
         return None;
     }
     let mut add =
@@ -472,13 +531,15 @@ fn sections(bytes: &[u8], place: &Place) -> Option<Sections> {
             table.push(section);
         };
     let (code, data) = (elf::SHF_ALLOC | elf::SHF_EXECINSTR, elf::SHF_ALLOC | elf::SHF_WRITE);
-    let page = (place.vaddr.plus(place.head), FileOffset(place.offset.0 + place.head));
-    add(PAGE_SECTION, elf::SHT_PROGBITS, code, page, PAGE_SIZE - place.head, 16);
-    let (kind, offset) = match place.pointers {
-        Pointers::Segment => (elf::SHT_PROGBITS, FileOffset(place.offset.0 + PAGE_SIZE)),
-        Pointers::LastSegment { file_end, .. } => (elf::SHT_NOBITS, file_end),
-    };
-    add(POINTERS_SECTION, kind, data, (place.pointers_at(), offset), POINTERS_SIZE, 8);
+    let page = (place.code_at(), FileOffset(place.offset.0 + place.head));
+    add(PAGE_SECTION, elf::SHT_PROGBITS, code, page, place.size - place.head, 16);
+    if let Some((pointers, at)) = place.pointers.zip(place.pointers_at()) {
+        let (kind, offset) = match pointers {
+            Pointers::Segment => (elf::SHT_PROGBITS, FileOffset(place.offset.0 + place.size)),
+            Pointers::LastSegment { file_end, .. } => (elf::SHT_NOBITS, file_end),
+        };
+        add(POINTERS_SECTION, kind, data, (at, offset), POINTERS_SIZE, 8);
+    }
     let of_names = table.get_mut(index.0)?;
     of_names.sh_offset = U64::new(Le, place.names_at());
     of_names.sh_size = U64::new(Le, names.len() as u64);
@@ -552,9 +613,16 @@ impl Table {
         if is_mapped && knows_sections && !is_taken && are_zeros { now + wanted } else { now }
     }
 
-    /// The table with the segments of a page at `vaddr` and `offset`, which has the table itself in its first `head`
-    /// bytes, and of the `pointers`.
-    fn with(&self, vaddr: Vaddr, offset: FileOffset, head: u64, pointers: Pointers) -> Place {
+    /// The table with the segment of `code_size` bytes at `vaddr` and `offset`, which has the table itself in its first
+    /// `head` bytes, and that of the `pointers`.
+    fn with(
+        &self,
+        vaddr: Vaddr,
+        offset: FileOffset,
+        head: u64,
+        code_size: u64,
+        pointers: Option<Pointers>,
+    ) -> Place {
         let mut table = self.kept.clone();
         let segment = |flags: elf::ProgramFlags, distance: u64, size: u64| ProgramHeader {
             p_type: U32::new(Le, elf::PT_LOAD),
@@ -566,10 +634,13 @@ impl Table {
             p_memsz: U64::new(Le, size),
             p_align: U64::new(Le, PAGE_SIZE),
         };
-        let mut segments = vec![segment(elf::PF_R | elf::PF_X, 0, PAGE_SIZE)];
+        let mut segments = vec![segment(elf::PF_R | elf::PF_X, 0, code_size)];
         match pointers {
-            Pointers::Segment => segments.push(segment(elf::PF_R | elf::PF_W, PAGE_SIZE, POINTERS_SIZE)),
-            Pointers::LastSegment { vaddr, .. } => {
+            None => {}
+            Some(Pointers::Segment) => {
+                segments.push(segment(elf::PF_R | elf::PF_W, code_size, POINTERS_SIZE));
+            }
+            Some(Pointers::LastSegment { vaddr, .. }) => {
                 let loaded = table.iter_mut().filter(|p| p.p_type.get(Le) == elf::PT_LOAD);
                 if let Some(last) = loaded.max_by_key(|p| end_in_memory(p)) {
                     let size = (vaddr.0 + POINTERS_SIZE).saturating_sub(last.p_vaddr.get(Le));
@@ -597,6 +668,6 @@ impl Table {
             // begin of the file; with them it complains of sections whose physical address it has to adjust.
             table.iter_mut().for_each(|header| header.p_paddr = U64::new(Le, 0));
         }
-        Place { vaddr, offset, table, head, pointers }
+        Place { vaddr, offset, size: code_size, table, head, pointers }
     }
 }

@@ -29,8 +29,8 @@
 //!   cannot be told.
 //! * `planner` is a ladder of tactics: a system call in place; else the address of a stub where the
 //!   constant is; else a detour through unused bytes; else a refusal with its reason. The [`plan`] is data.
-//! * `extension` makes the file longer by the page of `vdso`, where calls of the vDSO are wanted; what is planned then is
-//!   planned for the longer file.
+//! * `extension` makes the file longer: by the page of `vdso`, where calls of the vDSO are wanted, or by room for stubs,
+//!   where there is none; what is planned then is planned for the longer file.
 //! * [`explain`] turns what the scan noted of a site into a listing.
 //! * [`apply`] is mechanical, and revert is the inverse edits through the same code.
 //! * [`verify`] reads the final bytes back with another ELF parser than the one that planned.
@@ -51,9 +51,9 @@
 //! something proves, and a data flow from the constant to a call. There is no matching of bytes before
 //! or behind a hit that decides anything.
 //!
-//! **Invariant: never move.** No byte that the program uses changes its address or its offset. Without
-//! [`plan::Via::Vdso`] no file changes its size, and the only header that may change is the size of an executable
-//! segment, within its last page. With it a file grows at its end, and its headers tell of that.
+//! **Invariant: never move.** No byte that the program uses changes its address or its offset. Where calls find their
+//! room in the file, its size stays, and the only header that may change is the size of an executable segment, within its
+//! last page. Else, and with [`plan::Via::Vdso`], a file grows at its end, and its headers tell of that.
 //!
 //! **Invariant: never lose.** A file is replaced whole or not at all, with all its attributes; nothing is
 //! stored that did not pass [`verify::verify`]; a record is true whenever the tool is killed.

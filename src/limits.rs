@@ -56,6 +56,10 @@ pub const STUB_GAPS: usize = 512;
 /// Gaps that are tried for all stubs of a file: programs need a handful of stubs, and most gaps do.
 pub const STUB_GAPS_PER_FILE: usize = 8 * STUB_GAPS;
 
+/// Pages of room for stubs that are added to a file at most: real programs take a part of one, generated ones with
+/// thousands of calls a few.
+pub const ROOM_PAGES: u64 = 16;
+
 /// Instructions of a called function that are read to see which registers it leaves alone.
 pub const CALLEE_INSTRUCTIONS: usize = 512;
 

@@ -10,7 +10,7 @@ use crate::vsyscall::Entry;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Via {
-    /// System calls: the smallest change.
+    /// System calls: the smallest change. A file grows only where calls need more room than it has.
     #[default]
     Syscall,
     /// Calls of the kernel's vDSO, by a page that the file is made larger for; a file that cannot take it is refused.
@@ -25,7 +25,8 @@ pub enum Via {
 pub enum Strategy {
     /// The constant becomes the system call's number and the calls become `syscall`.
     InPlace,
-    /// The constant becomes the address of a stub, in unused bytes of the file, that makes the system call.
+    /// The constant becomes the address of a stub, in unused bytes of the file or a page that was added to it, that makes the
+    /// system call.
     Stub,
     /// The constant becomes the address of an entry of the page that was added to the file, which calls the vDSO.
     Vdso,
@@ -41,12 +42,12 @@ pub enum Role {
     Call,
     /// An 8-byte pointer in data.
     Pointer,
-    /// The code of a stub, in bytes that were unused.
+    /// The code of a stub, in bytes that were unused or were added.
     Stub,
-    /// Code in bytes that were unused, which does what the constant's instruction did with the address
+    /// Code in bytes that were unused or were added, which does what the constant's instruction did with the address
     /// of a stub, and jumps back.
     Detour,
-    /// Code in bytes that were unused, which makes a call whose target is known only when it runs, and calls a stub
+    /// Code in bytes that were unused or were added, which makes a call whose target is known only when it runs, and calls a stub
     /// where that is an entry's address.
     Guard,
     /// A field of the ELF header or the program header table, or the table.

@@ -11,7 +11,7 @@ use crate::code;
 use crate::detour;
 use crate::elf::{FileType, Image};
 use crate::encode::{self, Kept};
-use crate::extension;
+use crate::extension::{self, Made};
 use crate::flow::Through;
 use crate::guard;
 use crate::limits;
@@ -31,19 +31,19 @@ pub(crate) fn planned(image: &Image<'_>, via: Via) -> Plan {
         return plan;
     }
     if via == Via::Syscall {
-        return told_of_room(image, plan);
+        return with_room(image, plan);
     }
     match with_page(image) {
         Ok(plan) => plan,
-        Err(reason) => without_page(plan, via, &reason),
+        Err(reason) => without_page(image, plan, via, &reason),
     }
 }
 
 /// The plan that adds the page of [`crate::vdso`] and leads calls to it; or why the file cannot take it.
 fn with_page(image: &Image<'_>) -> Result<Plan, String> {
-    let extension = extension::extended(image)?;
+    let extension = extension::with_page(image)?;
     let longer = image.of_edited(&extension.bytes).ok_or("the file with the page cannot be read back")?;
-    let plan = settled(&longer, Some(&extension.page));
+    let plan = settled(&longer, Some(&extension.made));
     let patched = |by_page: bool| {
         let is_so = move |strategy| (strategy == Strategy::Vdso) == by_page;
         plan.sites.iter().filter(move |site| site.strategy.is_some_and(is_so)).count()
@@ -58,19 +58,43 @@ fn with_page(image: &Image<'_>) -> Result<Plan, String> {
     Ok(Plan { not_vdso, ..plan })
 }
 
-/// `plan`, which names the page as the remedy where there is no room for stubs, and the file can take it.
-fn told_of_room(image: &Image<'_>, mut plan: Plan) -> Plan {
-    let lacks_room = |site: &&mut PlannedSite| site.verdict == Verdict::Refused && site.reason == NO_ROOM;
-    let mut without_room = plan.sites.iter_mut().filter(lacks_room).peekable();
-    if without_room.peek().is_some() && extension::extended(image).is_ok() {
-        without_room.for_each(|site| site.reason = format!("{NO_ROOM} (--via vdso adds some)"));
+/// `plan`, or where calls find no room for their stubs, one that adds pages of room for them; where that cannot be, the
+/// reason is told.
+fn with_room(image: &Image<'_>, mut plan: Plan) -> Plan {
+    let sizes = std::iter::successors(Some(1), |pages| Some(pages * 2));
+    for pages in sizes.take_while(|&pages| pages <= limits::ROOM_PAGES) {
+        if !plan.sites.iter().any(lacks_room) {
+            break;
+        }
+        match roomier(image, pages) {
+            Ok(longer) if longer.count(Verdict::Patch) > plan.count(Verdict::Patch) => plan = longer,
+            Ok(_) => break,
+            Err(reason) => {
+                for site in plan.sites.iter_mut().filter(|site| lacks_room(site)) {
+                    site.reason = format!("{NO_ROOM}, and none can be added: {reason}");
+                }
+            }
+        }
     }
     plan
 }
 
+fn lacks_room(site: &PlannedSite) -> bool {
+    site.verdict == Verdict::Refused && site.reason == NO_ROOM
+}
+
+/// The plan that adds `pages` of room; or why the file cannot take them.
+fn roomier(image: &Image<'_>, pages: u64) -> Result<Plan, String> {
+    let extension = extension::with_room(image, pages)?;
+    let longer = image.of_edited(&extension.bytes).ok_or("the file with more room cannot be read back")?;
+    let plan = settled(&longer, Some(&extension.made));
+    extension.of_original(image.bytes, plan).ok_or_else(|| "the changes overlap the headers".into())
+}
+
 /// `plan`, which makes system calls, where the page cannot be had for this `reason`.
-fn without_page(plan: Plan, via: Via, reason: &str) -> Plan {
+fn without_page(image: &Image<'_>, plan: Plan, via: Via, reason: &str) -> Plan {
     if via != Via::Vdso {
+        let plan = with_room(image, plan);
         return Plan { not_vdso: plan.has_edits().then(|| reason.to_owned()), ..plan };
     }
     let refused = |site: PlannedSite| PlannedSite {
@@ -85,14 +109,15 @@ fn without_page(plan: Plan, via: Via, reason: &str) -> Plan {
 }
 
 /// The plan for `image` that leaves nothing to be patched by another run: a site may be provable, or find
-/// room, only once others are rewritten. With `page`, calls lead there.
-fn settled(image: &Image<'_>, page: Option<&Page>) -> Plan {
-    let mut plan = plan(image, &scan(image), page);
+/// room, only once others are rewritten. With what was `made`, calls lead there.
+fn settled(image: &Image<'_>, made: Option<&Made>) -> Plan {
+    let mut plan = plan(image, &scan(image), made);
     // What finds no way to the page may still become a system call.
-    let ways = page.into_iter().map(Some).chain([None]);
-    for page in ways {
+    let room = made.map(|made| Made { page: None, ..*made });
+    let ways = made.into_iter().filter(|made| made.page.is_some()).map(Some).chain([room.as_ref()]);
+    for made in ways {
         for _ in 0..limits::PLAN_ROUNDS {
-            match continued(image, &plan, page) {
+            match continued(image, &plan, made) {
                 Some(both) => plan = both,
                 None => break,
             }
@@ -102,14 +127,14 @@ fn settled(image: &Image<'_>, page: Option<&Page>) -> Plan {
 }
 
 /// `plan`, and what becomes possible by it; nothing where nothing does.
-fn continued(image: &Image<'_>, plan: &Plan, page: Option<&Page>) -> Option<Plan> {
+fn continued(image: &Image<'_>, plan: &Plan, made: Option<&Made>) -> Option<Plan> {
     let is_open = |site: &PlannedSite| matches!(site.verdict, Verdict::Refused | Verdict::Unproven);
     if !plan.has_edits() || !plan.sites.iter().any(is_open) {
         return None;
     }
     let patched = apply::replaced(image.bytes, &plan.edits)?;
     let next = image.of_edited(&patched)?;
-    let more = self::plan(&next, &scan(&next), page);
+    let more = self::plan(&next, &scan(&next), made);
     merged(image, plan, &more).filter(|_| more.has_edits())
 }
 
@@ -158,16 +183,16 @@ fn merged(image: &Image<'_>, first: &Plan, more: &Plan) -> Option<Plan> {
 }
 
 /// Decides what to do about each site of `scan`.
-fn plan<'a>(image: &'a Image<'a>, scan: &'a Scan<'a>, page: Option<&'a Page>) -> Plan {
+fn plan<'a>(image: &'a Image<'a>, scan: &'a Scan<'a>, made: Option<&'a Made>) -> Plan {
     let in_place = sites_in_place(image, &scan.sites);
     let mut planner = Planner {
         image,
-        page,
+        page: made.and_then(|made| made.page.as_ref()),
         in_place,
         allocator: scan
             .functions
             .as_ref()
-            .map(|functions| Allocator::new(image, functions, page.map(Page::room))),
+            .map(|functions| Allocator::new(image, functions, made.map(|made| made.room))),
         stubs: BTreeMap::new(),
         pages: BTreeMap::new(),
         guards: BTreeMap::new(),

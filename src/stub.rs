@@ -2,7 +2,8 @@
 //!
 //! First the padding between two functions (it is part of a section, so tools that rewrite the file keep
 //! it), then the unused rest of the segment's last page, which the kernel maps anyway; there the
-//! segment's size grows, so that every loader and tool knows of the code.
+//! segment's size grows, so that every loader and tool knows of the code. In a file that was made longer
+//! ([`crate::extension`]), first what was made; then no segment grows.
 
 use iced_x86::Instruction;
 
@@ -43,7 +44,7 @@ pub(crate) struct Allocator<'a> {
     taken: Vec<VaddrRange>,
     /// Gaps that may still be tried.
     gaps_left: usize,
-    /// Room that was made in the file: used first.
+    /// Room that was made in the file: used first. With it no segment grows, since its header may have moved.
     made: Option<VaddrRange>,
     /// Segment that was grown, and the first byte behind what was given away there.
     tail: Option<(Segment, Vaddr)>,
@@ -64,7 +65,7 @@ impl<'a> Allocator<'a> {
     /// Room for `len` bytes of code, as near to `near` as it goes.
     pub(crate) fn allocate(&mut self, len: usize, near: Vaddr) -> Option<Room> {
         let len = len as u64;
-        let range = match self.in_made(len).or_else(|| self.in_padding(len, near)) {
+        let range = match self.in_made(len, |from| from).or_else(|| self.in_padding(len, near)) {
             Some(range) => range,
             None => VaddrRange::new(self.in_tail(len, |from| from.next_multiple_of(STUB_ALIGNMENT))?, len)?,
         };
@@ -79,8 +80,12 @@ impl<'a> Allocator<'a> {
             let start = from.next_multiple_of(STUB_ALIGNMENT);
             if start & index_bits == 0 { start } else { start.next_multiple_of(PAGE_SIZE) }
         };
-        let start = self.in_tail(len as u64, aligned)?;
-        self.give(VaddrRange::new(start, len as u64)?)
+        let len = len as u64;
+        let range = match self.in_made(len, aligned) {
+            Some(range) => range,
+            None => VaddrRange::new(self.in_tail(len, aligned)?, len)?,
+        };
+        self.give(range)
     }
 
     fn give(&mut self, range: VaddrRange) -> Option<Room> {
@@ -104,9 +109,10 @@ impl<'a> Allocator<'a> {
         Some(Growth { field: FileOffset(segment.header.0 + P_FILESZ), size, tail })
     }
 
-    fn in_made(&mut self, len: u64) -> Option<VaddrRange> {
+    fn in_made(&mut self, len: u64, aligned: impl Fn(u64) -> u64) -> Option<VaddrRange> {
         let made = self.made.as_mut()?;
-        let range = VaddrRange::new(made.start, len).filter(|range| range.end <= made.end)?;
+        let start = Vaddr(aligned(made.start.0));
+        let range = VaddrRange::new(start, len).filter(|range| range.end <= made.end)?;
         made.start = range.end;
         Some(range)
     }
@@ -159,6 +165,9 @@ impl<'a> Allocator<'a> {
     }
 
     fn in_tail(&mut self, len: u64, aligned: impl Fn(u64) -> u64) -> Option<Vaddr> {
+        if self.made.is_some() {
+            return None;
+        }
         let grown = self.tail.into_iter();
         let fresh = self.image.segments.iter().map(|segment| (*segment, segment.range.end));
         let candidates: Vec<(Segment, Vaddr)> =

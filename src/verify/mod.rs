@@ -4,7 +4,7 @@
 //! Only goblin's header and program-header parsing is used: its full parse refuses real files whose
 //! section table is damaged while every loader runs them.
 
-mod page;
+mod added;
 mod replaced;
 
 use std::collections::BTreeSet;
@@ -30,6 +30,7 @@ use crate::record::Record;
 use crate::site::Verdict;
 use crate::vdso::{FREE_BYTE, POINTERS_SIZE, Page, Start};
 use crate::vsyscall::Entry;
+use added::Added;
 
 /// Something that is not as the record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,9 +81,9 @@ pub(crate) fn verify_hashed(patched: &[u8], actual: Sha256, record: &Record) -> 
                 );
                 findings.push(finding("unplanned-change", message, None));
             }
-            let page = page::added_page(original, record);
-            findings.extend(headers(original, patched, record, page.as_ref()));
-            findings.extend(instructions(record, page.as_ref()));
+            let added = Added::by(original, patched, record);
+            findings.extend(headers(original, patched, record, added.as_ref()));
+            findings.extend(instructions(record, added.as_ref()));
         }
         None => findings.push(finding("record-layout", "the record's edits do not fit the file", None)),
     }
@@ -113,24 +114,24 @@ fn missing_edit(edit: &Edit) -> Finding {
 }
 
 /// The headers hold, and differ only where an edit says so; every edit is where it may be.
-fn headers(original: &[u8], patched: &[u8], record: &Record, page: Option<&Page>) -> Vec<Finding> {
+fn headers(original: &[u8], patched: &[u8], record: &Record, added: Option<&Added>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (Some((old_table, before)), Some((table, after))) =
         (program_headers(original), program_headers(patched))
     else {
         return vec![finding("header-unreadable", "goblin cannot read the program headers", None)];
     };
-    if elf_header(original, page) != elf_header(patched, page) {
+    if elf_header(original, added) != elf_header(patched, added) {
         findings.push(finding("header-changed", "the ELF header is not the original's", Some(FileOffset(0))));
     }
-    if let Some(page) = page
-        && !page::are_sections_with_page(original, patched, page, record)
+    if let Some(added) = added
+        && !added::are_sections_with_added(original, patched, added, record)
     {
         let message = "the section headers are not those of the original and of what was added";
         findings.push(finding("header-changed", message, None));
     }
-    let kept = match page {
-        Some(page) => page::without_page((old_table, &before), (table, &after), patched, page, record),
+    let kept = match added {
+        Some(added) => added::without_added((old_table, &before), (table, &after), patched, added, record),
         None => Some(after.clone()),
     };
     match kept {
@@ -173,13 +174,16 @@ fn headers(original: &[u8], patched: &[u8], record: &Record, page: Option<&Page>
     findings
 }
 
-/// The ELF header of `bytes`; without what `page` changes there.
-fn elf_header(bytes: &[u8], page: Option<&Page>) -> Option<Vec<u8>> {
+/// The ELF header of `bytes`; without what `added` changes there.
+fn elf_header(bytes: &[u8], added: Option<&Added>) -> Option<Vec<u8>> {
     const TABLES: [Range<usize>; 3] = [32..48, 56..58, 60..62]; // e_phoff and e_shoff, e_phnum, e_shnum
-    const ENTRY: Range<usize> = page::E_ENTRY as usize..32;
+    const ENTRY: Range<usize> = added::E_ENTRY as usize..32;
     let mut header = bytes.get(..ELF_HEADER_SIZE)?.to_vec();
-    let of_page = page.map(|page| TABLES.into_iter().chain((page.start == Start::Program).then_some(ENTRY)));
-    for field in of_page.into_iter().flatten() {
+    let changed = added.map(|added| {
+        let is_entered = added.page.as_ref().is_some_and(|page| page.start == Start::Program);
+        TABLES.into_iter().chain(is_entered.then_some(ENTRY))
+    });
+    for field in changed.into_iter().flatten() {
         header[field].fill(0);
     }
     Some(header)
@@ -287,7 +291,7 @@ fn is_where_it_may_be(places: &[Place], headers: &[Range<u64>], edit: &Edit) -> 
         return match edit.role {
             Role::Fill => is_added,
             Role::Header => is_added || headers.iter().any(|table| holds_range(table, edit)),
-            Role::Init => edit.offset.0 == page::E_ENTRY,
+            Role::Init => edit.offset.0 == added::E_ENTRY,
             _ => false,
         };
     };
@@ -301,7 +305,7 @@ fn is_where_it_may_be(places: &[Place], headers: &[Range<u64>], edit: &Edit) -> 
 }
 
 /// Every edit decodes to what its role says.
-fn instructions(record: &Record, page: Option<&Page>) -> Vec<Finding> {
+fn instructions(record: &Record, added: Option<&Added>) -> Vec<Finding> {
     let describe = |edit: &Edit| {
         let assembly = code::assembly(&edit.after, edit.vaddr.unwrap_or(Vaddr(0))).join("; ");
         finding("instruction-mismatch", format!("the edit decodes to `{assembly}`"), Some(edit.offset))
@@ -311,20 +315,21 @@ fn instructions(record: &Record, page: Option<&Page>) -> Vec<Finding> {
         let message = format!("the edit replaces `{assembly}`, which no patch does");
         finding("edit-misplaced", message, Some(edit.offset))
     };
-    let mismatched = record.edits.iter().filter(|edit| !is_as_its_role(edit, &record.edits, page));
+    let mismatched = record.edits.iter().filter(|edit| !is_as_its_role(edit, &record.edits, added));
     let elsewhere = record.edits.iter().filter(|edit| !replaced::may_be_replaced(edit, &record.edits));
     mismatched.map(describe).chain(elsewhere.map(of_another)).collect()
 }
 
 /// Whether `edit`, one of `edits`, does what its role says, instruction by instruction, for its entry.
-fn is_as_its_role(edit: &Edit, edits: &[Edit], page: Option<&Page>) -> bool {
+fn is_as_its_role(edit: &Edit, edits: &[Edit], added: Option<&Added>) -> bool {
+    let page = added.and_then(|added| added.page.as_ref());
     let is_added = edit.before.is_empty();
     let is_one_byte = || edit.after.iter().all(|&byte| byte == 0 || byte == FREE_BYTE);
     match edit.role {
         // The headers are looked at as what they say.
         Role::Header => return edit.vaddr.is_none(),
         Role::Init => return page.is_some(),
-        Role::Fill => return page.is_some() && is_added && is_one_byte(),
+        Role::Fill => return added.is_some() && is_added && is_one_byte(),
         Role::Pointers => return page.is_some() && is_added && edit.after == [0; POINTERS_SIZE as usize],
         Role::Page => return is_added && page.and_then(Page::code).is_some_and(|code| code == edit.after),
         Role::Constant | Role::Call | Role::Pointer | Role::Stub | Role::Detour | Role::Guard => {}

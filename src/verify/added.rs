@@ -1,4 +1,4 @@
-//! What a page that was added (`--via vdso`) must be, and what it may change in the headers.
+//! What was added to a file, the page of `--via vdso` or room for stubs, must be, and may change in the headers.
 
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::dynamic::{
@@ -21,8 +21,60 @@ use crate::vdso::{POINTERS_SIZE, Page, Start};
 /// Byte offset of the entry point in the ELF header.
 pub(super) const E_ENTRY: u64 = 24;
 
+/// What the edits add to a file.
+pub(super) struct Added {
+    /// The segment with code.
+    segment: ProgramHeader,
+    /// Bytes at its begin that the program header table takes, where that moved.
+    head: u64,
+    /// The page, where it is not only room.
+    pub(super) page: Option<Page>,
+}
+
+impl Added {
+    /// What `patched` is longer by than `original`: a segment that begins behind the bytes that were there.
+    pub(super) fn by(original: &[u8], patched: &[u8], record: &Record) -> Option<Self> {
+        let (table, headers) = program_headers(patched)?;
+        let is_it = |p: &&ProgramHeader| {
+            let is_code = p.p_type == PT_LOAD && p.p_flags == PF_R | PF_X;
+            is_code
+                && p.p_offset >= original.len() as u64
+                && p.p_filesz > 0
+                && p.p_filesz.is_multiple_of(PAGE_SIZE)
+        };
+        let segment = headers.iter().find(is_it)?.clone();
+        let end = extension::TABLE_AT + (headers.len() * PROGRAM_HEADER_SIZE) as u64;
+        let is_moved = segment.p_offset.checked_add(extension::TABLE_AT)? == table;
+        let head = if is_moved { end.next_multiple_of(16) } else { 0 };
+        let mut added = Self { segment, head, page: None };
+        if record.edits.iter().any(|edit| edit.role == Role::Page) {
+            let page = added_page(original, record)?;
+            let is_there =
+                only(record, Role::Page)?.offset.0 == added.code_at() && added.segment.p_filesz == PAGE_SIZE;
+            added.page = Some(page).filter(|page| is_there && Some(page.vaddr) == added.vaddr());
+            added.page?;
+        }
+        Some(added)
+    }
+
+    /// File offset of its code.
+    fn code_at(&self) -> u64 {
+        self.segment.p_offset.saturating_add(self.head)
+    }
+
+    /// Address of its code.
+    fn vaddr(&self) -> Option<Vaddr> {
+        self.segment.p_vaddr.checked_add(self.head).map(Vaddr)
+    }
+
+    /// File offset behind its segment.
+    fn end(&self) -> u64 {
+        self.segment.p_offset.saturating_add(self.segment.p_filesz)
+    }
+}
+
 /// The page that the edits add, made anew from where they say that it is and what they say that it goes on with.
-pub(super) fn added_page(original: &[u8], record: &Record) -> Option<Page> {
+fn added_page(original: &[u8], record: &Record) -> Option<Page> {
     let (page, init) = (only(record, Role::Page)?, only(record, Role::Init)?);
     let pointers = if has_pointers(record) {
         only(record, Role::Pointers)?.vaddr?
@@ -151,23 +203,16 @@ fn word(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().copied().map(u64::from_le_bytes)
 }
 
-/// The program headers `after`, a table at `table` in `patched`, without the segments of `page`, and with those of
+/// The program headers `after`, a table at `table` in `patched`, without the segments that were `added`, and with those of
 /// `before`, at `old_table`, that made room for them; nothing where segments or table are not as they have to be.
-pub(super) fn without_page(
+pub(super) fn without_added(
     (old_table, before): (u64, &[ProgramHeader]),
     (table, after): (u64, &[ProgramHeader]),
     patched: &[u8],
-    page: &Page,
+    added: &Added,
     record: &Record,
 ) -> Option<Vec<ProgramHeader>> {
-    let offset = |role| only(record, role).map(|edit| edit.offset.0);
-    // The table may stand at the begin of the page's segment.
-    let (first, head) = after.iter().find_map(|p| {
-        let is_one_page = p.p_type == PT_LOAD && p.p_flags == PF_R | PF_X && p.p_filesz == PAGE_SIZE;
-        let head =
-            offset(Role::Page)?.checked_sub(p.p_offset).filter(|&head| is_one_page && head < PAGE_SIZE)?;
-        (p.p_vaddr.checked_add(head)? == page.vaddr.0).then_some((p.p_vaddr, head))
-    })?;
+    let (head, end) = (added.head, added.end());
     // A table that moved tells of no physical addresses.
     let is_physical = after.iter().any(|p| p.p_paddr != 0);
     let segment = |at: u64, offset, flags, size| ProgramHeader {
@@ -180,27 +225,35 @@ pub(super) fn without_page(
         p_memsz: size,
         p_align: PAGE_SIZE,
     };
-    let of_page = segment(first, offset(Role::Page)? - head, PF_R | PF_X, PAGE_SIZE);
-    let end = of_page.p_offset + PAGE_SIZE;
-    // Without an edit they are in memory alone.
-    let (at, size) = offset(Role::Pointers).map_or((end, 0), |at| (at, POINTERS_SIZE));
-    let end = end.max(at + size);
-    let of_pointers = segment(page.pointers.0, at, PF_R | PF_W, POINTERS_SIZE);
-    let added = [of_page, of_pointers];
-    let listed = if size > 0 { &added[..] } else { &added[..1] };
+    let first = added.segment.p_vaddr;
+    let of_code = segment(first, added.segment.p_offset, PF_R | PF_X, added.segment.p_filesz);
+    let (mut in_memory, mut listed, mut behind_all) = (vec![of_code.clone()], vec![of_code], end);
+    let mut rest_before = None;
+    if let Some(page) = &added.page {
+        let own = only(record, Role::Pointers).map(|edit| edit.offset.0);
+        // Without an edit they are in memory alone.
+        let (at, size) = own.map_or((end, 0), |at| (at, POINTERS_SIZE));
+        let of_pointers = segment(page.pointers.0, at, PF_R | PF_W, POINTERS_SIZE);
+        behind_all = end.max(at.saturating_add(size));
+        in_memory.push(of_pointers.clone());
+        if size > 0 {
+            listed.push(of_pointers);
+        } else {
+            let (last, behind) = behind_last(before)?;
+            let longer = behind.0.checked_add(POINTERS_SIZE)? - last.p_vaddr;
+            rest_before = Some((ProgramHeader { p_memsz: longer, ..last.clone() }, last.clone()));
+        }
+    }
     let loaded: Vec<u64> = after.iter().filter(|p| p.p_type == PT_LOAD).map(|p| p.p_vaddr).collect();
     let mut rest: Vec<ProgramHeader> = after.iter().filter(|&p| !listed.contains(p)).cloned().collect();
-    if size == 0 {
-        let (last, behind) = behind_last(before)?;
-        let longer = behind.0.checked_add(POINTERS_SIZE)? - last.p_vaddr;
-        let is_longer = |p: &&mut ProgramHeader| **p == ProgramHeader { p_memsz: longer, ..last.clone() };
-        *rest.iter_mut().find(is_longer)? = last.clone();
+    if let Some((longer, last)) = rest_before {
+        *rest.iter_mut().find(|p| **p == longer)? = last;
     }
-    let place = if head > 0 { added[0].p_offset + extension::TABLE_AT } else { old_table };
+    let place = if head > 0 { added.segment.p_offset + extension::TABLE_AT } else { old_table };
     let are_headers_known = table == place
-        && is_head(patched, &added[0], head, after.len())
-        && are_added_headers_apart(record, &added[0], head, end)
-        && are_alone(&added, &rest);
+        && is_head(patched, &added.segment, head, after.len())
+        && are_added_headers_apart(record, &added.segment, head, behind_all)
+        && are_alone(&in_memory, &rest);
     if rest.len() + listed.len() != after.len() || !loaded.is_sorted() || !are_headers_known {
         return None;
     }
@@ -241,32 +294,36 @@ fn is_head(patched: &[u8], segment: &ProgramHeader, head: u64, count: usize) -> 
     head == 0 || (are_zeros(before) && behind.is_some_and(are_zeros))
 }
 
-/// Whether headers that the edits add stand behind `end_of_added`, the page and the pointers, or in the first `head` bytes
-/// of the `page`'s segment.
-fn are_added_headers_apart(record: &Record, page: &ProgramHeader, head: u64, end_of_added: u64) -> bool {
+/// Whether headers that the edits add stand behind `end_of_added`, the code and the pointers, or in the first `head` bytes
+/// of the segment with the `code`.
+fn are_added_headers_apart(record: &Record, code: &ProgramHeader, head: u64, end_of_added: u64) -> bool {
     let mut headers = record.edits.iter().filter(|edit| edit.role == Role::Header && edit.before.is_empty());
     headers.all(|edit| {
         let end = edit.offset.0.saturating_add(edit.after.len() as u64);
-        let is_head = edit.offset.0 >= page.p_offset && end <= page.p_offset + head;
+        let is_head = edit.offset.0 >= code.p_offset && end <= code.p_offset + head;
         is_head || edit.offset.0 >= end_of_added
     })
 }
 
 /// Whether no page of memory of the `added` segments is one of the `rest`.
-fn are_alone(added: &[ProgramHeader; 2], rest: &[ProgramHeader]) -> bool {
+fn are_alone(added: &[ProgramHeader], rest: &[ProgramHeader]) -> bool {
     let pages = |p: &ProgramHeader| {
         let end = p.p_vaddr.saturating_add(p.p_memsz);
         (p.p_vaddr & !(PAGE_SIZE - 1), end.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX))
     };
     let mut loaded = rest.iter().filter(|p| p.p_type == PT_LOAD && p.p_memsz > 0).map(pages);
-    let own = added.each_ref().map(pages);
+    let own: Vec<(u64, u64)> = added.iter().map(pages).collect();
     loaded.all(|(start, end)| own.iter().all(|&(first, behind)| end <= first || behind <= start))
 }
 
-/// Whether the section headers of `patched` are those of `original`, with their names elsewhere, and two of `page`; or
-/// the same in both, where there are none.
-pub(super) fn are_sections_with_page(original: &[u8], patched: &[u8], page: &Page, record: &Record) -> bool {
-    let offset = |role| only(record, role).map(|edit| edit.offset.0);
+/// Whether the section headers of `patched` are those of `original`, with their names elsewhere, and those of what was
+/// `added`; or the same in both, where there are none.
+pub(super) fn are_sections_with_added(
+    original: &[u8],
+    patched: &[u8],
+    added: &Added,
+    record: &Record,
+) -> bool {
     // The table that the header names is the original's, whatever stands there: nothing was added.
     let table = |bytes: &[u8]| [40..48, 60..62].map(|field| bytes.get(field).map(<[u8]>::to_vec));
     if table(original) == table(patched) {
@@ -276,21 +333,8 @@ pub(super) fn are_sections_with_page(original: &[u8], patched: &[u8], page: &Pag
     else {
         return false;
     };
-    let is = |section: &SectionHeader, offset, expected: SectionHeader| {
-        Some(section.sh_offset) == offset
-            && *section
-                == SectionHeader { sh_name: section.sh_name, sh_offset: section.sh_offset, ..expected }
-    };
-    let section = |at: Vaddr, flags: u32, sh_size, sh_addralign| SectionHeader {
-        sh_type: SHT_PROGBITS,
-        sh_flags: u64::from(SHF_ALLOC | flags),
-        sh_addr: at.0,
-        sh_size,
-        sh_addralign,
-        ..SectionHeader::new()
-    };
-    let Some(([of_page, of_pointers], rest)) = after.split_last_chunk().map(|(rest, last)| (last, rest))
-    else {
+    let Some(expected) = sections_of(original, added, record) else { return false };
+    let Some((rest, own)) = after.len().checked_sub(expected.len()).map(|old| after.split_at(old)) else {
         return false;
     };
     let bytes_of = |bytes: &[u8], section: &SectionHeader, size| {
@@ -303,27 +347,45 @@ pub(super) fn are_sections_with_page(original: &[u8], patched: &[u8], page: &Pag
         return false;
     }
     (old.sh_offset, old.sh_size) = (new.sh_offset, new.sh_size);
-    let names = [(of_page, extension::PAGE_SECTION), (of_pointers, extension::POINTERS_SECTION)];
-    let are_named = names.iter().all(|(section, name)| {
+    let is_own = |(section, (name, header)): (&SectionHeader, &(&[u8], SectionHeader))| {
         let at = new.sh_offset.saturating_add(section.sh_name as u64) as usize;
-        let bytes = patched.get(at..).and_then(|bytes| bytes.strip_prefix(*name));
-        bytes.is_some_and(|rest| rest.first() == Some(&0))
-    });
-    let page_size = page.room().end.0.wrapping_sub(page.vaddr.0);
-    let mut data = section(page.pointers, SHF_WRITE, POINTERS_SIZE, 8);
-    let data_at = if has_pointers(record) {
-        offset(Role::Pointers)
-    } else {
-        data.sh_type = SHT_NOBITS;
-        let headers = program_headers(original);
-        headers.and_then(|(_, headers)| {
-            behind_last(&headers).map(|(last, _)| last.p_offset.saturating_add(last.p_filesz))
-        })
+        let named = patched.get(at..).and_then(|bytes| bytes.strip_prefix(*name));
+        let is_named = named.is_some_and(|rest| rest.first() == Some(&0));
+        is_named && *section == SectionHeader { sh_name: section.sh_name, ..header.clone() }
     };
-    rest == before
-        && are_named
-        && is(of_page, offset(Role::Page), section(page.vaddr, SHF_EXECINSTR, page_size, 16))
-        && is(of_pointers, data_at, data)
+    rest == before && own.iter().zip(&expected).all(is_own)
+}
+
+/// The sections that what was `added` has, with their names.
+fn sections_of(
+    original: &[u8],
+    added: &Added,
+    record: &Record,
+) -> Option<Vec<(&'static [u8], SectionHeader)>> {
+    let section = |at: Vaddr, flags: u32, sh_offset, sh_size, sh_addralign| SectionHeader {
+        sh_type: SHT_PROGBITS,
+        sh_flags: u64::from(SHF_ALLOC | flags),
+        sh_addr: at.0,
+        sh_offset,
+        sh_size,
+        sh_addralign,
+        ..SectionHeader::new()
+    };
+    let size = added.segment.p_filesz.checked_sub(added.head)?;
+    let code = section(added.vaddr()?, SHF_EXECINSTR, added.code_at(), size, 16);
+    let mut sections = vec![(extension::PAGE_SECTION, code)];
+    if let Some(page) = &added.page {
+        let own = only(record, Role::Pointers).map(|edit| edit.offset.0);
+        let mut data = section(page.pointers, SHF_WRITE, own.unwrap_or_default(), POINTERS_SIZE, 8);
+        if own.is_none() {
+            let (_, headers) = program_headers(original)?;
+            let (last, _) = behind_last(&headers)?;
+            data.sh_type = SHT_NOBITS;
+            data.sh_offset = last.p_offset.saturating_add(last.p_filesz);
+        }
+        sections.push((extension::POINTERS_SECTION, data));
+    }
+    Some(sections)
 }
 
 /// The section header table, and the number of the section with the names.
