@@ -300,7 +300,7 @@ fn edits_of_headers_and_of_places_that_are_not_run_are_found() {
     assert_eq!(slugs(&patched, &record), ["edit-misplaced"]);
 }
 
-/// A file with the page for the vDSO, and records of it that are true and say what no patch may do.
+/// A file that was made longer, and records of it that are true and say what no patch may do.
 struct Forged {
     original: Vec<u8>,
     patched: Vec<u8>,
@@ -308,9 +308,14 @@ struct Forged {
 }
 
 impl Forged {
+    /// With the page for the vDSO.
     fn of(file: &Path) -> Self {
+        Self::via(Via::Vdso, file)
+    }
+
+    fn via(via: Via, file: &Path) -> Self {
         let original = harness::read(file);
-        let plan = vsyspatch::examine::examine(&original, Via::Vdso).unwrap().1.unwrap();
+        let plan = vsyspatch::examine::examine(&original, via).unwrap().1.unwrap();
         let patched = apply(&original, Sha256::of(&original), &plan.edits).unwrap();
         let forged = Self { original, patched, plan };
         assert_eq!(forged.found(&|_| {}), [""; 0], "as it was planned");
@@ -522,6 +527,63 @@ fn other_pointers_in_memory_are_found() {
         });
     });
     assert!(!slugs.is_empty(), "pointers in the file, too");
+}
+
+/// A page of room is one more segment, of code and nothing else; nothing else of the headers differs.
+#[test]
+fn other_room_is_found() {
+    let forged = Forged::via(Via::Syscall, &harness::root().join("corpus/prebuilt/no-room"));
+    let added = |role| {
+        let is_it = move |edit: &&Edit| edit.role == role && edit.before.is_empty();
+        forged.plan.edits.iter().filter(is_it).collect::<Vec<_>>()
+    };
+    let headers = added(Role::Header);
+    let [table, .., sections] = headers[..] else { panic!("{headers:x?}") };
+    let is_room = |at: &usize| table.after[*at..].starts_with(&[1, 0, 0, 0, 5, 0, 0, 0]);
+    let room = (64..table.after.len()).step_by(56).rfind(is_room).unwrap();
+    let own = sections.after.len() - 64;
+    for (what, edit, at, bits) in [
+        ("room that is written", table, room + 4, 0x02),
+        ("room elsewhere in the file", table, room + 9, 0x10),
+        ("room elsewhere in memory", table, room + 17, 0x10),
+        ("more of the file", table, room + 33, 0x10),
+        ("more memory", table, room + 41, 0x10),
+        ("another alignment", table, room + 49, 0x10),
+        ("the section is written, too", sections, own + 8, 0x01),
+        ("the section is elsewhere", sections, own + 16, 0x10),
+        ("the section is another's", sections, own + 24, 0x10),
+    ] {
+        let slugs = forged.found(&|edits| {
+            edits.iter_mut().find(|other| other.offset == edit.offset).unwrap().after[at] ^= bits;
+        });
+        assert!(slugs.contains(&"header-changed"), "{what}: {slugs:?}");
+    }
+    let stub = added(Role::Stub)[0].offset;
+    let rest = added(Role::Fill).last().unwrap().offset;
+    let changed = |offset, change: &dyn Fn(&mut Edit)| {
+        forged.found(&|edits| change(edits.iter_mut().find(|edit| edit.offset == offset).unwrap()))
+    };
+    assert_eq!(changed(stub, &|edit| edit.after[1] ^= 1), ["instruction-mismatch"], "another system call");
+    assert_eq!(
+        changed(rest, &|edit| edit.after[0] = 0x90),
+        ["instruction-mismatch"],
+        "code in what is unused"
+    );
+    for role in [Role::Page, Role::Pointers, Role::Init, Role::Stub, Role::Detour, Role::Guard] {
+        assert!(!changed(rest, &|edit| edit.role = role).is_empty(), "{role:?} that is none");
+    }
+    let entered = forged.found(&|edits| {
+        let (before, after) = (forged.original[24..32].to_vec(), vec![0x10; 8]);
+        edits.push(Edit {
+            offset: FileOffset(24),
+            before,
+            after,
+            role: Role::Init,
+            vaddr: None,
+            ..edits[0].clone()
+        });
+    });
+    assert!(entered.contains(&"header-changed"), "another entry point: {entered:?}");
 }
 
 proptest! {

@@ -10,6 +10,8 @@ use harness::image::{INDEX, LAYER, Layout, OTHER, files as layer_of};
 use harness::{Ran, read, root, sha256, temp_dir, vsyspatch};
 use iced_x86::{Decoder, DecoderOptions, Formatter as _, GasFormatter};
 use serde_json::{Value, json};
+use vsyspatch::apply::apply;
+use vsyspatch::digest::Sha256;
 use vsyspatch::elf::{Parsed, parse};
 use vsyspatch::plan::{Edit, Plan, Role, Via};
 
@@ -156,6 +158,12 @@ fn patched_shared_object() {
     insta::assert_snapshot!(dump("forms.so"));
 }
 
+/// A page of room is added for the stub.
+#[test]
+fn patched_program_without_room() {
+    insta::assert_snapshot!(dump("no-room"));
+}
+
 #[test]
 fn patched_demo() {
     insta::assert_snapshot!(dump("demo"));
@@ -211,10 +219,7 @@ fn dump(name: &str) -> String {
     let original = read(&prebuilt().join(name));
     let Ok(Parsed::Image(image)) = parse(&original) else { panic!("{name} is a program") };
     let plan = vsyspatch::plan_elf(&image);
-    let mut patched = original.clone();
-    for edit in &plan.edits {
-        patched[edit.offset.index()..][..edit.after.len()].copy_from_slice(&edit.after);
-    }
+    let patched = apply(&original, Sha256::of(&original), &plan.edits).expect("the plan fits");
     let mut text = format!("{name}: {}\n{}: {}\n", sha256(&original), "patched", sha256(&patched));
     sites(&mut text, &plan);
     for (index, edit) in plan.edits.iter().enumerate() {

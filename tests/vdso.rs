@@ -9,11 +9,12 @@ mod registers;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use harness::elf::{offset_of, segments, u32_at, u64_at};
+use harness::elf::{offset_of, segments, told_table, u32_at, u64_at};
 use harness::source::{Link, Linker, Source};
+use harness::values::{self, KINDS, OBJECTS, can_run, compile, patched};
 use harness::{
     Ran, denied, host_emulates, is_root, need, read, real_corpus, root, rootfs, skip, temp_dir, tool,
 };
@@ -628,17 +629,6 @@ fn real_files_go_there_and_back() {
     assert!(patched > 10, "{patched}");
 }
 
-/// Where Linux before 5.18 tells a program that its table of program headers is, and where it is in memory.
-fn tables(bytes: &[u8]) -> (u64, Option<u64>) {
-    let table = u64_at(bytes, 32);
-    let mut loads = segments(bytes).into_iter().filter(|segment| segment.kind == 1);
-    let holds = |offset: u64, size: u64| (offset..offset + size).contains(&table);
-    let of = loads.clone().find(|load| holds(load.offset, load.file_size));
-    let first = loads.next().expect("a segment");
-    let told = first.vaddr.wrapping_sub(first.offset).wrapping_add(table);
-    (told, of.map(|load| load.vaddr + (table - load.offset)))
-}
-
 /// Where the table of a patched program has gone, and the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rung {
@@ -698,7 +688,7 @@ fn old_kernels_tell_where_the_table_is() {
         let rung = rung(&bytes, &patched);
         eprintln!("{rung:?}: {name}");
         rungs.insert(rung);
-        let (told, there) = tables(&patched.bytes);
+        let (told, there) = told_table(&patched.bytes);
         assert_eq!(Some(told), there, "{name}");
         let named = segments(&patched.bytes).into_iter().find(|segment| segment.kind == 6);
         assert!(named.is_none_or(|named| named.vaddr == told), "{name}: PT_PHDR");
@@ -706,45 +696,8 @@ fn old_kernels_tell_where_the_table_is() {
     assert_eq!(rungs.len(), 5, "{rungs:?}");
 }
 
-/// How programs are linked that make the calls themselves.
-const KINDS: [&str; 10] = [
-    "-static -no-pie",
-    "-static-pie -fPIE",
-    "-no-pie -fno-pie",
-    "-pie -fPIE",
-    "-pie -fPIE -Wl,-z,noseparate-code -Wl,-z,norelro -s",
-    "-no-pie -fno-pie -fuse-ld=lld",
-    "-pie -fPIE -fuse-ld=lld -Wl,-z,now",
-    // More zeroed data than a file is made longer by.
-    "-static-pie -fPIE -DZEROS=1000000",
-    "-pie -fPIE -DZEROS=1000000",
-    "-pie -fPIE -DZEROS=1000000 -Wl,-z,max-page-size=0x200000 -Wl,-z,noseparate-code",
-];
-
-fn compile(source: &str, options: &str, output: &Path) {
-    let mut command = Command::new("gcc");
-    command.args(["-O2", "-w", "-pthread"]).args(options.split(' ')).arg("-o").arg(output);
-    Ran::of(command.arg(root().join("tests/vdso").join(source))).expect(0);
-}
-
-/// `file` patched `via`.
-fn patched(file: &Path, via: &str) -> PathBuf {
-    let output = harness::with_suffix(file, &format!(".{via}"));
-    tool([Path::new("patch"), Path::new("--via"), Path::new(via), file, &output]).expect(0);
-    output
-}
-
 /// Status of a process that was killed for a system call.
 const DENIED: i32 = 128 + 31;
-
-/// Whether values can be compared here.
-fn can_run() -> bool {
-    let can = ["gcc", "ld.lld"].into_iter().all(need);
-    if can && !host_emulates() {
-        skip("this host does not emulate vsyscalls, so nothing shows that the programs made them");
-    }
-    can && host_emulates()
-}
 
 #[test]
 fn programs_get_their_values_from_the_vdso() {
@@ -771,14 +724,6 @@ fn programs_get_their_values_from_the_vdso() {
         denied([&by_syscall, Path::new("bad")]).expect(0);
     }
 }
-
-/// How shared objects are linked: with `DT_INIT`, and with functions in `DT_INIT_ARRAY` alone.
-const OBJECTS: [&str; 4] = [
-    "-shared -fPIC -DCONSTRUCTORS",
-    "-shared -fPIC -DCONSTRUCTORS -nostartfiles",
-    "-shared -fPIC -DCONSTRUCTORS -nostartfiles -fuse-ld=lld",
-    "-shared -fPIC -DCONSTRUCTORS -nostartfiles -Wl,-z,pack-relative-relocs",
-];
 
 #[test]
 fn shared_objects_get_their_values_from_the_vdso() {
@@ -814,21 +759,7 @@ fn gets_values(host: &Path, object: &Path) {
 /// What reads and writes such files takes them as it took the originals: no new complaint, and what is written runs.
 #[test]
 fn tools_take_what_was_patched() {
-    if !can_run()
-        || ![
-            "strip",
-            "objcopy",
-            "llvm-strip",
-            "llvm-objcopy",
-            "readelf",
-            "objdump",
-            "eu-elflint",
-            "patchelf",
-            "gdb",
-        ]
-        .into_iter()
-        .all(need)
-    {
+    if !can_run() || !values::TOOLS.into_iter().all(need) {
         return;
     }
     let dir = temp_dir();
@@ -847,66 +778,15 @@ fn tools_take_what_was_patched() {
     }
     for (file, is_library) in files {
         let cured = patched(&file, "vdso");
-        let readers: [&[&str]; 4] = [
-            &["readelf", "-aW"],
-            &["objdump", "-dx"],
-            &["eu-elflint", "--gnu-ld"],
-            &["patchelf", "--print-rpath"],
-        ];
-        for reader in readers {
-            let says = |file: &Path| {
-                let ran = Ran::of(Command::new(reader[0]).args(&reader[1..]).arg(file));
-                let mut complaints: Vec<String> = ran.stderr.lines().map(|line| of_any(line, file)).collect();
-                if reader[0] == "eu-elflint" {
-                    complaints.extend(ran.stdout.lines().map(|line| of_any(line, file)));
-                }
-                (ran.status, complaints)
+        let run = |file: &Path| {
+            let words = if is_library {
+                denied([&host, Path::new("without"), file])
+            } else {
+                denied([file, Path::new("without")])
             };
-            assert_eq!(says(&cured), says(&file), "{} of {}", reader[0], file.display());
-        }
-        let writers = [
-            &["strip"][..],
-            &["strip", "--strip-debug"],
-            &["objcopy"],
-            &["llvm-strip"],
-            &["llvm-strip", "--strip-debug"],
-            &["llvm-objcopy"],
-        ];
-        for (number, writer) in writers.into_iter().enumerate() {
-            let written = |file: &Path| {
-                let output = harness::with_suffix(file, &format!(".{number}"));
-                let mut command = Command::new(writer[0]);
-                if writer[0].ends_with("strip") {
-                    command.arg("-o").arg(&output);
-                }
-                command.args(&writer[1..]).arg(file);
-                if writer[0].ends_with("objcopy") {
-                    command.arg(&output);
-                }
-                let ran = Ran::of(&mut command);
-                let complaints: Vec<String> = ran.stderr.lines().map(|line| of_any(line, file)).collect();
-                (output, (ran.status, complaints))
-            };
-            let (output, said) = written(&cured);
-            let (unpatched, usual) = written(&file);
-            assert_eq!(said, usual, "{writer:?} of {}", file.display());
-            // LLVM's take no static program whose relocations are in no dynamic table.
-            if usual.0 != 0 {
-                assert!(
-                    writer[0].starts_with("llvm-") && usual.1[0].contains("Link field value"),
-                    "{usual:?}"
-                );
-                continue;
-            }
-            for (output, status) in [(unpatched, harness::KILLED), (output, 0)] {
-                let ran = if is_library {
-                    denied([&host, Path::new("without"), &output])
-                } else {
-                    denied([&output, Path::new("without")])
-                };
-                assert_eq!(ran.status, status, "{writer:?} of {}: {ran}", output.display());
-            }
-        }
+            words.status
+        };
+        values::assert_taken_by_tools(&file, &cured, run);
     }
     // A debugger stops at an entry, and sees who called it.
     let program = dir.path().join("values-0.vdso");
@@ -915,13 +795,6 @@ fn tools_take_what_was_patched() {
     let words = ["-nx", "-batch", "-ex", &stop, "-ex", "run only", "-ex", "bt", "-ex", "finish"];
     let ran = Ran::of(Command::new("gdb").args(words).arg(&program));
     assert!(ran.stdout.contains("Breakpoint 1, ") && ran.stdout.contains("main ("), "{ran}");
-}
-
-/// A complaint without the file's name, and where in it.
-fn of_any(line: &str, file: &Path) -> String {
-    let name = file.file_name().expect("a name").to_string_lossy().into_owned();
-    let line = line.replace(&file.display().to_string(), "FILE").replace(&name, "FILE");
-    line.chars().filter(|letter| !letter.is_ascii_digit()).collect()
 }
 
 /// Trees with old loaders, which have no /proc; records, verification and the way back are as with system calls.

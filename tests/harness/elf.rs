@@ -94,3 +94,14 @@ pub fn without_section_headers(bytes: &[u8]) -> Vec<u8> {
     bytes[E_SHSTRNDX..E_SHSTRNDX + 2].fill(0);
     bytes
 }
+
+/// Where Linux before 5.18 tells a program that its table of program headers is, and where it is in memory.
+pub fn told_table(bytes: &[u8]) -> (u64, Option<u64>) {
+    let table = u64_at(bytes, 32);
+    let mut loads = segments(bytes).into_iter().filter(|segment| segment.kind == 1);
+    let holds = |offset: u64, size: u64| (offset..offset + size).contains(&table);
+    let of = loads.clone().find(|load| holds(load.offset, load.file_size));
+    let first = loads.next().expect("a segment");
+    let told = first.vaddr.wrapping_sub(first.offset).wrapping_add(table);
+    (told, of.map(|load| load.vaddr + (table - load.offset)))
+}

@@ -12,6 +12,7 @@ pub mod rootfs;
 pub mod schema;
 pub mod source;
 pub mod static_program;
+pub mod values;
 pub mod web;
 
 use std::collections::BTreeMap;

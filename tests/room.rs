@@ -1,0 +1,195 @@
+//! Calls that find no room for their stubs: the file gets a page of room. Programs and libraries that have no unused bytes
+//! left are patched, run, and given to tools.
+
+mod harness;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use harness::elf::{segments, told_table, u64_at};
+use harness::values::{self, KINDS, OBJECTS, can_run, compile, patched};
+use harness::{Ran, denied, need, read, temp_dir, tool};
+use vsyspatch::examine::examine;
+use vsyspatch::plan::{Edit, Plan, Role, Via};
+
+/// `hlt`: neither padding nor anything that a program may do.
+const IN_USE: u8 = 0xf4;
+
+fn plan(bytes: &[u8]) -> Plan {
+    examine(bytes, Via::Syscall).expect("a program").1.expect("a plan")
+}
+
+/// Makes all bytes that a patch of `file` would take for its stubs look as if they were in use.
+fn use_up(file: &Path) {
+    let mut bytes = read(file);
+    loop {
+        let plan = plan(&bytes);
+        let is_filled = |edit: &&Edit| {
+            matches!(edit.role, Role::Stub | Role::Detour | Role::Guard) && !edit.before.is_empty()
+        };
+        let filled: Vec<&Edit> = plan.edits.iter().filter(is_filled).collect();
+        if filled.is_empty() {
+            break;
+        }
+        for edit in filled {
+            bytes[edit.offset.index()..][..edit.before.len()].fill(IN_USE);
+        }
+    }
+    fs::write(file, bytes).expect("written");
+}
+
+/// The kinds of programs that can be left without room: a static libc has thousands of gaps.
+fn kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.into_iter().filter(|kind| !kind.contains("-static"))
+}
+
+#[test]
+fn programs_run_with_it() {
+    if !can_run() {
+        return;
+    }
+    let dir = temp_dir();
+    for (number, kind) in kinds().enumerate() {
+        let program = dir.path().join(format!("values-{number}"));
+        compile("values.c", &format!("-DPROGRAM {kind}"), &program);
+        use_up(&program);
+        denied([&program, Path::new("check")]).expect(harness::KILLED);
+        let cured = patched(&program, "syscall");
+        assert_grown_by_one_page(&program, &cured);
+        let ran = denied([&cured, Path::new("check")]).expect(0);
+        assert!(ran.stdout.contains("6000000 values from 4 threads, under signals"), "{kind}: {ran}");
+        denied([&cured, Path::new("only")]).expect(0);
+        let (told, there) = told_table(&read(&cured));
+        assert_eq!(Some(told), there, "{kind}: where Linux before 5.18 tells the program that its table is");
+        tool([Path::new("verify"), &cured]).expect(0);
+        let back = dir.path().join("back");
+        tool([Path::new("revert"), &cured, &back]).expect(0);
+        assert!(read(&back) == read(&program), "{kind}");
+        // The page that calls the vDSO is as good.
+        denied([&patched(&program, "vdso"), Path::new("without")]).expect(0);
+    }
+}
+
+#[test]
+fn shared_objects_run_with_it() {
+    if !can_run() {
+        return;
+    }
+    let dir = temp_dir();
+    let host = dir.path().join("host");
+    compile("host.c", "-rdynamic", &host);
+    for (number, kind) in OBJECTS.into_iter().enumerate() {
+        let object = dir.path().join(format!("values-{number}.so"));
+        compile("values.c", kind, &object);
+        use_up(&object);
+        let cured = patched(&object, "syscall");
+        assert_grown_by_one_page(&object, &cured);
+        denied([&host, Path::new("check"), &object]).expect(harness::KILLED);
+        denied([&host, Path::new("check"), &cured]).expect(0);
+        Ran::of(Command::new(&host).arg("check").env("LD_PRELOAD", &cured)).expect(0);
+    }
+}
+
+#[track_caller]
+fn assert_grown_by_one_page(file: &Path, cured: &Path) {
+    let loads =
+        |file: &Path| segments(&read(file)).into_iter().filter(|load| load.kind == 1).collect::<Vec<_>>();
+    let (before, after) = (loads(file), loads(cured));
+    let size = read(file).len() as u64;
+    let added: Vec<_> = after.iter().filter(|load| load.offset >= size).collect();
+    let [page] = added[..] else { panic!("{}: {} segments added", file.display(), added.len()) };
+    assert_eq!((page.flags, page.file_size, page.mem_size), (5, 0x1000, 0x1000), "read and run");
+    assert_eq!(after.len(), before.len() + 1, "{}: nothing else is loaded", file.display());
+    assert_eq!(u64_at(&read(cured), 24), u64_at(&read(file), 24), "{}: the entry point", file.display());
+}
+
+#[test]
+fn tools_take_what_was_patched() {
+    if !can_run() || !values::TOOLS.into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
+    let host = dir.path().join("host");
+    compile("host.c", "-rdynamic", &host);
+    let programs = kinds().map(|kind| (format!("-DPROGRAM {kind}"), false));
+    let objects = OBJECTS.into_iter().map(|kind| (kind.to_owned(), true));
+    for (number, (options, is_library)) in programs.chain(objects).enumerate() {
+        let file = dir.path().join(format!("values-{number}"));
+        compile("values.c", &options, &file);
+        use_up(&file);
+        let cured = patched(&file, "syscall");
+        let run = |file: &Path| {
+            let only = Path::new("only");
+            let ran = if is_library { denied([&host, only, file]) } else { denied([file, only]) };
+            ran.status
+        };
+        values::assert_taken_by_tools(&file, &cured, run);
+    }
+}
+
+/// More detours than a page holds: as many pages as it takes, and no more than twice that.
+#[test]
+fn many_calls_get_several_pages() {
+    if !["as", "ld.bfd"].into_iter().all(need) {
+        return;
+    }
+    const READERS: usize = 80;
+    let dir = temp_dir();
+    let mut source = String::from(".text\n");
+    for entry in 0..3 {
+        for reader in 0..READERS {
+            write!(
+                source,
+                ".globl f{entry}_{reader}\n.type f{entry}_{reader}, @function\nf{entry}_{reader}:\n.cfi_startproc\n\
+                 mov word{entry}(%rip), %rax\ncall *%rax\nret\n.cfi_endproc\n.size f{entry}_{reader}, .-f{entry}_{reader}\n"
+            )
+            .expect("a String takes text");
+        }
+    }
+    source.push_str(".balign 4096, 0xf4\n.data\n");
+    for entry in 0..3 {
+        writeln!(source, "word{entry}: .quad 0xffffffffff600000 + {entry} * 0x400")
+            .expect("a String takes text");
+    }
+    source.push_str(".section .note.GNU-stack,\"\",@progbits\n");
+    let [assembly, object, library] = ["many.s", "many.o", "many.so"].map(|name| dir.path().join(name));
+    fs::write(&assembly, source).expect("written");
+    Ran::of(Command::new("as").arg("-o").arg(&object).arg(&assembly)).expect(0);
+    Ran::of(Command::new("ld.bfd").args(["-shared", "-z", "separate-code", "-o"]).arg(&library).arg(&object))
+        .expect(0);
+    let cured = patched(&library, "syscall");
+    let (before, after) = (read(&library), read(&cured));
+    let size = before.len() as u64;
+    let added =
+        segments(&after).into_iter().find(|load| load.kind == 1 && load.offset >= size).expect("room");
+    let detours = plan(&before)
+        .edits
+        .iter()
+        .filter(|edit| edit.role == Role::Detour)
+        .map(|edit| edit.after.len())
+        .sum::<usize>();
+    assert!(detours > 0x1000, "{detours} bytes of detours");
+    assert!(added.file_size < 2 * detours as u64 + 0x1000, "{:#x} for {detours}", added.file_size);
+    tool([Path::new("verify"), &cured]).expect(0);
+    let back = dir.path().join("back.so");
+    tool([Path::new("revert"), &cured, &back]).expect(0);
+    assert!(read(&back) == before);
+}
+
+/// What stands behind the program is found from the end of the file: nothing can be added, and that is told.
+#[test]
+fn why_there_is_none_is_told() {
+    if !need("gcc") {
+        return;
+    }
+    let dir = temp_dir();
+    let program = dir.path().join("program");
+    compile("values.c", "-DPROGRAM -pie -fPIE", &program);
+    use_up(&program);
+    fs::write(&program, [&read(&program)[..], b"a payload"].concat()).expect("written");
+    let ran = tool([Path::new("scan"), &program]).expect(1);
+    let why = "no unused bytes for a stub in an executable segment, and none can be added: bytes stand behind everything";
+    assert!(ran.stdout.contains(why), "{ran}");
+}
