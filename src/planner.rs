@@ -26,7 +26,6 @@ use crate::vsyscall::{ENTRY_STRIDE, Entry};
 /// The plan for `image` whose calls become what `via` says.
 pub(crate) fn planned(image: &Image<'_>, via: Via) -> Plan {
     let plan = settled(image, None);
-    let is_call = |site: &PlannedSite| matches!(site.verdict, Verdict::Patch | Verdict::Refused);
     if !plan.sites.iter().any(is_call) {
         return plan;
     }
@@ -37,6 +36,11 @@ pub(crate) fn planned(image: &Image<'_>, via: Via) -> Plan {
         Ok(plan) => plan,
         Err(reason) => without_page(image, plan, via, &reason),
     }
+}
+
+/// Whether it is proven to be one, whatever can be done about it.
+fn is_call(site: &PlannedSite) -> bool {
+    matches!(site.verdict, Verdict::Patch | Verdict::Refused)
 }
 
 /// The plan that adds the page of [`crate::vdso`] and leads calls to it; or why the file cannot take it.
@@ -135,7 +139,7 @@ fn continued(image: &Image<'_>, plan: &Plan, made: Option<&Made>) -> Option<Plan
     let patched = apply::replaced(image.bytes, &plan.edits)?;
     let next = image.of_edited(&patched)?;
     let more = self::plan(&next, &scan(&next), made);
-    merged(image, plan, &more).filter(|_| more.has_edits())
+    merged(image, plan, &more).filter(|both| both != plan)
 }
 
 /// `first`, and then `more` for the bytes that `first` makes of `image`, as one plan; nothing where an edit of
@@ -175,8 +179,11 @@ fn merged(image: &Image<'_>, first: &Plan, more: &Plan) -> Option<Plan> {
     };
     let mut sites: BTreeMap<FileOffset, PlannedSite> =
         first.sites.iter().map(|site| (site.offset, renumbered(first, site))).collect();
-    for site in more.sites.iter().filter(|site| site.verdict == Verdict::Patch) {
-        sites.insert(site.offset, renumbered(more, site));
+    for site in more.sites.iter().filter(|site| is_call(site)) {
+        let is_done = sites.get(&site.offset).is_some_and(|known| known.verdict == Verdict::Patch);
+        if site.verdict == Verdict::Patch || !is_done {
+            sites.insert(site.offset, renumbered(more, site));
+        }
     }
     let (sites, edits) = (sites.into_values().collect(), edits.into_values().collect());
     Some(Plan { size: first.size, sites, edits, not_vdso: None })

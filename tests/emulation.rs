@@ -333,7 +333,7 @@ impl<'a> Judge<'a> {
                 .map(|range| range.start + bias..range.end + bias + BEHIND_CONSTANT)
                 .collect(),
             added: { subject.plan.edits.iter() }
-                .filter(|edit| matches!(edit.role, Role::Page | Role::Pointers))
+                .filter(|edit| edit.before.is_empty())
                 .filter_map(|edit| Some((edit.vaddr?.0 + bias) / PAGE_SIZE))
                 .collect(),
             handed: BTreeSet::new(),

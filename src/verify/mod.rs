@@ -89,19 +89,18 @@ pub(crate) fn verify_hashed(patched: &[u8], actual: Sha256, record: &Record) -> 
     }
     let mut left = sites_left(patched);
     if let Some(original) = original.filter(|_| !left.is_empty()) {
-        let open = open_in(&original);
-        left.retain(|left| left.offset.is_none_or(|at| !open.contains(&at)));
+        let known = patchable_in(&original);
+        left.retain(|left| left.offset.is_none_or(|at| known.contains(&at)));
     }
     findings.extend(left);
     findings
 }
 
-/// Where sites are in `original` that could not be patched there: the edits around one can show where instructions begin
-/// that nothing showed before.
-fn open_in(original: &[u8]) -> BTreeSet<FileOffset> {
+/// Where sites are in `original` that can be patched. The edits around another can show where instructions begin that
+/// nothing showed before: then it is no call that was left.
+fn patchable_in(original: &[u8]) -> BTreeSet<FileOffset> {
     let Ok((_, Some(plan))) = examine(original, Via::default()) else { return BTreeSet::new() };
-    let is_open = |site: &&PlannedSite| matches!(site.verdict, Verdict::Unproven | Verdict::Refused);
-    plan.sites.iter().filter(is_open).map(|site| site.offset).collect()
+    plan.sites.iter().filter(|site| site.verdict == Verdict::Patch).map(|site| site.offset).collect()
 }
 
 fn holds(patched: &[u8], edit: &Edit) -> bool {

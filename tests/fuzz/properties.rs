@@ -103,14 +103,13 @@ fn patch_revert_via(bytes: &[u8], via: Via) -> bool {
     let Ok((_, Some(left))) = examine(&patched, Via::Syscall) else {
         panic!("the patched file cannot be looked into")
     };
-    // What could not be patched may be seen to be a call once the edits around it show where instructions begin.
+    // What could not be patched, or was not seen, may be seen to be a call once the edits around it show where
+    // instructions begin.
     let Ok((_, Some(before))) = examine(bytes, Via::Syscall) else { panic!("it was looked into before") };
-    let was_open = |site: &PlannedSite| {
-        let is_there = |old: &&PlannedSite| old.offset == site.offset;
-        let old = before.sites.iter().find(is_there).map(|old| old.verdict);
-        matches!(old, Some(Verdict::Unproven | Verdict::Refused))
-    };
-    let mut left = left.sites.iter().filter(|site| site.verdict == Verdict::Patch && !was_open(site));
+    let is_call = |site: &&PlannedSite| site.verdict == Verdict::Patch;
+    let was_known =
+        |site: &&PlannedSite| before.sites.iter().filter(is_call).any(|old| old.offset == site.offset);
+    let mut left = left.sites.iter().filter(is_call).filter(was_known);
     assert!(left.next().is_none(), "left to patch: {left:x?}");
 
     let reverted = apply(&patched, record.patched, &inverse(&record.edits)).expect("the inverse edits fit");
