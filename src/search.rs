@@ -90,6 +90,16 @@ pub fn hits_in(file_type: FileType, segment: &Segment, from: u64, bytes: &[u8], 
     }
 }
 
+/// Calls `found` with each index in `bytes` where [`any_entry`] sees something.
+pub(crate) fn entries_in(bytes: &[u8], mut found: impl FnMut(usize)) {
+    operands(bytes, |at, _| found(at));
+}
+
+/// The part of `bytes` around the index `at` of an operand that decides what it is.
+pub(crate) fn around(bytes: &[u8], at: usize) -> &[u8] {
+    &bytes[at.saturating_sub(3)..bytes.len().min(at + 8)]
+}
+
 /// Whether `bytes` may hold an entry's address anywhere, as an instruction's operand or as a pointer.
 pub(crate) fn any_entry(bytes: &[u8]) -> bool {
     let mut found = false;
