@@ -1,17 +1,19 @@
 //! bytes -> what they are, and the plan for them: a program, a relocatable object, an archive of objects.
 //! The engine's front door: carriers (files, trees, images) hand bytes in.
 
+use std::ops::Range;
+
 use object::read::archive::{ArchiveFile, ArchiveMember};
 
 use crate::addr::FileOffset;
 use crate::elf::{self, FileType, Identity, Parsed};
 use crate::error::{Error, Result};
-use crate::glance::ARCHIVE_MAGIC;
+use crate::glance::{ARCHIVE_MAGIC, Found};
 use crate::outcome::Kind;
 use crate::plan::{Edit, Plan, PlannedSite, Via};
 use crate::planner;
 use crate::relocatable::{self, Object};
-use crate::search::{self, Hit};
+use crate::search;
 use crate::site::Step;
 
 /// First bytes of an archive whose members are files of their own.
@@ -29,13 +31,18 @@ pub fn examine(bytes: &[u8], via: Via) -> Result<(Kind, Option<Plan>)> {
     examine_searched(bytes, via, None)
 }
 
-/// [`examine`] of a file that was searched before: with its `hits`, where these are known.
+/// [`examine`] of a file that was searched before: with what was `found`, where that is known.
 ///
 /// # Errors
 /// Those of [`examine`].
-pub fn examine_searched(bytes: &[u8], via: Via, hits: Option<Vec<Hit>>) -> Result<(Kind, Option<Plan>)> {
+pub fn examine_searched(bytes: &[u8], via: Via, found: Option<Found>) -> Result<(Kind, Option<Plan>)> {
+    let (hits, places) = match found {
+        Some(Found::Hits(hits)) => (Some(hits), None),
+        Some(Found::Places(places)) => (None, Some(places)),
+        None => (None, None),
+    };
     if bytes.starts_with(ARCHIVE_MAGIC) {
-        return archive(bytes, via);
+        return archive(bytes, via, places.as_deref());
     }
     if bytes.starts_with(THIN_ARCHIVE_MAGIC) {
         let what = "a thin archive: its members are files of their own, name these";
@@ -48,7 +55,7 @@ pub fn examine_searched(bytes: &[u8], via: Via, hits: Option<Vec<Hit>>) -> Resul
             (Kind::Elf(image.identity), Some(plan))
         }
         Parsed::Relocatable => {
-            let (identity, plan) = object(bytes, via)?;
+            let (identity, plan) = object(bytes, via, places.as_deref())?;
             (Kind::Elf(identity), Some(plan))
         }
         Parsed::Unscannable(what) => (Kind::Unscannable(what), None),
@@ -56,9 +63,11 @@ pub fn examine_searched(bytes: &[u8], via: Via, hits: Option<Vec<Hit>>) -> Resul
     })
 }
 
-/// Identity and plan of the relocatable object `bytes`; one without an entry's address is not linked.
-fn object(bytes: &[u8], via: Via) -> Result<(Identity, Plan)> {
-    if !(search::any_entry(bytes) && relocatable::may_hold_entry(bytes)) {
+/// Identity and plan of the relocatable object `bytes`; one without an entry's address is not linked. With the `places`
+/// that look like one, where they are known.
+fn object(bytes: &[u8], via: Via, places: Option<&[u64]>) -> Result<(Identity, Plan)> {
+    let is_worth_it = places.map_or_else(|| search::any_entry(bytes), |places| !places.is_empty());
+    if !(is_worth_it && relocatable::may_hold_entry(bytes, places)) {
         let plan = Plan { size: bytes.len() as u64, sites: Vec::new(), edits: Vec::new(), not_vdso: None };
         return Ok((Identity::of_object(bytes), plan));
     }
@@ -68,8 +77,9 @@ fn object(bytes: &[u8], via: Via) -> Result<(Identity, Plan)> {
     Ok((image.identity, plan))
 }
 
-/// The plans of all objects in the archive `bytes`, as one.
-fn archive(bytes: &[u8], via: Via) -> Result<(Kind, Option<Plan>)> {
+/// The plans of all objects in the archive `bytes`, as one. With the `places` that look like an entry's address, where
+/// they are known.
+fn archive(bytes: &[u8], via: Via, places: Option<&[u64]>) -> Result<(Kind, Option<Plan>)> {
     let unreadable =
         |at: u64| move |error: object::Error| Error::malformed(at, format!("not a sound archive: {error}"));
     let file = ArchiveFile::parse(bytes).map_err(unreadable(0))?;
@@ -91,11 +101,22 @@ fn archive(bytes: &[u8], via: Via) -> Result<(Kind, Option<Plan>)> {
         let of_member = |error: Error| in_member(&error, &member, start);
         if let Parsed::Relocatable = elf::parse(data).map_err(of_member)? {
             objects += 1;
-            let (_, plan) = object(data, via).map_err(of_member)?;
+            let places = places.map(|places| places_in(places, start..behind));
+            if places.as_ref().is_some_and(Vec::is_empty) {
+                continue;
+            }
+            let (_, plan) = object(data, via, places.as_deref()).map_err(of_member)?;
             append(&mut whole, plan, &String::from_utf8_lossy(member.name()), start);
         }
     }
     Ok((Kind::Archive { members, objects }, Some(whole)))
+}
+
+/// Those of the sorted `places` that are in the member at `range`, from its begin.
+fn places_in(places: &[u64], range: Range<u64>) -> Vec<u64> {
+    let from = places.partition_point(|&place| place < range.start);
+    let inside = places[from..].iter().take_while(|&&place| place < range.end);
+    inside.map(|place| place - range.start).collect()
 }
 
 fn in_member(error: &Error, member: &ArchiveMember<'_>, start: u64) -> Error {

@@ -5,10 +5,11 @@ use std::cell::OnceCell;
 use std::num::{NonZeroU32, NonZeroU64};
 
 use gimli::{BaseAddresses, EhFrame, EhFrameHdr, UnwindSection as _};
+use memchr::memchr;
 use object::LittleEndian as Le;
 use object::elf;
-use object::read::elf::{FileHeader as _, GnuHashTable, HashTable, Sym as _};
-use object::read::{ReadRef as _, StringTable};
+use object::read::ReadRef as _;
+use object::read::elf::{FileHeader as _, GnuHashTable, HashTable, SectionHeader as _};
 
 use crate::addr::{Vaddr, VaddrRange};
 use crate::elf::Image;
@@ -46,7 +47,8 @@ impl Start {
     }
 }
 
-/// Names of functions with their ranks; the lower rank is the better name.
+/// Names of functions with their ranks; the lower rank is the better name. Each with what follows it in its table: the
+/// ends of hardly any are ever looked for.
 #[derive(Debug, Default)]
 struct Names<'a>(Vec<(u32, &'a [u8])>);
 
@@ -56,7 +58,16 @@ impl<'a> Names<'a> {
         u32::try_from(self.0.len()).ok().and_then(NonZeroU32::new)
     }
 
-    fn get(&self, name: Option<NonZeroU32>) -> Option<(u32, &'a [u8])> {
+    fn rank(&self, name: Option<NonZeroU32>) -> u32 {
+        self.entry(name).map_or(u32::MAX, |(rank, _)| rank)
+    }
+
+    fn get(&self, name: Option<NonZeroU32>) -> Option<&'a str> {
+        let (_, name) = self.entry(name)?;
+        std::str::from_utf8(&name[..memchr(0, name)?]).ok()
+    }
+
+    fn entry(&self, name: Option<NonZeroU32>) -> Option<(u32, &'a [u8])> {
         self.0.get(name?.get() as usize - 1).copied()
     }
 }
@@ -141,7 +152,7 @@ impl<'a> Functions<'a> {
         Some(Extent {
             range: VaddrRange { start: Vaddr(start.at), end: Vaddr(end) },
             nominal_end: Vaddr(start.end.min(end)),
-            name: self.names.get(start.name).and_then(|(_, name)| std::str::from_utf8(name).ok()),
+            name: self.names.get(start.name),
             is_bounded: true,
             is_resolver: start.resolver,
             lsda: start.lsda.map(|at| Vaddr(at.get())),
@@ -202,15 +213,14 @@ impl<'a> Functions<'a> {
 
 /// Sorts `starts` into functions and entries inside of functions.
 fn layered(mut starts: Vec<Start>, names: &Names<'_>) -> (Vec<Start>, Vec<u64>) {
-    starts.sort_unstable_by_key(|start| (start.at, start.source));
+    starts.sort_unstable_by_key(|start| (u128::from(start.at) << 8) | start.source as u128);
     let mut secondary = Vec::new();
     starts.dedup_by(|start, last| {
         if last.at == start.at {
             last.end = last.end.max(start.end);
             last.resolver |= start.resolver;
             last.lsda = last.lsda.or(start.lsda);
-            let rank = |name| names.get(name).map_or(u32::MAX, |(rank, _)| rank);
-            if rank(start.name) < rank(last.name) {
+            if names.rank(start.name) < names.rank(last.name) {
                 last.name = start.name;
             }
             return true;
@@ -285,19 +295,20 @@ fn eh_frame<'a>(image: &Image<'a>) -> Option<(Vaddr, &'a [u8], BaseAddresses)> {
 /// Adds what the symbol tables tell; whether there is one that strip would remove.
 fn symbol_starts<'a>(image: &Image<'a>, starts: &mut Vec<Start>, names: &mut Names<'a>) -> bool {
     if let Some((symbols, strings)) = dynamic_symbols(image) {
-        push_symbols(symbols, &strings, 0, starts, names);
+        push_symbols(symbols, strings, 0, starts, names);
     }
     let Ok(header) = elf::FileHeader64::<Le>::parse(image.bytes) else { return false };
     let Ok(sections) = header.sections(Le, image.bytes) else { return false };
     let Ok(table) = sections.symbols(Le, image.bytes, elf::SHT_SYMTAB) else { return false };
-    push_symbols(table.symbols(), &table.strings(), 1 << 30, starts, names);
+    let strings = sections.section(table.string_section()).and_then(|section| section.data(Le, image.bytes));
+    push_symbols(table.symbols(), strings.unwrap_or_default(), 1 << 30, starts, names);
     !table.is_empty()
 }
 
 /// Symbols of exported names come first, in the order of the tables: their names are those of the manual.
 fn push_symbols<'a>(
     symbols: &'a [elf::Sym64<Le>],
-    strings: &StringTable<'a>,
+    strings: &'a [u8],
     rank: u32,
     starts: &mut Vec<Start>,
     names: &mut Names<'a>,
@@ -311,7 +322,8 @@ fn push_symbols<'a>(
         let at = symbol.st_value.get(Le);
         let local = if symbol.st_bind() == elf::STB_LOCAL { LOCAL } else { 0 };
         let rank = local.saturating_add(rank).saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
-        let name = symbol.name(Le, *strings).ok().filter(|name| !name.is_empty());
+        let name =
+            strings.get(symbol.st_name.get(Le) as usize..).filter(|name| !matches!(name, [] | [0, ..]));
         let name = name.and_then(|name| names.add(rank, name));
         let end = at.saturating_add(symbol.st_size.get(Le));
         starts.push(Start { end, name, resolver, ..Start::new(at, Source::Symbol) });
@@ -319,7 +331,7 @@ fn push_symbols<'a>(
 }
 
 /// The dynamic symbols, found as the loader finds them: without section headers.
-fn dynamic_symbols<'a>(image: &Image<'a>) -> Option<(&'a [elf::Sym64<Le>], StringTable<'a>)> {
+fn dynamic_symbols<'a>(image: &Image<'a>) -> Option<(&'a [elf::Sym64<Le>], &'a [u8])> {
     let dynamic = &image.dynamic;
     let count = dynamic
         .hash
@@ -336,7 +348,8 @@ fn dynamic_symbols<'a>(image: &Image<'a>) -> Option<(&'a [elf::Sym64<Le>], Strin
         })?;
     let symbols = image.bytes_at(Vaddr(dynamic.symtab?))?.read_slice_at(0, count as usize).ok()?;
     let strings_at = image.offset_at(Vaddr(dynamic.strtab?))?.0;
-    let strings = StringTable::new(image.bytes, strings_at, strings_at.checked_add(dynamic.strtab_size)?);
+    let strings = strings_at..strings_at.checked_add(dynamic.strtab_size)?;
+    let strings = image.bytes.get(strings.start as usize..strings.end as usize).unwrap_or_default();
     Some((symbols, strings))
 }
 

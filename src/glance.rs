@@ -14,9 +14,17 @@ pub enum Glance {
     Clean,
     /// An ELF file that is not handled: what it is, in words.
     Foreign(String),
-    /// What this cannot tell, looking at the whole file will; for a sound program with the places that look
-    /// like an entry's address.
-    Unclear(Option<Vec<Hit>>),
+    /// What this cannot tell, looking at the whole file will; with what the search found, where it was not too much.
+    Unclear(Option<Found>),
+}
+
+/// Everything in a file that looks like an entry's address, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// In the segments of a sound program.
+    Hits(Vec<Hit>),
+    /// Anywhere in an object or an archive, by offset.
+    Places(Vec<u64>),
 }
 
 /// Most hits that are kept of a file: those of programs that are worth a look in part.
@@ -54,17 +62,16 @@ pub fn glance(source: &Source, head: &[u8], buffer: &mut [u8]) -> Result<Glance>
     let mut stream = Stream { source, buffer };
     if let Some(headers) = Headers::parse(head, source.size()) {
         let hits = stream.hits(&headers)?;
-        return Ok(if hits.as_ref().is_some_and(Vec::is_empty) {
-            Glance::Clean
-        } else {
-            Glance::Unclear(hits)
+        return Ok(match hits {
+            Some(hits) if hits.is_empty() => Glance::Clean,
+            hits => Glance::Unclear(hits.map(Found::Hits)),
         });
     }
     if elf::is_object(head) || head.starts_with(ARCHIVE_MAGIC) {
-        let holds_none = |_: u64, block: &[u8]| !search::any_entry(block);
-        if stream.all_blocks(0, source.size(), holds_none)? {
-            return Ok(Glance::Clean);
-        }
+        return Ok(match stream.places()? {
+            Some(places) if places.is_empty() => Glance::Clean,
+            places => Glance::Unclear(places.map(Found::Places)),
+        });
     }
     Ok(Glance::Unclear(None))
 }
@@ -168,6 +175,22 @@ impl Stream<'_> {
         Ok(Some(hits))
     }
 
+    /// Every offset of the file where something looks like an entry's address, in order; nothing where that is too
+    /// much, or bytes are missing.
+    fn places(&mut self) -> Result<Option<Vec<u64>>> {
+        let mut places = Vec::new();
+        let collect = |from: u64, block: &[u8]| {
+            search::entries_in(block, |at| places.push(from + at as u64));
+            places.len() <= HITS
+        };
+        if !self.all_blocks(0, self.source.size(), collect)? {
+            return Ok(None);
+        }
+        places.sort_unstable();
+        places.dedup();
+        Ok(Some(places))
+    }
+
     /// Whether `test` holds for each block of the `len` bytes from `offset` on; it gets the block's distance
     /// from there. Blocks overlap by as much as an entry's address can span. Bytes that are missing fail.
     fn all_blocks(
@@ -228,6 +251,34 @@ mod tests {
             rest = &rest[count..];
         }
         passing.is_clean()
+    }
+
+    #[test]
+    fn an_operand_is_found_once_wherever_the_blocks_end() {
+        const OPERAND: [u8; 4] = [0x00, 0x04, 0x60, 0xff];
+        let (file, size) = (tempfile::NamedTempFile::new().expect("a file"), 2 * BLOCK + 1000);
+        let ends = [BLOCK, 2 * BLOCK, size];
+        for at in ends.iter().flat_map(|end| end - 9..end + 3).filter(|at| at + OPERAND.len() <= size) {
+            for is_object in [false, true] {
+                let mut bytes = program(size);
+                bytes[16] = if is_object { 1 } else { bytes[16] };
+                bytes[at..at + OPERAND.len()].copy_from_slice(&OPERAND);
+                std::fs::write(file.path(), &bytes).expect("written");
+                let source = Source::open(file.path()).expect("a source");
+                let seen = glance(&source, &bytes[..HEAD], &mut vec![0; BUFFER]).expect("a glance");
+                let offset = match seen {
+                    Glance::Unclear(Some(Found::Hits(hits))) => match hits[..] {
+                        [Hit::Immediate(offset, _)] if !is_object => offset.0,
+                        _ => panic!("{hits:?} at {at}"),
+                    },
+                    Glance::Unclear(Some(Found::Places(places))) if is_object && places.len() == 1 => {
+                        places[0]
+                    }
+                    seen => panic!("{seen:?} at {at}"),
+                };
+                assert_eq!(offset, at as u64);
+            }
+        }
     }
 
     #[test]

@@ -33,18 +33,25 @@ type Header = elf::FileHeader64<Le>;
 type Section = elf::SectionHeader64<Le>;
 
 /// Whether the object `bytes` may hold an entry's address: in code or data, or put there by a relocation. One
-/// whose sections cannot be read may.
-pub(crate) fn may_hold_entry(bytes: &[u8]) -> bool {
+/// whose sections cannot be read may. With the sorted `places` that look like one, where they are known.
+pub(crate) fn may_hold_entry(bytes: &[u8], places: Option<&[u64]>) -> bool {
     let sections = || Header::parse(bytes).ok()?.sections(Le, bytes).ok();
     let Some(sections) = sections() else { return true };
     sections.iter().any(|section| {
         let Ok(content) = section.data(Le, bytes) else { return true };
+        let holds = |test: fn(&[u8]) -> bool| {
+            let Some(places) = places else { return test(content) };
+            let start = section.sh_offset.get(Le);
+            let from = places.partition_point(|&place| place < start);
+            let inside = places[from..].iter().map(|place| (place - start) as usize);
+            inside.take_while(|&at| at < content.len()).any(|at| test(search::around(content, at)))
+        };
         let flags = section.sh_flags.get(Le).0;
         let is_loaded = flags & elf::SHF_ALLOC.0 != 0;
         match section.sh_type.get(Le) {
-            _ if is_loaded && flags & elf::SHF_EXECINSTR.0 != 0 => search::any_entry(content),
-            elf::SHT_SYMTAB | elf::SHT_RELA => search::any_word(content),
-            _ => is_loaded && search::any_word(content),
+            _ if is_loaded && flags & elf::SHF_EXECINSTR.0 != 0 => holds(search::any_entry),
+            elf::SHT_SYMTAB | elf::SHT_RELA => holds(search::any_word),
+            _ => is_loaded && holds(search::any_word),
         }
     })
 }

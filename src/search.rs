@@ -90,6 +90,16 @@ pub fn hits_in(file_type: FileType, segment: &Segment, from: u64, bytes: &[u8], 
     }
 }
 
+/// Calls `found` with each index in `bytes` where [`any_entry`] sees something.
+pub(crate) fn entries_in(bytes: &[u8], mut found: impl FnMut(usize)) {
+    operands(bytes, |at, _| found(at));
+}
+
+/// The part of `bytes` around the index `at` of an operand that decides what it is.
+pub(crate) fn around(bytes: &[u8], at: usize) -> &[u8] {
+    &bytes[at.saturating_sub(3)..bytes.len().min(at + 8)]
+}
+
 /// Whether `bytes` may hold an entry's address anywhere, as an instruction's operand or as a pointer.
 pub(crate) fn any_entry(bytes: &[u8]) -> bool {
     let mut found = false;
@@ -228,35 +238,69 @@ fn relative(bytes: &[u8], start: Vaddr, target: u64, len: u64, found: impl FnMut
 
 /// Calls `found` with each index `i` where `number(i) + step * i` lies in `first .. first + len`,
 /// all modulo 2^32, where `number(i)` is the little-endian 32-bit number at `i`.
-///
-/// Four passes over a block, one per alignment, so that each pass is one run of vector loads.
 fn numbers(bytes: &[u8], step: u32, first: u64, len: u64, mut found: impl FnMut(usize)) {
     let (first, len) = (first as u32, u32::try_from(len).unwrap_or(u32::MAX));
     for block_start in (0..bytes.len()).step_by(BLOCK) {
         if block_start > 0 && block_start.is_multiple_of(STRETCH) {
             memory::searched(&bytes[block_start - STRETCH..block_start]);
         }
-        let block = &bytes[block_start..bytes.len().min(block_start + BLOCK + 3)];
-        for phase in 0..block.len().min(4) {
-            let lanes = block[phase..].as_chunks::<4>().0;
-            let at = block_start + phase;
-            // What is sought moves by `step` a byte, so by four times that a lane.
-            let sought = first.wrapping_sub(step.wrapping_mul(at as u32));
-            let is_found = |lane: usize, number: &[u8; 4]| {
-                let moved = step.wrapping_mul(4).wrapping_mul(lane as u32);
-                u32::from_le_bytes(*number).wrapping_add(moved).wrapping_sub(sought) < len
-            };
-            let any = lanes
-                .iter()
-                .enumerate()
-                .fold(0_u32, |any, (lane, number)| any | u32::from(is_found(lane, number)));
-            if any == 0 {
-                continue;
+        let block_end = bytes.len().min(block_start + BLOCK);
+        for from in (block_start..block_end).step_by(STRIP) {
+            let to = block_end.min(from + STRIP);
+            let strip = &bytes[from..bytes.len().min(to + 3)];
+            // What is sought moves by `step` a byte.
+            let lowest = first.wrapping_sub(step.wrapping_mul((to - 1) as u32));
+            let moves = step * (to - 1 - from) as u32;
+            if may_hold_number(strip, lowest, u64::from(moves) + u64::from(len)) {
+                numbers_in_strip(strip, step, lowest.wrapping_add(moves), len, |at| found(from + at));
             }
-            for (lane, number) in lanes.iter().enumerate() {
-                if is_found(lane, number) && phase + lane * 4 < BLOCK {
-                    found(at + lane * 4);
-                }
+        }
+    }
+}
+
+/// Bytes that a quick test for a number covers: the upper bytes of what is sought hardly change over them.
+const STRIP: usize = 512;
+
+/// Whether any number in `strip` may be one of the `count` numbers from `lowest` on: whether there are their three upper
+/// bytes, as far as these are the same but for the lowest of the three.
+fn may_hold_number(strip: &[u8], lowest: u32, count: u64) -> bool {
+    let Some(len) = strip.len().checked_sub(3) else { return false };
+    let highest = u64::from(lowest) + count.saturating_sub(1);
+    if highest >> 16 != u64::from(lowest >> 16) {
+        return true;
+    }
+    let [_, low, middle, high] = lowest.to_le_bytes();
+    let span = ((highest >> 8) as u8).wrapping_sub(low);
+    let (lows, middles, highs) = (&strip[1..][..len], &strip[2..][..len], &strip[3..][..len]);
+    let triples = lows.iter().zip(middles).zip(highs);
+    let is_it = |&((&a, &b), &c): &((&u8, &u8), &u8)| {
+        u8::from(a.wrapping_sub(low) <= span) & u8::from(b == middle) & u8::from(c == high)
+    };
+    triples.fold(0, |any, triple| any | is_it(&triple)) != 0
+}
+
+/// [`numbers`] of one strip.
+///
+/// Four passes, one per alignment, so that each pass is one run of vector loads.
+fn numbers_in_strip(strip: &[u8], step: u32, first: u32, len: u32, mut found: impl FnMut(usize)) {
+    for phase in 0..strip.len().min(4) {
+        let lanes = strip[phase..].as_chunks::<4>().0;
+        // What is sought moves by `step` a byte, so by four times that a lane.
+        let sought = first.wrapping_sub(step.wrapping_mul(phase as u32));
+        let is_found = |lane: usize, number: &[u8; 4]| {
+            let moved = step.wrapping_mul(4).wrapping_mul(lane as u32);
+            u32::from_le_bytes(*number).wrapping_add(moved).wrapping_sub(sought) < len
+        };
+        let any = lanes
+            .iter()
+            .enumerate()
+            .fold(0_u32, |any, (lane, number)| any | u32::from(is_found(lane, number)));
+        if any == 0 {
+            continue;
+        }
+        for (lane, number) in lanes.iter().enumerate() {
+            if is_found(lane, number) {
+                found(phase + lane * 4);
             }
         }
     }

@@ -89,16 +89,16 @@ pub enum Depth {
 /// Those of reading, and of [`examine`].
 pub fn scan(path: &Path, via: Via, depth: Depth) -> Result<File> {
     let source = Source::open(path)?;
-    let mut hits = None;
+    let mut found = None;
     if depth < Depth::Everything {
         match first_look(&source)? {
             Glance::Clean => return Ok(File::clean(path, source.size())),
-            Glance::Unclear(found) => hits = found,
+            Glance::Unclear(searched) => found = searched,
             Glance::Foreign(_) => {}
         }
     }
     source.look(|bytes| {
-        let (kind, plan) = examine_searched(bytes, via, hits)?;
+        let (kind, plan) = examine_searched(bytes, via, found)?;
         let has_sites = plan.as_ref().is_none_or(|plan| !plan.sites.is_empty());
         let is_summed = depth == Depth::Everything || (depth == Depth::Checksums && has_sites);
         let sha256 = is_summed.then(|| Sha256::of(bytes));

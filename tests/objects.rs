@@ -47,6 +47,42 @@ fn linking_the_patched_object_is_patching_the_linked_program() {
     denied([dir.path().join("of-patched")]).expect(0);
 }
 
+/// Of an archive in a tree, only the members are looked at that the search of the tree found something in.
+#[test]
+fn an_archive_in_a_tree_has_the_sites_that_it_has_by_itself() {
+    if !["as", "ar"].into_iter().all(need) {
+        return;
+    }
+    let dir = temp_dir();
+    Source::load("direct-call-rax").assemble(dir.path());
+    assemble("clean", ".globl clean\nclean: ret\n", dir.path());
+    // Twice what looks like a call: in data that is loaded, in what no section is loaded from; and a table of pointers.
+    assemble("number", ".data\n.long 0xff600000\n.byte 1\n", dir.path());
+    assemble("note", ".section .comment\n.long 0xff600400\n", dir.path());
+    assemble("table", ".globl table\n.data\n.balign 8\ntable: .quad 0xffffffffff600800\n", dir.path());
+    // Longer than what is read at once.
+    assemble("long", ".text\n.fill 200000, 1, 0x90\nret\n", dir.path());
+    let members =
+        ["clean.o", "direct-call-rax.o", "number.o", "long.o", "note.o", "table.o", "direct-call-rax.o"];
+    let root = dir.path().join("root");
+    fs::create_dir(&root).expect("a directory");
+    run("ar", &[&["qcs", "root/lib.a"], &members[..]].concat(), dir.path());
+    let scanned = |target: &Path| {
+        let report = Ran::of(vsyspatch().args(["scan", "--json"]).arg(target)).expect(1).json();
+        let file = files(&report)[0].clone();
+        (file["archive"].clone(), file["sites"].clone())
+    };
+    let by_itself = scanned(&root.join("lib.a"));
+    assert_eq!(by_itself.0["objects"], 7);
+    assert!(by_itself.1.as_array().is_some_and(|sites| sites.len() >= 6), "{by_itself:?}");
+    assert_eq!(scanned(&root), by_itself);
+    fs::remove_dir_all(&root).expect("removed");
+    fs::create_dir(&root).expect("a directory");
+    let object = dir.path().join("direct-call-rax.o");
+    fs::copy(&object, root.join("object.o")).expect("copied");
+    assert_eq!(scanned(&object), scanned(&root));
+}
+
 #[test]
 fn an_archive_keeps_its_members_names_times_order_and_symbol_table() {
     if !["as", "ar", "ld.bfd"].into_iter().all(need) {

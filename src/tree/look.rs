@@ -12,10 +12,9 @@ use super::{Progress, is_doubtful, walk};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::examine::examine_searched;
-use crate::glance::{self, Glance};
+use crate::glance::{self, Found, Glance};
 use crate::outcome::{Action, File};
 use crate::plan::Via;
-use crate::search::Hit;
 use crate::session::{Depth, proven};
 use crate::site::Verdict;
 use crate::store::{Inode, Root, Source};
@@ -142,18 +141,19 @@ impl<'a> Looker<'a> {
         self.progress.candidates.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(source.size(), Ordering::Relaxed);
         let wants_all = self.purpose == Purpose::Report(Depth::Everything);
-        let mut hits = None;
+        let mut found = None;
         if !wants_all {
             let size = source.read_block(0, head)?;
             match glance::glance(&source, &head[..size], blocks)? {
-                Glance::Unclear(found) => hits = found,
+                Glance::Unclear(searched) => found = searched,
                 Glance::Clean | Glance::Foreign(_) => return Ok(None),
             }
         }
         // Of a program that was searched, tables and some functions are looked at.
-        let _room = self.room.of(if hits.is_some() { source.size() / 4 } else { source.size() });
+        let is_searched = matches!(found, Some(Found::Hits(_)));
+        let _room = self.room.of(if is_searched { source.size() / 4 } else { source.size() });
         let path = entry.path();
-        let seen = source.look(|bytes| self.examine(&source, bytes, hits, &path))?;
+        let seen = source.look(|bytes| self.examine(&source, bytes, found, &path))?;
         let seen = seen.map(|(file, entry)| Seen {
             names: vec![path],
             inode,
@@ -169,10 +169,10 @@ impl<'a> Looker<'a> {
         &self,
         source: &Source,
         bytes: &[u8],
-        hits: Option<Vec<Hit>>,
+        found: Option<Found>,
         path: &Path,
     ) -> Result<Option<(File, Option<Entry>)>> {
-        let (kind, plan) = examine_searched(bytes, self.via, hits)?;
+        let (kind, plan) = examine_searched(bytes, self.via, found)?;
         let wants_all = self.purpose == Purpose::Report(Depth::Everything);
         let has_sites = plan.as_ref().is_some_and(|plan| !plan.sites.is_empty());
         if !(wants_all || has_sites || is_doubtful(&kind)) {
