@@ -86,7 +86,7 @@ pub struct Edit {
 }
 
 /// A site with its verdict.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedSite {
     /// File offset of the first byte of the instruction, or of the data word, that holds the address.
     pub offset: FileOffset,
@@ -132,6 +132,12 @@ impl Plan {
     #[must_use]
     pub fn has_edits(&self) -> bool {
         !self.edits.is_empty()
+    }
+
+    /// Whether a site is a call. Only what is done about these depends on what calls are to become.
+    #[must_use]
+    pub fn has_calls(&self) -> bool {
+        self.sites.iter().any(|site| matches!(site.verdict, Verdict::Patch | Verdict::Refused))
     }
 
     /// Number of sites with `verdict`.

@@ -26,8 +26,7 @@ use crate::vsyscall::{ENTRY_STRIDE, Entry};
 /// The plan for `image` whose calls become what `via` says.
 pub(crate) fn planned(image: &Image<'_>, via: Via) -> Plan {
     let plan = settled(image, None);
-    let is_call = |site: &PlannedSite| matches!(site.verdict, Verdict::Patch | Verdict::Refused);
-    if !plan.sites.iter().any(is_call) {
+    if !plan.has_calls() {
         return plan;
     }
     if via == Via::Syscall {
