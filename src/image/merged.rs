@@ -60,7 +60,7 @@ pub struct Program {
     /// What was found.
     pub result: Result<File>,
     /// What patching it does, and the patched bytes.
-    pub patched: Option<(Record, Vec<u8>)>,
+    pub patched: Option<Arc<(Record, Vec<u8>)>>,
     /// Of a file that the image's record knows: where it is not as recorded.
     pub findings: Option<Vec<Finding>>,
 }
@@ -79,7 +79,7 @@ pub struct Examined {
     /// What was found, without a path.
     file: File,
     /// What patching it does, and the patched bytes.
-    patched: Option<(Record, Vec<u8>)>,
+    patched: Option<Arc<(Record, Vec<u8>)>>,
 }
 
 /// What is visible.
@@ -185,6 +185,7 @@ enum Content {
 struct Held {
     #[serde(with = "hex::serde")]
     bytes: Vec<u8>,
+    sha256: Sha256,
     attributes: Attributes,
     is_plain: bool,
 }
@@ -204,10 +205,9 @@ struct Told {
 impl Told {
     /// What was found in the program `held`; nothing where it takes less room to keep that.
     fn of(kind: outcome::Kind, plan: Option<Plan>, held: &Held) -> Option<Self> {
-        let Held { bytes, attributes, is_plain } = held;
-        let (size, sha256) = (bytes.len() as u64, Sha256::of(bytes));
-        let (sites, attributes) = (plan.map(|plan| plan.sites), attributes.clone());
-        let told = Self { kind, sites, size, sha256, attributes, is_plain: *is_plain };
+        let Held { bytes, sha256, attributes, is_plain } = held;
+        let (size, sites, attributes) = (bytes.len() as u64, plan.map(|plan| plan.sites), attributes.clone());
+        let told = Self { kind, sites, size, sha256: *sha256, attributes, is_plain: *is_plain };
         (told.kept() <= bytes.len()).then_some(told)
     }
 
@@ -310,23 +310,17 @@ impl Content {
             return Ok(is_clean.then_some(Self::Clean));
         }
         let bytes = content(entry, &head[..size], archive)?;
-        let held = Held { bytes, attributes, is_plain };
-        Ok(Some(if is_recorded { Self::Program(Box::new(held)) } else { Self::of_program(held) }))
-    }
-
-    /// What has to be kept of a program that no record knows.
-    fn of_program(held: Held) -> Self {
-        let Ok((kind, plan)) = examine(&held.bytes, Via::default()) else {
-            return Self::Program(Box::new(held));
-        };
-        if !is_worth_telling(&kind, plan.as_ref()) {
-            return Self::Clean;
+        // Of a file that a record knows the content counts, whatever it is.
+        let looked = if is_recorded { None } else { examine(&bytes, Via::default()).ok() };
+        if looked.as_ref().is_some_and(|(kind, plan)| !is_worth_telling(kind, plan.as_ref())) {
+            return Ok(Some(Self::Clean));
         }
-        let has_calls = plan.as_ref().is_some_and(Plan::has_calls);
-        match Some(plan).filter(|_| !has_calls).and_then(|plan| Told::of(kind, plan, &held)) {
+        let held = Held { sha256: Sha256::of(&bytes), bytes, attributes, is_plain };
+        let without_calls = looked.filter(|(_, plan)| !plan.as_ref().is_some_and(Plan::has_calls));
+        Ok(Some(match without_calls.and_then(|(kind, plan)| Told::of(kind, plan, &held)) {
             Some(told) => Self::Told(Box::new(told)),
             None => Self::Program(Box::new(held)),
-        }
+        }))
     }
 }
 
@@ -470,10 +464,10 @@ impl<'a> Collector<'a> {
 
     /// What is in a program; nothing where there is nothing to say of it.
     fn look(&self, layer: usize, path: &[u8], held: &Held) -> Option<Program> {
-        let Held { bytes, attributes, is_plain } = held;
+        let Held { bytes, sha256, attributes, is_plain } = held;
         let recorded = self.recorded.get(path);
-        let findings = recorded.map(|record| verify::verify_hashed(bytes, Sha256::of(bytes), record));
-        let (result, patched) = match self.examined(bytes, recorded.is_some()) {
+        let findings = recorded.map(|record| verify::verify_hashed(bytes, *sha256, record));
+        let (result, patched) = match self.examined(bytes, *sha256, recorded.is_some()) {
             Ok(None) => return None,
             Ok(Some(Examined { file, patched })) => (Ok(file), patched),
             Err(error) => (Err(error), None),
@@ -482,15 +476,15 @@ impl<'a> Collector<'a> {
     }
 
     /// What is in a program, which may be known of another image.
-    fn examined(&self, bytes: &[u8], is_recorded: bool) -> Result<Option<Examined>> {
+    fn examined(&self, bytes: &[u8], sha256: Sha256, is_recorded: bool) -> Result<Option<Examined>> {
         let Some(recent) = self.recent.filter(|_| !is_recorded) else {
-            return examined(bytes, self.via, is_recorded);
+            return examined(bytes, sha256, self.via, is_recorded);
         };
-        let key = (Sha256::of(bytes), self.via);
+        let key = (sha256, self.via);
         if let Some(known) = recent.programs.get(&key) {
             return Ok(Some(Examined::clone(&known)));
         }
-        let found = examined(bytes, self.via, is_recorded)?;
+        let found = examined(bytes, sha256, self.via, is_recorded)?;
         if let Some(found) = &found {
             recent.programs.put(key, Arc::new(found.clone()), 2 * bytes.len() as u64);
         }
@@ -652,14 +646,13 @@ fn is_worth_telling(kind: &outcome::Kind, plan: Option<&Plan>) -> bool {
 }
 
 /// What is in the program, and what patching it does; nothing where there is nothing to say.
-fn examined(bytes: &[u8], via: Via, is_recorded: bool) -> Result<Option<Examined>> {
+fn examined(bytes: &[u8], sha256: Sha256, via: Via, is_recorded: bool) -> Result<Option<Examined>> {
     let (kind, plan) = examine(bytes, via)?;
     if !is_recorded && !is_worth_telling(&kind, plan.as_ref()) {
         return Ok(None);
     }
-    let sha256 = Sha256::of(bytes);
     let patched = match plan.as_ref().filter(|plan| plan.has_edits()) {
-        Some(plan) => Some(proven(bytes, sha256, &kind, plan)?),
+        Some(plan) => Some(Arc::new(proven(bytes, sha256, &kind, plan)?)),
         None => None,
     };
     Ok(Some(Examined { file: found(sha256, bytes.len() as u64, kind, plan), patched }))

@@ -35,7 +35,7 @@ pub use cache::Cache;
 pub use document::Platform;
 use document::{Descriptor, Digest, Document, NewLayer};
 pub use epoch::Epoch;
-use layer::Layer;
+use layer::{Layer, NewTar};
 use merged::{Collector, Merged, Name, Noted, Program};
 use proof::Source;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
@@ -48,6 +48,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::outcome::{Action, Direction, File, ImageFacts, Tree, TreeFile, Unchanged, Written};
 use crate::plan::Via;
+use crate::record::Record;
 use crate::verify;
 
 /// What a run has besides the image.
@@ -398,7 +399,8 @@ impl Work for Patch<'_> {
         let (mut patched, mut files) = (Vec::new(), Vec::new());
         for mut program in programs {
             let new = program.patched.take();
-            if let Some((record, bytes)) = new {
+            if let Some(new) = new {
+                let record = &new.0;
                 let paths = program.names.iter().map(|name| path_of(&name.path).into()).collect();
                 files.push(Entry { paths, record: record.clone() });
                 let written = Written {
@@ -406,11 +408,10 @@ impl Work for Patch<'_> {
                     dry_run: self.dry_run,
                     output: None,
                     sha256: record.patched,
-                    edits: record.edits,
+                    edits: record.edits.clone(),
                     record: None,
                 };
-                let parts = Parts::of(&program, bytes);
-                patched.push(parts);
+                patched.push(Parts::of(&program, new));
                 tree.files.push(shown.told(program, |_| Action::Written(written)));
             } else if program.findings.is_some() {
                 let already = Action::Unchanged(Unchanged::AlreadyPatched { copy: None });
@@ -430,13 +431,17 @@ impl Work for Patch<'_> {
         let json = record.to_json();
         crate::store::check_record_size(json.len() as u64, limits::RECORD_BYTES)
             .map_err(|error| error.within("the record"))?;
-        let (tar, files) = layer_of(&merged, &patched, &json, self.epoch)?;
-        let blob = layer::compress(&tar, files, self.recent)
-            .map_err(|error| Error::io("cannot compress the layer", error))?;
+        let tar = layer_of(&merged, &patched, &json, self.epoch)?;
+        let compressed = || {
+            let blob = tar.compressed(self.recent);
+            blob.map(|blob| (Digest::of(&blob), blob))
+        };
+        let (diff_id, compressed) = rayon::join(|| tar.diff_id(), compressed);
+        let (digest, blob) = compressed.map_err(|error| Error::io("cannot compress the layer", error))?;
         let labels = label::of(&manifest, &config, env!("CARGO_PKG_VERSION"), self.base_name.clone());
         let layer = NewLayer {
-            diff_id: Digest::of(&tar),
-            digest: Digest::of(&blob),
+            diff_id,
+            digest,
             size: blob.len() as u64,
             created: self.epoch.map(|epoch| epoch.to_string()),
             labels,
@@ -458,32 +463,31 @@ fn path_of(path: &[u8]) -> PathBuf {
 struct Parts {
     names: Vec<Name>,
     attributes: tar::Attributes,
-    /// The header blocks of the image's own layer hold for `bytes`, too.
+    /// The header blocks of the image's own layer hold for what is patched, too.
     keeps_headers: bool,
-    bytes: Vec<u8>,
+    patched: Arc<(Record, Vec<u8>)>,
 }
 
 impl Parts {
-    fn of(program: &Program, bytes: Vec<u8>) -> Self {
+    fn of(program: &Program, patched: Arc<(Record, Vec<u8>)>) -> Self {
         let (names, attributes) = (program.names.clone(), program.attributes.clone());
-        let is_as_large = program.result.as_ref().is_ok_and(|file| file.size == bytes.len() as u64);
-        Self { names, attributes, keeps_headers: program.is_plain && is_as_large, bytes }
+        let is_as_large = program.result.as_ref().is_ok_and(|file| file.size == patched.1.len() as u64);
+        Self { names, attributes, keeps_headers: program.is_plain && is_as_large, patched }
     }
 }
 
 /// The layer with the `patched` files under all their names, the directories above them, and the `record`. What
-/// the image has keeps its time; what the tool makes is of the `epoch`, or of 1970. And where in it the files begin, which
-/// are the same in images of one base.
-fn layer_of(
+/// the image has keeps its time; what the tool makes is of the `epoch`, or of 1970.
+fn layer_of<'a>(
     merged: &Merged,
-    patched: &[Parts],
-    record: &[u8],
+    patched: &'a [Parts],
+    record: &'a [u8],
     epoch: Option<Epoch>,
-) -> Result<(Vec<u8>, usize)> {
+) -> Result<NewTar<'a>> {
     let mtime = epoch.map_or(0, Epoch::seconds);
-    let mut tar = tar::Writer::default();
+    let (mut own, mut tar) = (tar::Writer::default(), tar::Writer::default());
     let mut made: HashSet<Vec<u8>> = HashSet::new();
-    let mut parents = |tar: &mut tar::Writer, path: &[u8], make: bool| -> Result<()> {
+    let mut parents = |tar: &mut tar::Writer<'a>, path: &[u8], make: bool| -> Result<()> {
         let mut above: Vec<&[u8]> = merged::ancestors(path).collect();
         above.reverse();
         for directory in above {
@@ -491,7 +495,7 @@ fn layer_of(
                 continue;
             }
             match merged.directories.get(directory) {
-                Some(headers) => tar.raw(headers, &[]),
+                Some(headers) => tar.headers(headers.clone()),
                 None if make => tar.directory(directory, mtime)?,
                 // No layer says what it is: the engines made it when they unpacked what is in it.
                 None => {}
@@ -500,28 +504,30 @@ fn layer_of(
         Ok(())
     };
     // The record first: whoever reads the layer knows from the begin what to look for.
-    parents(&mut tar, record::PATH.as_bytes(), true)?;
-    tar.file(record::PATH.as_bytes(), &tar::own_attributes(mtime), record)?;
-    let files = tar.size();
-    for Parts { names, attributes, keeps_headers, bytes } in patched {
+    parents(&mut own, record::PATH.as_bytes(), true)?;
+    own.file(record::PATH.as_bytes(), &tar::own_attributes(mtime), record)?;
+    for Parts { names, attributes, keeps_headers, patched } in patched {
+        let bytes = &patched.1;
         for name in names {
             parents(&mut tar, &name.path, false)?;
         }
         let first = &names[0];
         if first.target.is_none() && *keeps_headers {
-            tar.raw(&first.headers, bytes);
+            tar.raw(first.headers.clone(), bytes);
         } else {
             tar.file(&first.path, attributes, bytes)?;
         }
         for name in &names[1..] {
             if name.target.as_ref() == Some(&first.path) {
-                tar.raw(&name.headers, &[]);
+                tar.headers(name.headers.clone());
             } else {
                 tar.hard_link(&name.path, &first.path, attributes)?;
             }
         }
     }
-    Ok((tar.finish(), files))
+    tar.end();
+    let sums = patched.iter().map(|parts| parts.patched.0.patched).collect();
+    Ok(NewTar { own, files: tar, sums })
 }
 
 fn record_of(merged: &Merged) -> Result<Option<ImageRecord>> {
