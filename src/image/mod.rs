@@ -206,8 +206,15 @@ trait Work {
     fn on(&mut self, seen: Seen, shown: &Shown<'_>, tree: &mut Tree) -> Result<Option<Document>>;
 }
 
-/// Looks at every image for x86-64 of `opened`, does the `work` on it, and gives the new root, where there is one.
-fn each<W: Work>(opened: &Opened, name: &Path, work: &mut W) -> Result<(Tree, Option<Document>)> {
+/// What comes in the place of an image.
+struct New {
+    root: Document,
+    /// What is replaced: index and manifests.
+    outdated: Vec<Digest>,
+}
+
+/// Looks at every image for x86-64 of `opened`, does the `work` on it, and gives what is new, where there is something.
+fn each<W: Work>(opened: &Opened, name: &Path, work: &mut W) -> Result<(Tree, Option<New>)> {
     let begun = Instant::now();
     let mut tree = Tree::default();
     let mut facts = ImageFacts { digest: opened.root.digest().to_string(), ..ImageFacts::default() };
@@ -264,7 +271,7 @@ fn each<W: Work>(opened: &Opened, name: &Path, work: &mut W) -> Result<(Tree, Op
     tree.seen.seconds = begun.elapsed().as_secs_f64();
     facts.not_scanned.extend(nested);
     tree.image = Some(facts);
-    Ok((tree, root))
+    Ok((tree, root.map(|root| New { root, outdated })))
 }
 
 /// How programs of an image are shown.
@@ -342,28 +349,34 @@ pub fn patch(
         dry_run: output.is_none(),
         epoch: context.epoch,
     };
-    let (mut tree, root) = each(&opened, name, &mut work)?;
-    let root = match root {
-        Some(root) => root,
-        None if always => opened.root.clone(),
+    let (mut tree, new) = each(&opened, name, &mut work)?;
+    let new = match new {
+        Some(new) => new,
+        None if always => New { root: opened.root.clone(), outdated: vec![] },
         None => return Ok(tree),
     };
-    if let Some(output) = output {
-        write(&opened, output, &root, &work.added, &mut tree)?;
-    }
+    write(&opened, output, &new, &work.added, &mut tree)?;
     Ok(tree)
 }
 
+/// Writes the `new` image to the `output`, where there is one, and asks meanwhile what is no longer valid by it.
 fn write(
     opened: &Opened,
-    output: &Reference,
-    root: &Document,
+    output: Option<&Reference>,
+    New { root, outdated }: &New,
     added: &BTreeMap<Digest, Vec<u8>>,
     tree: &mut Tree,
 ) -> Result<()> {
     let image = Image { root, added, source: &opened.blobs, name: opened.name.as_deref() };
-    tree.warnings.extend(image.cautions(output)?);
-    let sent = image.write(output)?;
+    let cautions = output.map(|output| image.cautions(output)).transpose()?;
+    tree.warnings.extend(cautions.unwrap_or_default());
+    let written = || output.map(|output| image.write(output)).transpose();
+    let (written, asked) = rayon::join(written, || opened.describing_in_registry(outdated));
+    let written = written?;
+    if let Some(facts) = &mut tree.image {
+        facts.outdated.extend(asked);
+    }
+    let (Some(sent), Some(output)) = (written, output) else { return Ok(()) };
     if let Some(facts) = &mut tree.image {
         (facts.sent, facts.reference) = sent.map(|sent| (sent.bytes, sent.reference)).unzip();
         facts.output = Some((output.to_string(), root.digest().to_string()));
@@ -621,10 +634,10 @@ pub fn revert(
     output.map(Reference::require_new).transpose()?;
     let opened = Opened::open(reference)?.within(context)?;
     let mut work = Revert { added: BTreeMap::new(), dry_run: output.is_none(), records: 0 };
-    let (mut tree, root) = each(&opened, name, &mut work)?;
+    let (mut tree, new) = each(&opened, name, &mut work)?;
     require_records(work.records)?;
-    if let (Some(root), Some(output)) = (root, output) {
-        write(&opened, output, &root, &work.added, &mut tree)?;
+    if let Some(new) = new {
+        write(&opened, output, &new, &work.added, &mut tree)?;
     }
     Ok(tree)
 }
