@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use harness::image::{INDEX, Layout, PROGRAM, Registry, digest, files, image};
 use harness::web::{Reply, Request, Web};
@@ -518,6 +519,35 @@ fn who_asks_for_several_things_at_once_fetches_one_token() {
     assert_eq!(tokens, 2, "one to read, one to write");
     let sent = asked.iter().filter(|it| it.method == "PUT" && it.path.contains("/blobs/uploads/")).count();
     assert_eq!(sent, 2, "the configuration and the layer");
+}
+
+#[test]
+fn a_token_that_is_over_before_the_blob_is_sent_is_fetched_anew() {
+    let dir = temp_dir();
+    let (web, source, new) = sample_web(dir.path());
+    let realm = format!("http://{}/token", web.address);
+    let fetched = AtomicUsize::new(0);
+    // The first two tokens, to read and to write, are over with the first blob.
+    let are_over = AtomicBool::new(false);
+    web.twist(move |request, reply| {
+        if request.path.starts_with("/token") {
+            let number = fetched.fetch_add(1, Ordering::Relaxed);
+            return Reply::new(200, json!({ "token": number.to_string() }).to_string().as_bytes());
+        }
+        if request.method == "PUT" && request.path.contains("/blobs/uploads/") {
+            are_over.store(true, Ordering::Relaxed);
+        }
+        let given = request.headers.get("authorization").and_then(|given| given.strip_prefix("Bearer "));
+        let first = if are_over.load(Ordering::Relaxed) { 2 } else { 0 };
+        if given.and_then(|number| number.parse::<usize>().ok()).is_some_and(|number| number >= first) {
+            return reply;
+        }
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"the service\"");
+        Reply::error(401, "UNAUTHORIZED").header("WWW-Authenticate", &challenge)
+    });
+    tool(&["patch", &source, &new]).expect(0);
+    web.twist(|_, reply| reply);
+    tool(&["verify", &new, "--against", &source]).expect(0);
 }
 
 #[test]

@@ -437,8 +437,12 @@ impl Repository {
             }
         };
         let answer = answer.map_err(|error| broken(self.host(), &error))?;
-        asked.granted(answer, &[StatusCode::CREATED])?;
-        Ok(count)
+        let is_over = answer.status() == StatusCode::UNAUTHORIZED && grant.is_some();
+        match asked.granted(answer, &[StatusCode::CREATED]) {
+            // What was granted is over since the place was asked for: whoever asks again gets a new grant.
+            Err(Attempt::Failed(error)) if is_over => Err(Attempt::Again(error, Some(Duration::ZERO))),
+            answer => answer.map(|_| count),
+        }
     }
 
     /// Lets the registry have a manifest: under the name's tag, or under its digest alone; how many bytes were sent.
