@@ -17,6 +17,12 @@ impl Sha256 {
         Self(sha2::Sha256::digest(bytes).into())
     }
 
+    /// Its bytes.
+    #[must_use]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The checksum of what went into `hasher`.
     #[must_use]
     pub(crate) fn finished(hasher: sha2::Sha256) -> Self {

@@ -10,6 +10,7 @@ use object::LittleEndian as Le;
 use object::elf;
 use object::read::ReadRef as _;
 use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _};
+use serde::{Deserialize, Serialize};
 
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::compression;
@@ -49,7 +50,7 @@ pub enum Parsed<'a> {
 }
 
 /// `ET_EXEC`, `ET_DYN` or `ET_REL`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileType {
     /// Fixed addresses.
     Exec,
@@ -72,7 +73,7 @@ impl FileType {
 }
 
 /// The identity of a file, as reports show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Program with fixed addresses or not.
     pub file_type: FileType,

@@ -119,7 +119,7 @@ pub fn expanded_bytes(compressed: u64) -> u64 {
 /// with their headers, and a handful of programs to patch. More is read again each time.
 pub const REMEMBERED_BYTES: u64 = 48 << 20;
 
-/// Bytes of the programs among these, which are written out as text: reading more of them back takes as long as looking
+/// Bytes of the programs that are kept in full among these, as text: reading more of them back takes as long as looking
 /// into the layer anew, and many times the memory.
 pub const REMEMBERED_PROGRAMS: u64 = 16 << 20;
 

@@ -143,7 +143,7 @@ pub struct File {
 }
 
 /// What kind of file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// An x86-64 program, shared object or relocatable object.
     Elf(Identity),

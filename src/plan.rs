@@ -87,7 +87,7 @@ pub struct Edit {
 }
 
 /// A site with its verdict.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedSite {
     /// File offset of the first byte of the instruction, or of the data word, that holds the address.
     pub offset: FileOffset,
@@ -115,6 +115,14 @@ pub struct PlannedSite {
     pub steps: Vec<Step>,
 }
 
+impl PlannedSite {
+    /// Whether it is proven to be a call, whatever can be done about it.
+    #[must_use]
+    pub fn is_call(&self) -> bool {
+        matches!(self.verdict, Verdict::Patch | Verdict::Refused)
+    }
+}
+
 /// What to do about one ELF file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -133,6 +141,12 @@ impl Plan {
     #[must_use]
     pub fn has_edits(&self) -> bool {
         !self.edits.is_empty()
+    }
+
+    /// Whether a site is a call. Only what is done about these depends on what calls are to become.
+    #[must_use]
+    pub fn has_calls(&self) -> bool {
+        self.sites.iter().any(PlannedSite::is_call)
     }
 
     /// Number of sites with `verdict`.

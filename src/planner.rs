@@ -26,7 +26,7 @@ use crate::vsyscall::{ENTRY_STRIDE, Entry};
 /// The plan for `image` whose calls become what `via` says.
 pub(crate) fn planned(image: &Image<'_>, via: Via) -> Plan {
     let plan = settled(image, None);
-    if !plan.sites.iter().any(is_call) {
+    if !plan.has_calls() {
         return plan;
     }
     if via == Via::Syscall {
@@ -36,11 +36,6 @@ pub(crate) fn planned(image: &Image<'_>, via: Via) -> Plan {
         Ok(plan) => plan,
         Err(reason) => without_page(image, plan, via, &reason),
     }
-}
-
-/// Whether it is proven to be one, whatever can be done about it.
-fn is_call(site: &PlannedSite) -> bool {
-    matches!(site.verdict, Verdict::Patch | Verdict::Refused)
 }
 
 /// The plan that adds the page of [`crate::vdso`] and leads calls to it; or why the file cannot take it.
@@ -179,7 +174,7 @@ fn merged(image: &Image<'_>, first: &Plan, more: &Plan) -> Option<Plan> {
     };
     let mut sites: BTreeMap<FileOffset, PlannedSite> =
         first.sites.iter().map(|site| (site.offset, renumbered(first, site))).collect();
-    for site in more.sites.iter().filter(|site| is_call(site)) {
+    for site in more.sites.iter().filter(|site| site.is_call()) {
         let is_done = sites.get(&site.offset).is_some_and(|known| known.verdict == Verdict::Patch);
         if site.verdict == Verdict::Patch || !is_done {
             sites.insert(site.offset, renumbered(more, site));

@@ -93,7 +93,7 @@ pub enum Deed {
 }
 
 /// One station on the way of an address from a site to its uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Step {
     /// Where in the file the instruction, or the data word, begins.
     pub offset: FileOffset,

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use harness::image::{LAYER, Layout, OTHER, PROGRAM, digest, files};
+use harness::image::{LAYER, Layout, OTHER, PROGRAM, digest, files, layer, put};
+use harness::source::{Link, Linker, Source};
 use harness::web::Web;
-use harness::{Ran, read, temp_dir, vsyspatch};
+use harness::{Ran, need, read, temp_dir, vsyspatch};
 use serde_json::Value;
 
 /// Images of uncompressed layers, in a registry and in layouts, and what is remembered of them.
@@ -112,6 +113,66 @@ fn a_layer_that_images_share_is_fetched_once() {
     assert_eq!(reverted.trim_end().split('@').nth(1), index["manifests"][0]["digest"].as_str());
 }
 
+/// A program of 17 MiB, more than is remembered in full, that holds the page's addresses and calls none of them.
+fn look_alike(dir: &Path) -> Vec<u8> {
+    let source = Source::load("look-alike-compare");
+    let linked = source.link(&source.assemble(dir), Link::Exec, Linker::Bfd, dir);
+    let mut bytes = read(&linked.files[0]);
+    bytes.resize(17 << 20, 0);
+    bytes
+}
+
+#[test]
+fn a_layer_with_a_large_look_alike_is_fetched_once() {
+    if !need("as") || !need("ld.bfd") {
+        return;
+    }
+    let place = Place::new();
+    let base = files(&[("bin/program", PROGRAM), ("bin/look-alike", &look_alike(place.dir.path()))]);
+    let link = layer(|tree| {
+        put(&tree.join("bin/look-alike"), b"");
+        fs::hard_link(tree.join("bin/look-alike"), tree.join("bin/link")).expect("linked");
+    });
+    let first = place.image("first", &[&base]);
+    let second = place.image("second", &[&base, &files(&[("bin/more", OTHER), ("etc/text", b"text")])]);
+    let hidden = place.image("hidden", &[&base, &link]);
+    let (said, whole) = place.said(&["scan", &first]);
+    assert!(whole > 17 << 20 && said["summary"]["harmless"].as_u64() > Some(2), "{}", said["summary"]);
+    assert!(
+        fs::metadata(place.entry(&base)).expect("an entry").len() < 1 << 20,
+        "it is not remembered in full"
+    );
+    let commands = [
+        &["scan"][..],
+        &["scan", "--all", "--via", "auto"],
+        &["scan", "--strict", "--via", "vdso"],
+        &["patch", "--dry-run"],
+    ];
+    for image in [&second, &hidden] {
+        for words in commands {
+            let [sent, all] = place.same(&[words, &[image]].concat());
+            assert!(all > whole / 2 && sent * 100 < whole, "{words:?}: {sent} of {all} bytes were sent");
+        }
+        // In words, too, and as a forge and a browser want it.
+        let html = place.dir.path().join("report.html");
+        let told = |more: &[&str]| {
+            let told = |how: &[&str]| {
+                let ran = place.run(&[&["scan", "--all", image], how, more].concat());
+                let lines = ran.stdout.lines().filter(|line| !line.ends_with(" s")).map(str::to_owned);
+                lines.collect::<Vec<_>>()
+            };
+            let page = ["--html", html.to_str().expect("UTF-8")];
+            (told(&["-v"]), told(&["--format", "sarif"]), told(&page), read(&html))
+        };
+        assert_eq!(told(&[]), told(&["--no-cache"]));
+    }
+    let to = |name: &str| format!("docker://{}/{name}:v1", place.web.address);
+    let patched = place.run(&["patch", "-q", &second, &to("with")]).expect(0).stdout;
+    let without = place.run(&["patch", "-q", "--no-cache", &second, &to("without")]).expect(0).stdout;
+    assert_eq!(patched.split('@').nth(1), without.split('@').nth(1));
+    place.run(&["verify", &to("with"), "--against", &second]).expect(0);
+}
+
 #[test]
 fn an_entry_that_is_damaged_or_foreign_is_as_good_as_none() {
     let place = Place::new();
@@ -184,8 +245,15 @@ fn a_layer_on_the_disk_has_to_be_what_it_was() {
 
 #[test]
 fn a_file_that_a_record_knows_is_looked_at_whatever_is_remembered() {
+    // Once they are patched, there is nothing to say of one of them, and of the other that it has no calls.
+    for program in [OTHER, PROGRAM] {
+        look_whatever_is_remembered(program);
+    }
+}
+
+fn look_whatever_is_remembered(program: &[u8]) {
     let place = Place::new();
-    let (_, source) = place.layout("source", &[&files(&[("bin/program", OTHER)])]);
+    let (_, source) = place.layout("source", &[&files(&[("bin/program", program)])]);
     let patched = place.dir.path().join("patched");
     place.run(&["patch", "-q", &source, &format!("oci:{}:v1", patched.display())]).expect(0);
     let [manifest, _] = Layout(patched.clone()).image();
@@ -196,7 +264,7 @@ fn a_file_that_a_record_knows_is_looked_at_whatever_is_remembered() {
     Ran::of(Command::new("tar").arg("-C").arg(&tree).args(unpack)).expect(0);
     let record = read(&tree.join("var/lib/vsyspatch/record.json"));
     let program = files(&[("bin/program", &read(&tree.join("bin/program")))]);
-    // Alone there is nothing to say of the program; with the record it is one that was patched.
+    // Alone it is any program; with the record it is one that was patched.
     let alone = place.image("alone", &[&program]);
     place.same(&["scan", &alone]);
     assert!(place.entry(&program).is_file());

@@ -4,12 +4,13 @@
 mod harness;
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use harness::fleet::{Fleet, layout, many_images, real_registry, results};
-use harness::image::{INDEX, LAYER, LIBRARY, Layout, MANIFEST, OTHER, PROGRAM, files, put};
+use harness::image::{INDEX, LAYER, LIBRARY, Layout, MANIFEST, OTHER, PROGRAM, files, layer, put};
 use harness::web::{Reply, Request, Web};
 use harness::{Ran, need, vsyspatch};
 use serde_json::Value;
@@ -115,19 +116,34 @@ fn images_on_one_base_are_those_of_the_command() {
     let same = files(&[("lib/again.so", LIBRARY)]);
     let hidden = files(&[("lib/.wh.library.so", b"")]);
     let other = files(&[("bin/program", OTHER)]);
+    // The same contents under other permissions, and under one name more.
+    let private = layer(|tree| {
+        put(&tree.join("lib/library.so"), LIBRARY);
+        fs::set_permissions(tree.join("lib/library.so"), Permissions::from_mode(0o700)).expect("its mode");
+    });
+    let linked = layer(|tree| {
+        put(&tree.join("lib/library.so"), LIBRARY);
+        fs::hard_link(tree.join("lib/library.so"), tree.join("lib/linked.so")).expect("linked");
+    });
+    let tops =
+        [("same", &same), ("hidden", &hidden), ("other", &other), ("private", &private), ("linked", &linked)];
     layout(&zoo, "plain", &[(LAYER, &base, &base)]);
-    for (name, top) in [("same", &same), ("hidden", &hidden), ("other", &other)] {
+    for (name, top) in tops {
         layout(&zoo, name, &[(LAYER, &base, &base), (LAYER, top, top)]);
     }
     fleet.fleet("plan zoo -o work.jsonl").expect(0);
     fleet.fleet("run work.jsonl --results results --cache-dir cache").expect(0);
     let totals = fleet.totals("results");
-    assert_eq!(totals["totals"]["layers_known"], 3, "the base is known to all but the first: {totals}");
+    assert_eq!(
+        totals["totals"]["layers_known"],
+        tops.len(),
+        "the base is known to all but the first: {totals}"
+    );
     let manifest_of = |layout: &Path| {
         let index: Value = serde_json::from_slice(&harness::read(&layout.join("index.json"))).expect("JSON");
         index["manifests"][0]["digest"].as_str().expect("a digest").to_owned()
     };
-    for name in ["plain", "same", "hidden", "other"] {
+    for name in ["plain"].into_iter().chain(tops.map(|(name, _)| name)) {
         let alone = fleet.path(&format!("alone-{name}"));
         let [from, to] = [zoo.join(name), alone.clone()].map(|path| format!("oci:{}", path.display()));
         Ran::of(vsyspatch().args(["patch", "-q", "--no-cache", &from, &to])).expect(0);

@@ -2,9 +2,12 @@
 
 mod harness;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use harness::image::{INDEX, Layout, PROGRAM, Registry, digest, files, image};
 use harness::web::{Reply, Request, Web};
@@ -290,11 +293,21 @@ fn what_passes_is_waited_for_and_what_stays_is_status_3() {
     for status in [429, 500, 502, 503, 408, 0] {
         let dir = temp_dir();
         let (web, source, new) = sample_web(dir.path());
-        // Of each five requests two fail.
-        let busy = move |request: &Request, reply| match request.number % 5 {
-            0 | 1 if status == 0 => Reply::none(),
-            0 | 1 => Reply::error(status, "BUSY").header("Retry-After", "0"),
-            _ => reply,
+        // Of each five requests two fail, but nothing as often as it is tried, whatever is asked at once.
+        let failures = Mutex::new(BTreeMap::new());
+        let busy = move |request: &Request, reply| {
+            let mut failures = failures.lock().expect("no test has failed");
+            let is_upload = request.path.contains("/blobs/uploads/");
+            let what = if is_upload { "an upload" } else { &request.path };
+            let failed = failures.entry(what.to_owned()).or_insert(0);
+            if request.number % 5 > 1 || *failed == 3 {
+                return reply;
+            }
+            *failed += 1;
+            match status {
+                0 => Reply::none(),
+                status => Reply::error(status, "BUSY").header("Retry-After", "0"),
+            }
         };
         web.twist(busy);
         let patched = tool(&["patch", &source, &new]).expect(0);
@@ -483,6 +496,79 @@ fn tokens_are_fetched_with_the_scope_that_is_needed_and_again_when_they_are_over
 }
 
 #[test]
+fn who_asks_for_several_things_at_once_fetches_one_token() {
+    let dir = temp_dir();
+    let (web, source, new) = sample_web(dir.path());
+    let realm = format!("http://{}/token", web.address);
+    web.twist(move |request, reply| {
+        if request.path.starts_with("/token") {
+            let right = if request.path.contains("push") { "push" } else { "pull" };
+            return Reply::new(200, json!({ "token": right }).to_string().as_bytes());
+        }
+        let given = request.headers.get("authorization").map(String::as_str);
+        let is_read = ["GET", "HEAD"].contains(&request.method.as_str());
+        if given == Some("Bearer push") || (given == Some("Bearer pull") && is_read) {
+            return reply;
+        }
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"the service\"");
+        Reply::error(401, "UNAUTHORIZED").header("WWW-Authenticate", &challenge)
+    });
+    tool(&["patch", &source, &new]).expect(0);
+    let asked = web.requests();
+    let tokens = asked.iter().filter(|it| it.path.starts_with("/token")).count();
+    assert_eq!(tokens, 2, "one to read, one to write");
+    let sent = asked.iter().filter(|it| it.method == "PUT" && it.path.contains("/blobs/uploads/")).count();
+    assert_eq!(sent, 2, "the configuration and the layer");
+}
+
+#[test]
+fn a_token_that_is_over_before_the_blob_is_sent_is_fetched_anew() {
+    let dir = temp_dir();
+    let (web, source, new) = sample_web(dir.path());
+    let realm = format!("http://{}/token", web.address);
+    let fetched = AtomicUsize::new(0);
+    // The first two tokens, to read and to write, are over with the first blob.
+    let are_over = AtomicBool::new(false);
+    web.twist(move |request, reply| {
+        if request.path.starts_with("/token") {
+            let number = fetched.fetch_add(1, Ordering::Relaxed);
+            return Reply::new(200, json!({ "token": number.to_string() }).to_string().as_bytes());
+        }
+        if request.method == "PUT" && request.path.contains("/blobs/uploads/") {
+            are_over.store(true, Ordering::Relaxed);
+        }
+        let given = request.headers.get("authorization").and_then(|given| given.strip_prefix("Bearer "));
+        let first = if are_over.load(Ordering::Relaxed) { 2 } else { 0 };
+        if given.and_then(|number| number.parse::<usize>().ok()).is_some_and(|number| number >= first) {
+            return reply;
+        }
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"the service\"");
+        Reply::error(401, "UNAUTHORIZED").header("WWW-Authenticate", &challenge)
+    });
+    tool(&["patch", &source, &new]).expect(0);
+    web.twist(|_, reply| reply);
+    tool(&["verify", &new, "--against", &source]).expect(0);
+}
+
+#[test]
+fn nothing_is_tagged_where_one_of_the_blobs_that_are_sent_at_once_is_refused() {
+    // The configuration, or the layer.
+    for is_config in [true, false] {
+        let dir = temp_dir();
+        let (web, source, new) = sample_web(dir.path());
+        web.twist(move |request, reply| {
+            let is_blob = request.method == "PUT" && request.path.contains("/blobs/uploads/");
+            let is_refused = is_blob && request.body.starts_with(b"{") == is_config;
+            if is_refused { Reply::error(403, "DENIED") } else { reply }
+        });
+        let ran = tool(&["patch", &source, &new]).expect(2);
+        assert!(ran.stderr.contains("forbids this for team/new") && ran.stdout.is_empty(), "{ran}");
+        let is_manifest = |it: &Request| it.method == "PUT" && it.path.contains("/manifests/");
+        assert!(!web.requests().iter().any(is_manifest) && !web.has_tag("team/new", "v1"));
+    }
+}
+
+#[test]
 fn a_login_by_an_identity_token_gets_tokens_for_it() {
     let dir = temp_dir();
     let (web, source, new) = sample_web(dir.path());
@@ -639,16 +725,16 @@ fn a_blob_that_may_not_be_mounted_is_sent() {
             }
         });
         tool(&["patch", &source, &new]).expect(0);
-        let begun: Vec<bool> = web
-            .requests()
-            .iter()
-            .filter(|it| it.method == "POST")
-            .map(|it| it.path.contains("mount="))
-            .collect();
-        assert!(
-            !begun.is_empty() && begun.chunks(2).all(|pair| pair == [true, false]),
-            "{status}: {begun:?}"
-        );
+        let begun = web.requests();
+        let begun = begun.iter().filter(|it| it.method == "POST").map(|it| it.path.contains("mount="));
+        // Those that are sent at once take turns, but each is asked for by its mount first.
+        let mut asked = 0;
+        let turns: Vec<bool> = begun.collect();
+        for is_mount in &turns {
+            asked += if *is_mount { 1 } else { -1 };
+            assert!(asked >= 0, "{status}: {turns:?}");
+        }
+        assert!(!turns.is_empty() && asked == 0, "{status}: {turns:?}");
         assert!(web.has_tag("team/new", "v1"));
         tool(&["verify", &new, "--against", &source]).expect(0);
     }

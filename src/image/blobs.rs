@@ -232,6 +232,11 @@ impl Blobs {
     }
 }
 
+/// That `what`, which is called `name`, describes the image `of`.
+fn line(what: &str, name: &dyn std::fmt::Display, of: &Digest) -> String {
+    format!("{what} {name}, which is of {of}")
+}
+
 /// Blobs are found by their places in an archive, which is no way to read one that is compressed as a whole.
 pub(super) fn refuse_compressed(archive: &File) -> Result<()> {
     let mut head = [0; compression::HEAD];
@@ -445,17 +450,13 @@ impl Opened {
             .remedy(format!("choose one of these: {}", there.join(", "))))
     }
 
-    /// Signatures, attestations and the like that describe an image of `replaced`, as far as the index, layout,
-    /// directory or registry has them: each with the digest of what it describes. A registry that does not tell of
-    /// them is one more line, and no reason to stop.
+    /// Signatures, attestations and the like that describe an image of `replaced`, as far as the index, layout or
+    /// directory has them: each with the digest of what it describes.
     ///
     /// # Errors
     /// Those of reading documents.
     pub fn describing(&self, replaced: &[Digest]) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        let line = |what: &str, name: &dyn std::fmt::Display, of: &Digest| {
-            format!("{what} {name}, which is of {of}")
-        };
         for entry in self.root.manifests()?.unwrap_or_default() {
             if let Some(of) = entry.describes.as_ref().filter(|of| replaced.contains(of)) {
                 found.push(line("attestation", &entry.digest, of));
@@ -480,7 +481,15 @@ impl Opened {
         {
             found.push(line("signature", &path.join("signature-1").display(), &self.root.digest()));
         }
-        let Some(repository) = self.blobs.repository() else { return Ok(found) };
+        Ok(found)
+    }
+
+    /// The same, as far as the registry has them. One that does not tell of them is one more line, and no reason to
+    /// stop.
+    #[must_use]
+    pub fn describing_in_registry(&self, replaced: &[Digest]) -> Vec<String> {
+        let mut found = Vec::new();
+        let Some(repository) = self.blobs.repository() else { return found };
         for of in replaced {
             match repository.describing(of) {
                 Ok(all) => found.extend(all.iter().map(|(what, name)| line(what, name, of))),
@@ -490,7 +499,7 @@ impl Opened {
                 }
             }
         }
-        Ok(found)
+        found
     }
 
     /// An archive of Docker before 1.10: `repositories` says which layer is the top of each image.

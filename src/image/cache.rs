@@ -2,8 +2,8 @@
 //! them no more.
 //!
 //! **Invariants.** An entry never makes a verdict that looking would not make. It holds what depends on the layer
-//! alone: its entries, which of its programs there is nothing to say of, and all others in full, which are looked
-//! at again. What is visible, and what a record in the image says, is decided for each image. It is written only
+//! alone: its entries, which of its programs there is nothing to say of, what there is to say of those without a
+//! call, and all others in full, which are looked at again. What is visible, and what a record in the image says, is decided for each image. It is written only
 //! when the layer was read to its end and had the checksums that the image says; it is for these two checksums,
 //! and for the very program that wrote it; it has a checksum of its own, and belongs to whoever runs this. Any
 //! other is as good as none. A registry is not asked for such a layer at all; one on the disk is read, and has
@@ -31,7 +31,7 @@ use crate::store::{self, Source};
 const EVICT_EVERY: usize = 256;
 
 /// The form of an entry.
-const SCHEMA: &str = "vsyspatch.layer/1";
+const SCHEMA: &str = "vsyspatch.layer/2";
 
 /// How well entries are compressed: fast.
 const LEVEL: i32 = 1;

@@ -1,5 +1,6 @@
 //! The bytes of a layer: decompressed as they stream by, with the checksums of both forms.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader, Read};
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use sha2::{Digest as _, Sha256 as Hasher};
 
 use super::document::Digest;
 use super::recent::Recent;
+use super::tar;
 use crate::compression::{GZIP, ZSTD};
 use crate::digest::Sha256;
 use crate::error::{Error, ErrorKind, Result};
@@ -124,35 +126,69 @@ impl Read for Layer<'_> {
     }
 }
 
-/// `tar`, compressed without a clock: the same bytes give the same layer. The `files` that begin there are a gzip member
-/// of their own, which may be known of another image.
-///
-/// # Errors
-/// None that writing to memory can have.
-pub fn compress(tar: &[u8], files: usize, recent: Option<&Recent>) -> io::Result<Vec<u8>> {
-    let (own, files) = tar.split_at(files);
-    let mut blob = member(own)?;
-    let Some(recent) = recent else {
-        blob.extend(member(files)?);
-        return Ok(blob);
-    };
-    let key = Sha256::of(files);
-    let compressed = match recent.compressed.get(&key) {
-        Some(known) => known,
-        None => {
-            let made = Arc::new(member(files)?);
-            recent.compressed.put(key, Arc::clone(&made), made.len() as u64);
-            made
-        }
-    };
-    blob.extend_from_slice(&compressed);
-    Ok(blob)
+/// A layer that is made.
+#[derive(Debug)]
+pub struct NewTar<'a> {
+    /// What is the image's own: the record.
+    pub own: tar::Writer<'a>,
+    /// Files, which are the same in images of one base, with the archive's end.
+    pub files: tar::Writer<'a>,
+    /// The checksums of their contents, in their order.
+    pub sums: Vec<Sha256>,
 }
 
-/// A gzip member with `bytes`.
-fn member(bytes: &[u8]) -> io::Result<Vec<u8>> {
+impl NewTar<'_> {
+    /// The digest of the whole archive.
+    #[must_use]
+    pub fn diff_id(&self) -> Digest {
+        let mut hasher = Hasher::new();
+        self.own.pieces().iter().chain(self.files.pieces()).for_each(|piece| hasher.update(piece));
+        Digest::of_sum(Sha256::finished(hasher))
+    }
+
+    /// Compresses it without a clock: the same bytes give the same layer. The files are a gzip member of their own, which
+    /// may be known of another image.
+    ///
+    /// # Errors
+    /// None that writing to memory can have.
+    pub fn compressed(&self, recent: Option<&Recent>) -> io::Result<Vec<u8>> {
+        let mut blob = member(self.own.pieces())?;
+        let Some(recent) = recent else {
+            blob.extend(member(self.files.pieces())?);
+            return Ok(blob);
+        };
+        let key = self.files_sum();
+        let compressed = match recent.compressed.get(&key) {
+            Some(known) => known,
+            None => {
+                let made = Arc::new(member(self.files.pieces())?);
+                recent.compressed.put(key, Arc::clone(&made), made.len() as u64);
+                made
+            }
+        };
+        blob.extend_from_slice(&compressed);
+        Ok(blob)
+    }
+
+    /// What no other files have: a checksum of all that is no content, of how long each piece is, and of the contents'
+    /// checksums.
+    fn files_sum(&self) -> Sha256 {
+        let mut hasher = Hasher::new();
+        for piece in self.files.pieces() {
+            hasher.update(piece.len().to_le_bytes());
+            if let Cow::Owned(bytes) = piece {
+                hasher.update(bytes);
+            }
+        }
+        self.sums.iter().for_each(|sum| hasher.update(sum.as_bytes()));
+        Sha256::finished(hasher)
+    }
+}
+
+/// A gzip member with the bytes of all `pieces`.
+fn member(pieces: &[Cow<'_, [u8]>]) -> io::Result<Vec<u8>> {
     use std::io::Write as _;
     let mut encoder = flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::default());
-    encoder.write_all(bytes)?;
+    pieces.iter().try_for_each(|piece| encoder.write_all(piece))?;
     encoder.finish()
 }

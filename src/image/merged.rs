@@ -20,7 +20,7 @@ use crate::examine::examine;
 use crate::glance::{self, MAGIC, Passing};
 use crate::limits;
 use crate::outcome::{self, Action, File};
-use crate::plan::{Plan, Via};
+use crate::plan::{Plan, PlannedSite, Via};
 use crate::record::Record;
 use crate::session::proven;
 use crate::tree::record::TreePath;
@@ -60,9 +60,17 @@ pub struct Program {
     /// What was found.
     pub result: Result<File>,
     /// What patching it does, and the patched bytes.
-    pub patched: Option<(Record, Vec<u8>)>,
+    pub patched: Option<Arc<(Record, Vec<u8>)>>,
     /// Of a file that the image's record knows: where it is not as recorded.
     pub findings: Option<Vec<Finding>>,
+}
+
+impl Program {
+    /// One in the layer number `layer`, of which this is known.
+    fn new(layer: usize, attributes: &Attributes, is_plain: bool, result: Result<File>) -> Self {
+        let attributes = attributes.clone();
+        Self { layer, names: vec![], attributes, is_plain, result, patched: None, findings: None }
+    }
 }
 
 /// What is in a program, wherever it is.
@@ -71,7 +79,7 @@ pub struct Examined {
     /// What was found, without a path.
     file: File,
     /// What patching it does, and the patched bytes.
-    patched: Option<(Record, Vec<u8>)>,
+    patched: Option<Arc<(Record, Vec<u8>)>>,
 }
 
 /// What is visible.
@@ -164,6 +172,8 @@ enum Content {
     Clean,
     /// A program that there may be something to say of: what that is, is found out each time.
     Program(Box<Held>),
+    /// A program without a call, that something is to be said of: the same, whatever calls are to become.
+    Told(Box<Told>),
     /// A program that is not looked at.
     TooLarge(Box<Attributes>),
     /// The record of a patch.
@@ -175,8 +185,47 @@ enum Content {
 struct Held {
     #[serde(with = "hex::serde")]
     bytes: Vec<u8>,
+    sha256: Sha256,
     attributes: Attributes,
     is_plain: bool,
+}
+
+/// What is to be said of a program whose bytes nobody needs any more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Told {
+    kind: outcome::Kind,
+    /// Nothing where it cannot be looked into.
+    sites: Option<Vec<PlannedSite>>,
+    size: u64,
+    sha256: Sha256,
+    attributes: Attributes,
+    is_plain: bool,
+}
+
+impl Told {
+    /// What was found in the program `held`; nothing where it takes less room to keep that.
+    fn of(kind: outcome::Kind, plan: Option<Plan>, held: &Held) -> Option<Self> {
+        let Held { bytes, sha256, attributes, is_plain } = held;
+        let (size, sites, attributes) = (bytes.len() as u64, plan.map(|plan| plan.sites), attributes.clone());
+        let told = Self { kind, sites, size, sha256: *sha256, attributes, is_plain: *is_plain };
+        (told.kept() <= bytes.len()).then_some(told)
+    }
+
+    /// Bytes that it takes.
+    fn kept(&self) -> usize {
+        let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let of_site = |site: &PlannedSite| {
+            let text = site.reason.len() + len(&site.function) + len(&site.member);
+            size_of_val(site) + text + size_of_val(site.steps.as_slice())
+        };
+        size_of_val(self) + self.sites.iter().flatten().map(of_site).sum::<usize>()
+    }
+
+    fn file(&self) -> File {
+        let sites = self.sites.clone();
+        let plan = sites.map(|sites| Plan { size: self.size, sites, edits: vec![], not_vdso: None });
+        found(self.sha256, self.size, self.kind.clone(), plan)
+    }
 }
 
 impl Noted {
@@ -189,7 +238,7 @@ impl Noted {
     ) -> Result<Option<Self>> {
         let Some(content) = Content::of(&entry, archive, is_recorded, holding)? else { return Ok(None) };
         let is_needed = matches!(entry.kind, Kind::Directory | Kind::HardLink)
-            || matches!(content, Content::Program(_) | Content::TooLarge(_));
+            || matches!(content, Content::Program(_) | Content::Told(_) | Content::TooLarge(_));
         let tar::Entry { path, kind, target, size, headers, .. } = entry;
         let headers = if is_needed { headers } else { vec![] };
         Ok(Some(Self { path, kind, target, headers, size, content }))
@@ -199,6 +248,7 @@ impl Noted {
     fn kept(&self) -> u64 {
         let content = match &self.content {
             Content::Program(held) => held.bytes.len() + size_of::<Held>(),
+            Content::Told(told) => told.kept(),
             Content::Record(bytes) => bytes.len(),
             Content::TooLarge(_) => size_of::<Attributes>(),
             Content::Nothing | Content::Clean => 0,
@@ -260,10 +310,16 @@ impl Content {
             return Ok(is_clean.then_some(Self::Clean));
         }
         let bytes = content(entry, &head[..size], archive)?;
-        let is_clean = !is_recorded && is_clean(&bytes);
-        Ok(Some(match is_clean {
-            true => Self::Clean,
-            false => Self::Program(Box::new(Held { bytes, attributes, is_plain })),
+        // Of a file that a record knows the content counts, whatever it is.
+        let looked = if is_recorded { None } else { examine(&bytes, Via::default()).ok() };
+        if looked.as_ref().is_some_and(|(kind, plan)| !is_worth_telling(kind, plan.as_ref())) {
+            return Ok(Some(Self::Clean));
+        }
+        let held = Held { sha256: Sha256::of(&bytes), bytes, attributes, is_plain };
+        let without_calls = looked.filter(|(_, plan)| !plan.as_ref().is_some_and(Plan::has_calls));
+        Ok(Some(match without_calls.and_then(|(kind, plan)| Told::of(kind, plan, &held)) {
+            Some(told) => Self::Told(Box::new(told)),
+            None => Self::Program(Box::new(held)),
         }))
     }
 }
@@ -347,11 +403,12 @@ impl<'a> Collector<'a> {
     }
 
     /// Whether what is known of a layer is all that has to be known: of a file that the image's record knows
-    /// that is its content, even where there is nothing to say of it.
+    /// that is its content, even where there is nothing to say of it, or nothing that needs it.
     #[must_use]
     pub fn can_add(&self, noted: &[Noted]) -> bool {
-        let is_missing =
-            |one: &Noted| matches!(one.content, Content::Clean) && self.recorded.contains_key(&one.path);
+        let is_missing = |one: &Noted| {
+            matches!(one.content, Content::Clean | Content::Told(_)) && self.recorded.contains_key(&one.path)
+        };
         self.recorded.is_empty() || !noted.iter().any(is_missing)
     }
 
@@ -364,7 +421,7 @@ impl<'a> Collector<'a> {
         }
         let is_visible = kind == Kind::File && !self.above.hides(path, kind);
         self.merged.seen.files += usize::from(is_visible);
-        if is_visible && matches!(content, Content::Clean | Content::Program(_) | Content::TooLarge(_)) {
+        if is_visible && !matches!(content, Content::Nothing | Content::Record(_)) {
             self.merged.seen.candidates += 1;
             self.merged.seen.bytes += size;
         }
@@ -377,16 +434,10 @@ impl<'a> Collector<'a> {
                 None
             }
             Content::TooLarge(attributes) => {
-                let (names, result, attributes) = (vec![], Err(too_large(size)), (**attributes).clone());
-                Some(Program {
-                    layer,
-                    names,
-                    attributes,
-                    is_plain: false,
-                    result,
-                    patched: None,
-                    findings: None,
-                })
+                Some(Program::new(layer, attributes, false, Err(too_large(size))))
+            }
+            Content::Told(told) => {
+                Some(Program::new(layer, &told.attributes, told.is_plain, Ok(told.file())))
             }
             Content::Program(held) => self.look(layer, path, held),
         };
@@ -413,31 +464,27 @@ impl<'a> Collector<'a> {
 
     /// What is in a program; nothing where there is nothing to say of it.
     fn look(&self, layer: usize, path: &[u8], held: &Held) -> Option<Program> {
-        let Held { bytes, attributes, is_plain } = held;
-        let (attributes, is_plain) = (attributes.clone(), *is_plain);
+        let Held { bytes, sha256, attributes, is_plain } = held;
         let recorded = self.recorded.get(path);
-        let findings = recorded.map(|record| verify::verify_hashed(bytes, Sha256::of(bytes), record));
-        let (result, patched) = match self.examined(bytes, recorded.is_some()) {
+        let findings = recorded.map(|record| verify::verify_hashed(bytes, *sha256, record));
+        let (result, patched) = match self.examined(bytes, *sha256, recorded.is_some()) {
             Ok(None) => return None,
-            Ok(Some(Examined { file, patched })) => {
-                let path = PathBuf::from(std::ffi::OsStr::from_bytes(path));
-                (Ok(File { path, ..file }), patched)
-            }
+            Ok(Some(Examined { file, patched })) => (Ok(file), patched),
             Err(error) => (Err(error), None),
         };
-        Some(Program { layer, names: vec![], attributes, is_plain, result, patched, findings })
+        Some(Program { patched, findings, ..Program::new(layer, attributes, *is_plain, result) })
     }
 
     /// What is in a program, which may be known of another image.
-    fn examined(&self, bytes: &[u8], is_recorded: bool) -> Result<Option<Examined>> {
+    fn examined(&self, bytes: &[u8], sha256: Sha256, is_recorded: bool) -> Result<Option<Examined>> {
         let Some(recent) = self.recent.filter(|_| !is_recorded) else {
-            return examined(bytes, self.via, is_recorded);
+            return examined(bytes, sha256, self.via, is_recorded);
         };
-        let key = (Sha256::of(bytes), self.via);
+        let key = (sha256, self.via);
         if let Some(known) = recent.programs.get(&key) {
             return Ok(Some(Examined::clone(&known)));
         }
-        let found = examined(bytes, self.via, is_recorded)?;
+        let found = examined(bytes, sha256, self.via, is_recorded)?;
         if let Some(found) = &found {
             recent.programs.put(key, Arc::new(found.clone()), 2 * bytes.len() as u64);
         }
@@ -594,36 +641,25 @@ fn content<R: Read>(entry: &tar::Entry, head: &[u8], archive: &mut Archive<R>) -
     Ok(whole)
 }
 
-/// Whether there is nothing to say of the program.
-fn is_clean(bytes: &[u8]) -> bool {
-    examine(bytes, Via::default()).is_ok_and(|(kind, plan)| !is_worth_telling(&kind, plan.as_ref()))
-}
-
 fn is_worth_telling(kind: &outcome::Kind, plan: Option<&Plan>) -> bool {
     plan.is_some_and(|plan| !plan.sites.is_empty()) || matches!(kind, outcome::Kind::Unscannable(_))
 }
 
 /// What is in the program, and what patching it does; nothing where there is nothing to say.
-fn examined(bytes: &[u8], via: Via, is_recorded: bool) -> Result<Option<Examined>> {
+fn examined(bytes: &[u8], sha256: Sha256, via: Via, is_recorded: bool) -> Result<Option<Examined>> {
     let (kind, plan) = examine(bytes, via)?;
     if !is_recorded && !is_worth_telling(&kind, plan.as_ref()) {
         return Ok(None);
     }
-    let sha256 = Sha256::of(bytes);
     let patched = match plan.as_ref().filter(|plan| plan.has_edits()) {
-        Some(plan) => Some(proven(bytes, sha256, &kind, plan)?),
+        Some(plan) => Some(Arc::new(proven(bytes, sha256, &kind, plan)?)),
         None => None,
     };
-    let file = File {
-        path: PathBuf::new(),
-        links: vec![],
-        layer: None,
-        sha256: Some(sha256),
-        size: bytes.len() as u64,
-        kind,
-        plan,
-        action: Action::Scanned,
-        warnings: vec![],
-    };
-    Ok(Some(Examined { file, patched }))
+    Ok(Some(Examined { file: found(sha256, bytes.len() as u64, kind, plan), patched }))
+}
+
+/// A program of `size` bytes, wherever it is.
+fn found(sha256: Sha256, size: u64, kind: outcome::Kind, plan: Option<Plan>) -> File {
+    let (path, sha256, action) = (PathBuf::new(), Some(sha256), Action::Scanned);
+    File { path, links: vec![], layer: None, sha256, size, kind, plan, action, warnings: vec![] }
 }

@@ -35,7 +35,7 @@ pub use cache::Cache;
 pub use document::Platform;
 use document::{Descriptor, Digest, Document, NewLayer};
 pub use epoch::Epoch;
-use layer::Layer;
+use layer::{Layer, NewTar};
 use merged::{Collector, Merged, Name, Noted, Program};
 use proof::Source;
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
@@ -48,6 +48,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::outcome::{Action, Direction, File, ImageFacts, Tree, TreeFile, Unchanged, Written};
 use crate::plan::Via;
+use crate::record::Record;
 use crate::verify;
 
 /// What a run has besides the image.
@@ -205,8 +206,15 @@ trait Work {
     fn on(&mut self, seen: Seen, shown: &Shown<'_>, tree: &mut Tree) -> Result<Option<Document>>;
 }
 
-/// Looks at every image for x86-64 of `opened`, does the `work` on it, and gives the new root, where there is one.
-fn each<W: Work>(opened: &Opened, name: &Path, work: &mut W) -> Result<(Tree, Option<Document>)> {
+/// What comes in the place of an image.
+struct New {
+    root: Document,
+    /// What is replaced: index and manifests.
+    outdated: Vec<Digest>,
+}
+
+/// Looks at every image for x86-64 of `opened`, does the `work` on it, and gives what is new, where there is something.
+fn each<W: Work>(opened: &Opened, name: &Path, work: &mut W) -> Result<(Tree, Option<New>)> {
     let begun = Instant::now();
     let mut tree = Tree::default();
     let mut facts = ImageFacts { digest: opened.root.digest().to_string(), ..ImageFacts::default() };
@@ -263,7 +271,7 @@ fn each<W: Work>(opened: &Opened, name: &Path, work: &mut W) -> Result<(Tree, Op
     tree.seen.seconds = begun.elapsed().as_secs_f64();
     facts.not_scanned.extend(nested);
     tree.image = Some(facts);
-    Ok((tree, root))
+    Ok((tree, root.map(|root| New { root, outdated })))
 }
 
 /// How programs of an image are shown.
@@ -341,28 +349,34 @@ pub fn patch(
         dry_run: output.is_none(),
         epoch: context.epoch,
     };
-    let (mut tree, root) = each(&opened, name, &mut work)?;
-    let root = match root {
-        Some(root) => root,
-        None if always => opened.root.clone(),
+    let (mut tree, new) = each(&opened, name, &mut work)?;
+    let new = match new {
+        Some(new) => new,
+        None if always => New { root: opened.root.clone(), outdated: vec![] },
         None => return Ok(tree),
     };
-    if let Some(output) = output {
-        write(&opened, output, &root, &work.added, &mut tree)?;
-    }
+    write(&opened, output, &new, &work.added, &mut tree)?;
     Ok(tree)
 }
 
+/// Writes the `new` image to the `output`, where there is one, and asks meanwhile what is no longer valid by it.
 fn write(
     opened: &Opened,
-    output: &Reference,
-    root: &Document,
+    output: Option<&Reference>,
+    New { root, outdated }: &New,
     added: &BTreeMap<Digest, Vec<u8>>,
     tree: &mut Tree,
 ) -> Result<()> {
     let image = Image { root, added, source: &opened.blobs, name: opened.name.as_deref() };
-    tree.warnings.extend(image.cautions(output)?);
-    let sent = image.write(output)?;
+    let cautions = output.map(|output| image.cautions(output)).transpose()?;
+    tree.warnings.extend(cautions.unwrap_or_default());
+    let written = || output.map(|output| image.write(output)).transpose();
+    let (written, asked) = rayon::join(written, || opened.describing_in_registry(outdated));
+    let written = written?;
+    if let Some(facts) = &mut tree.image {
+        facts.outdated.extend(asked);
+    }
+    let (Some(sent), Some(output)) = (written, output) else { return Ok(()) };
     if let Some(facts) = &mut tree.image {
         (facts.sent, facts.reference) = sent.map(|sent| (sent.bytes, sent.reference)).unzip();
         facts.output = Some((output.to_string(), root.digest().to_string()));
@@ -398,7 +412,8 @@ impl Work for Patch<'_> {
         let (mut patched, mut files) = (Vec::new(), Vec::new());
         for mut program in programs {
             let new = program.patched.take();
-            if let Some((record, bytes)) = new {
+            if let Some(new) = new {
+                let record = &new.0;
                 let paths = program.names.iter().map(|name| path_of(&name.path).into()).collect();
                 files.push(Entry { paths, record: record.clone() });
                 let written = Written {
@@ -406,11 +421,10 @@ impl Work for Patch<'_> {
                     dry_run: self.dry_run,
                     output: None,
                     sha256: record.patched,
-                    edits: record.edits,
+                    edits: record.edits.clone(),
                     record: None,
                 };
-                let parts = Parts::of(&program, bytes);
-                patched.push(parts);
+                patched.push(Parts::of(&program, new));
                 tree.files.push(shown.told(program, |_| Action::Written(written)));
             } else if program.findings.is_some() {
                 let already = Action::Unchanged(Unchanged::AlreadyPatched { copy: None });
@@ -430,13 +444,17 @@ impl Work for Patch<'_> {
         let json = record.to_json();
         crate::store::check_record_size(json.len() as u64, limits::RECORD_BYTES)
             .map_err(|error| error.within("the record"))?;
-        let (tar, files) = layer_of(&merged, &patched, &json, self.epoch)?;
-        let blob = layer::compress(&tar, files, self.recent)
-            .map_err(|error| Error::io("cannot compress the layer", error))?;
+        let tar = layer_of(&merged, &patched, &json, self.epoch)?;
+        let compressed = || {
+            let blob = tar.compressed(self.recent);
+            blob.map(|blob| (Digest::of(&blob), blob))
+        };
+        let (diff_id, compressed) = rayon::join(|| tar.diff_id(), compressed);
+        let (digest, blob) = compressed.map_err(|error| Error::io("cannot compress the layer", error))?;
         let labels = label::of(&manifest, &config, env!("CARGO_PKG_VERSION"), self.base_name.clone());
         let layer = NewLayer {
-            diff_id: Digest::of(&tar),
-            digest: Digest::of(&blob),
+            diff_id,
+            digest,
             size: blob.len() as u64,
             created: self.epoch.map(|epoch| epoch.to_string()),
             labels,
@@ -458,32 +476,31 @@ fn path_of(path: &[u8]) -> PathBuf {
 struct Parts {
     names: Vec<Name>,
     attributes: tar::Attributes,
-    /// The header blocks of the image's own layer hold for `bytes`, too.
+    /// The header blocks of the image's own layer hold for what is patched, too.
     keeps_headers: bool,
-    bytes: Vec<u8>,
+    patched: Arc<(Record, Vec<u8>)>,
 }
 
 impl Parts {
-    fn of(program: &Program, bytes: Vec<u8>) -> Self {
+    fn of(program: &Program, patched: Arc<(Record, Vec<u8>)>) -> Self {
         let (names, attributes) = (program.names.clone(), program.attributes.clone());
-        let is_as_large = program.result.as_ref().is_ok_and(|file| file.size == bytes.len() as u64);
-        Self { names, attributes, keeps_headers: program.is_plain && is_as_large, bytes }
+        let is_as_large = program.result.as_ref().is_ok_and(|file| file.size == patched.1.len() as u64);
+        Self { names, attributes, keeps_headers: program.is_plain && is_as_large, patched }
     }
 }
 
 /// The layer with the `patched` files under all their names, the directories above them, and the `record`. What
-/// the image has keeps its time; what the tool makes is of the `epoch`, or of 1970. And where in it the files begin, which
-/// are the same in images of one base.
-fn layer_of(
+/// the image has keeps its time; what the tool makes is of the `epoch`, or of 1970.
+fn layer_of<'a>(
     merged: &Merged,
-    patched: &[Parts],
-    record: &[u8],
+    patched: &'a [Parts],
+    record: &'a [u8],
     epoch: Option<Epoch>,
-) -> Result<(Vec<u8>, usize)> {
+) -> Result<NewTar<'a>> {
     let mtime = epoch.map_or(0, Epoch::seconds);
-    let mut tar = tar::Writer::default();
+    let (mut own, mut tar) = (tar::Writer::default(), tar::Writer::default());
     let mut made: HashSet<Vec<u8>> = HashSet::new();
-    let mut parents = |tar: &mut tar::Writer, path: &[u8], make: bool| -> Result<()> {
+    let mut parents = |tar: &mut tar::Writer<'a>, path: &[u8], make: bool| -> Result<()> {
         let mut above: Vec<&[u8]> = merged::ancestors(path).collect();
         above.reverse();
         for directory in above {
@@ -491,7 +508,7 @@ fn layer_of(
                 continue;
             }
             match merged.directories.get(directory) {
-                Some(headers) => tar.raw(headers, &[]),
+                Some(headers) => tar.headers(headers.clone()),
                 None if make => tar.directory(directory, mtime)?,
                 // No layer says what it is: the engines made it when they unpacked what is in it.
                 None => {}
@@ -500,28 +517,30 @@ fn layer_of(
         Ok(())
     };
     // The record first: whoever reads the layer knows from the begin what to look for.
-    parents(&mut tar, record::PATH.as_bytes(), true)?;
-    tar.file(record::PATH.as_bytes(), &tar::own_attributes(mtime), record)?;
-    let files = tar.size();
-    for Parts { names, attributes, keeps_headers, bytes } in patched {
+    parents(&mut own, record::PATH.as_bytes(), true)?;
+    own.file(record::PATH.as_bytes(), &tar::own_attributes(mtime), record)?;
+    for Parts { names, attributes, keeps_headers, patched } in patched {
+        let bytes = &patched.1;
         for name in names {
             parents(&mut tar, &name.path, false)?;
         }
         let first = &names[0];
         if first.target.is_none() && *keeps_headers {
-            tar.raw(&first.headers, bytes);
+            tar.raw(first.headers.clone(), bytes);
         } else {
             tar.file(&first.path, attributes, bytes)?;
         }
         for name in &names[1..] {
             if name.target.as_ref() == Some(&first.path) {
-                tar.raw(&name.headers, &[]);
+                tar.headers(name.headers.clone());
             } else {
                 tar.hard_link(&name.path, &first.path, attributes)?;
             }
         }
     }
-    Ok((tar.finish(), files))
+    tar.end();
+    let sums = patched.iter().map(|parts| parts.patched.0.patched).collect();
+    Ok(NewTar { own, files: tar, sums })
 }
 
 fn record_of(merged: &Merged) -> Result<Option<ImageRecord>> {
@@ -615,10 +634,10 @@ pub fn revert(
     output.map(Reference::require_new).transpose()?;
     let opened = Opened::open(reference)?.within(context)?;
     let mut work = Revert { added: BTreeMap::new(), dry_run: output.is_none(), records: 0 };
-    let (mut tree, root) = each(&opened, name, &mut work)?;
+    let (mut tree, new) = each(&opened, name, &mut work)?;
     require_records(work.records)?;
-    if let (Some(root), Some(output)) = (root, output) {
-        write(&opened, output, &root, &work.added, &mut tree)?;
+    if let Some(new) = new {
+        write(&opened, output, &new, &work.added, &mut tree)?;
     }
     Ok(tree)
 }

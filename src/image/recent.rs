@@ -19,7 +19,7 @@ pub struct Recent {
     pub layers: Lately<(Digest, Digest), Vec<Noted>>,
     /// What is in programs, and what patching them does, by their checksums.
     pub programs: Lately<(Sha256, Via), Examined>,
-    /// Compressed files of layers that were made, by the checksum of what was compressed.
+    /// Compressed files of layers that were made, by the checksums of what was compressed.
     pub compressed: Lately<Sha256, Vec<u8>>,
 }
 

@@ -1,5 +1,6 @@
 //! Entries of a tar archive as they stream by, with their header blocks as they are.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
@@ -332,30 +333,30 @@ fn plain(path: &[u8]) -> Option<Vec<u8>> {
     Some(parts.join(&b'/'))
 }
 
-/// An archive that grows.
+/// An archive that grows, in pieces: headers, and the contents, which lie elsewhere.
 #[derive(Debug, Default)]
-pub struct Writer(Vec<u8>);
+pub struct Writer<'a>(Vec<Cow<'a, [u8]>>);
 
-impl Writer {
-    /// Bytes that it has so far.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.0.len()
+impl<'a> Writer<'a> {
+    /// Adds header blocks as they are.
+    pub fn headers(&mut self, headers: Vec<u8>) {
+        self.0.push(Cow::Owned(headers));
     }
 
     /// Adds header blocks as they are, with the content that they announce.
-    pub fn raw(&mut self, headers: &[u8], content: &[u8]) {
-        self.0.extend_from_slice(headers);
-        self.content(content);
+    pub fn raw(&mut self, headers: Vec<u8>, content: &'a [u8]) {
+        self.headers(headers);
+        self.0.push(Cow::Borrowed(content));
+        let size = content.len() as u64;
+        self.headers(vec![0; (size.next_multiple_of(BLOCK) - size) as usize]);
     }
 
     /// Adds a regular file.
     ///
     /// # Errors
     /// `Usage` for what no header can hold.
-    pub fn file(&mut self, path: &[u8], attributes: &Attributes, content: &[u8]) -> Result<()> {
-        let headers = file_headers(path, attributes, content.len() as u64)?;
-        self.raw(&headers, content);
+    pub fn file(&mut self, path: &[u8], attributes: &Attributes, content: &'a [u8]) -> Result<()> {
+        self.raw(file_headers(path, attributes, content.len() as u64)?, content);
         Ok(())
     }
 
@@ -365,7 +366,7 @@ impl Writer {
     /// Those of [`Writer::file`].
     pub fn directory(&mut self, path: &[u8], mtime: u64) -> Result<()> {
         let path = [path, b"/"].concat();
-        self.0.extend(headers(&path, EntryType::Directory, &[], &directory_attributes(mtime), 0)?);
+        self.headers(headers(&path, EntryType::Directory, &[], &directory_attributes(mtime), 0)?);
         Ok(())
     }
 
@@ -374,28 +375,19 @@ impl Writer {
     /// # Errors
     /// Those of [`Writer::file`].
     pub fn hard_link(&mut self, path: &[u8], target: &[u8], attributes: &Attributes) -> Result<()> {
-        self.0.extend(headers(path, EntryType::Link, target, attributes, 0)?);
+        self.headers(headers(path, EntryType::Link, target, attributes, 0)?);
         Ok(())
     }
 
-    fn content(&mut self, content: &[u8]) {
-        self.0.extend_from_slice(content);
-        let padded = self.0.len().next_multiple_of(BLOCK as usize);
-        self.0.resize(padded, 0);
+    /// Adds the end.
+    pub fn end(&mut self) {
+        self.headers(vec![0; 2 * BLOCK as usize]);
     }
 
-    /// The archive, with its end.
+    /// The pieces of the archive, in their order: contents are borrowed ones, all else is not.
     #[must_use]
-    pub fn finish(mut self) -> Vec<u8> {
-        let end = self.0.len() + 2 * BLOCK as usize;
-        self.0.resize(end, 0);
-        self.0
-    }
-
-    /// What was added so far, without an end.
-    #[must_use]
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.0
+    pub fn pieces(&self) -> &[Cow<'a, [u8]>] {
+        &self.0
     }
 }
 

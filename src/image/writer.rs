@@ -105,16 +105,17 @@ impl Image<'_> {
     /// Sends what the registry does not have.
     fn push(&self, to: &Repository) -> Result<Sent> {
         let mut sent = 0;
-        let mut manifests = Vec::new();
+        let (mut manifests, needed) = (Vec::new(), self.needed()?);
+        let mut new = Vec::new();
         let is_own = self.source.repository().is_some_and(|from| from.is(to));
-        for descriptor in self.needed()? {
+        for descriptor in &needed {
             if descriptor.is_manifest() {
                 manifests.push(self.document(&descriptor.digest)?);
                 continue;
             }
             let digest = &descriptor.digest;
             if let Some(bytes) = self.added.get(digest) {
-                sent += to.push_blob(digest, &Outgoing::Held(bytes))?;
+                new.push((digest, bytes.as_slice()));
                 continue;
             }
             // What the source has in the same repository is left where it is.
@@ -122,10 +123,11 @@ impl Image<'_> {
                 continue;
             }
             let checked = || -> Result<Box<dyn Read + '_>> {
-                Ok(Box::new(Checked::new(self.source.described(&descriptor)?, digest)))
+                Ok(Box::new(Checked::new(self.source.described(descriptor)?, digest)))
             };
             sent += to.push_blob(digest, &Outgoing::Streamed(descriptor.size, &checked))?;
         }
+        sent += to.push_new(&new)?;
         // An index needs what it lists.
         for manifest in manifests.iter().rev() {
             sent += to.push_manifest(manifest, false)?;

@@ -19,7 +19,8 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use reqwest::blocking::{Body, Client, RequestBuilder, Response};
@@ -52,6 +53,9 @@ const CONTENT_DIGEST: &str = "Docker-Content-Digest";
 /// Bytes that are sent at a time, and how many of these wait.
 const BLOCK: usize = 256 << 10;
 const WAITING: usize = 4;
+
+/// Blobs that are sent at once: of one image there are two that are new.
+const AT_ONCE: usize = 4;
 
 /// How often something is tried that may pass, how long to wait at first, and how long at most.
 const ATTEMPTS: usize = 4;
@@ -194,10 +198,10 @@ impl Repository {
         Ok(Self { name, http, credential, may_be_plain, base, granted, mounted: None })
     }
 
-    /// The same, for taking blobs from the repository `from`, where that is in the same registry.
+    /// The same, for taking blobs from the repository `from`, where that is another one in the same registry.
     #[must_use]
     pub fn mounting(self, from: Option<&Self>) -> Self {
-        let from = from.filter(|from| from.host() == self.host());
+        let from = from.filter(|from| from.host() == self.host() && !from.is(&self));
         Self { mounted: from.map(|from| from.name.repository().to_owned()), ..self }
     }
 
@@ -262,19 +266,24 @@ impl Repository {
     /// `Io` where the registry does not tell, `Unavailable` where it may later, `Malformed` for what is no list.
     pub fn describing(&self, digest: &Digest) -> Result<Vec<(&'static str, String)>> {
         let tag = digest.as_tag();
+        let names = DESCRIBING_TAGS.map(|(end, what)| (what, format!("{tag}{end}")));
+        let referrers = || match self.referrer_list(&format!("referrers/{digest}"), &tag)? {
+            None => self.referrer_list(&format!("manifests/{tag}"), &tag),
+            listed => Ok(listed),
+        };
+        // Most images have none of it: all is asked at once, for it takes as long as the answers are on their way.
+        let (are_there, referrers) = thread::scope(|scope| {
+            let asked = names.each_ref().map(|(_, name)| scope.spawn(|| self.has_manifest(name)));
+            let referrers = referrers();
+            (asked.map(|asked| asked.join().unwrap_or_else(|_| Err(stopped()))), referrers)
+        });
         let mut found = Vec::new();
-        for (end, what) in DESCRIBING_TAGS {
-            let name = format!("{tag}{end}");
-            if self.has_manifest(&name)? {
-                found.push((what, name));
+        for (named, is_there) in names.into_iter().zip(are_there) {
+            if is_there? {
+                found.push(named);
             }
         }
-        let Some((list, is_part)) = (match self.referrer_list(&format!("referrers/{digest}"), &tag)? {
-            None => self.referrer_list(&format!("manifests/{tag}"), &tag)?,
-            listed => listed,
-        }) else {
-            return Ok(found);
-        };
+        let Some((list, is_part)) = referrers? else { return Ok(found) };
         let count = list.len().min(limits::REFERRERS);
         found.extend(list[..count].iter().map(|referrer| ("referrer", referrer.digest.to_string())));
         if is_part || count < list.len() {
@@ -340,6 +349,25 @@ impl Repository {
         Ok(download)
     }
 
+    /// Lets the registry have the new `blobs`, several at once; how many bytes were sent.
+    ///
+    /// # Errors
+    /// Those of [`Repository::push_blob`]; then all are done with, in one way or the other.
+    pub fn push_new(&self, blobs: &[(&Digest, &[u8])]) -> Result<u64> {
+        let mut sent = 0;
+        for some in blobs.chunks(AT_ONCE) {
+            let pushed: Vec<Result<u64>> = thread::scope(|scope| {
+                let push = |&(digest, bytes): &(_, _)| self.push_blob(digest, &Outgoing::Held(bytes));
+                let pushing: Vec<_> = some.iter().map(|blob| scope.spawn(move || push(blob))).collect();
+                pushing.into_iter().map(|one| one.join().unwrap_or_else(|_| Err(stopped()))).collect()
+            });
+            for count in pushed {
+                sent += count?;
+            }
+        }
+        Ok(sent)
+    }
+
     /// Lets the registry have the `blob` with the digest, where it is asked for; how many bytes were sent.
     ///
     /// # Errors
@@ -390,7 +418,8 @@ impl Repository {
         let patience = ANSWER + Duration::from_secs(size / SLOWEST);
         let request = self.http.put(place.clone()).timeout(patience);
         let request = request.header(CONTENT_TYPE, "application/octet-stream");
-        let request = self.with_grant(request, Right::Push, &place);
+        let grant = self.granted().get(&Right::Push).cloned();
+        let request = self.with_grant(request, grant.as_ref(), &place);
         let (answer, count) = match blob {
             Outgoing::Held(bytes) => (request.body(bytes.to_vec()).send(), size),
             Outgoing::Streamed(_, read) => {
@@ -398,18 +427,22 @@ impl Repository {
                 let body = Body::sized(Upload { receiver, block: io::Cursor::default() }, size);
                 let request = request.body(body);
                 let mut bytes = read()?;
-                std::thread::scope(|scope| {
+                thread::scope(|scope| {
                     let sending = scope.spawn(|| request.send());
                     let read = pump(&mut bytes, &sender);
                     drop(sender);
-                    let sent = sending.join().map_err(|_| Error::new(ErrorKind::Io, "sending stopped"))?;
+                    let sent = sending.join().map_err(|_| stopped())?;
                     Ok::<_, Error>((sent, read?))
                 })?
             }
         };
         let answer = answer.map_err(|error| broken(self.host(), &error))?;
-        asked.granted(answer, &[StatusCode::CREATED])?;
-        Ok(count)
+        let is_over = answer.status() == StatusCode::UNAUTHORIZED && grant.is_some();
+        match asked.granted(answer, &[StatusCode::CREATED]) {
+            // What was granted is over since the place was asked for: whoever asks again gets a new grant.
+            Err(Attempt::Failed(error)) if is_over => Err(Attempt::Again(error, Some(Duration::ZERO))),
+            answer => answer.map(|_| count),
+        }
     }
 
     /// Lets the registry have a manifest: under the name's tag, or under its digest alone; how many bytes were sent.
@@ -452,7 +485,7 @@ impl Repository {
                     if left == 0 || wanted > LONGEST_PAUSE {
                         return Err(error);
                     }
-                    std::thread::sleep(wanted);
+                    thread::sleep(wanted);
                 }
             }
             pause *= 2;
@@ -479,25 +512,34 @@ impl Repository {
     ) -> Attempted<Response> {
         let url = self.base()?.join(path);
         let url = url.map_err(|error| Error::new(ErrorKind::Usage, format!("{}: {error}", self.name())))?;
-        let send = || {
-            let request = self.with_grant(request(&self.http, url.clone()), right, &url);
+        let send = |grant: Option<&HeaderValue>| {
+            let request = self.with_grant(request(&self.http, url.clone()), grant, &url);
             request.send().map_err(|error| broken(self.host(), &error))
         };
-        let answer = send()?;
-        if answer.status() == StatusCode::UNAUTHORIZED
-            && let Some(grant) = self.grant(right, answer.headers())?
-        {
-            self.granted.lock().unwrap_or_else(PoisonError::into_inner).insert(right, grant);
-            return send();
+        let known = self.granted().get(&right).cloned();
+        let answer = send(known.as_ref())?;
+        if answer.status() != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
         }
-        Ok(answer)
+        // Of several who ask at once the first one finds out for all.
+        let mut granted = self.granted();
+        if granted.get(&right) == known.as_ref() {
+            let Some(grant) = self.grant(right, answer.headers())? else { return Ok(answer) };
+            granted.insert(right, grant);
+        }
+        let grant = granted.get(&right).cloned();
+        drop(granted);
+        send(grant.as_ref())
+    }
+
+    fn granted(&self) -> MutexGuard<'_, HashMap<Right, HeaderValue>> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The request, with what the registry wants to hear where it goes to the registry.
-    fn with_grant(&self, request: RequestBuilder, right: Right, url: &Url) -> RequestBuilder {
+    fn with_grant(&self, request: RequestBuilder, grant: Option<&HeaderValue>, url: &Url) -> RequestBuilder {
         let is_own = self.base.get().is_some_and(|base| base.origin() == url.origin());
-        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        match granted.get(&right).filter(|_| is_own) {
+        match grant.filter(|_| is_own) {
             Some(grant) => request.header(AUTHORIZATION, grant.clone()),
             None => request,
         }
@@ -541,6 +583,11 @@ impl Repository {
         };
         Ok(self.base.get_or_init(|| base).clone())
     }
+}
+
+/// That a thread came to no end.
+fn stopped() -> Error {
+    Error::new(ErrorKind::Io, "asking the registry stopped")
 }
 
 /// All of a document that the registry gives.
