@@ -23,6 +23,12 @@ pub fn assembly(bytes: &[u8], at: Vaddr) -> Vec<String> {
     instructions(bytes, at).map(|(_, _, assembly)| assembly).collect()
 }
 
+/// The first instruction of `bytes`, which stand at `at`.
+pub(crate) fn first(bytes: &[u8], at: Vaddr) -> Option<Instruction> {
+    let instruction = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE).decode();
+    (!instruction.is_invalid()).then_some(instruction)
+}
+
 /// The instructions of `bytes`, which stand at `at`: address, bytes and assembly of each, as [`assembly`] has it.
 pub fn instructions(bytes: &[u8], at: Vaddr) -> impl Iterator<Item = (Vaddr, &[u8], String)> {
     let mut formatter = GasFormatter::new();

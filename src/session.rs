@@ -282,7 +282,7 @@ pub(crate) fn proven(bytes: &[u8], sha256: Sha256, kind: &Kind, plan: &Plan) -> 
 
 /// Verifies bytes that `record.patched` was just computed from.
 fn prove(patched: &[u8], record: &Record) -> Result<()> {
-    let findings = verify::verify_hashed(patched, record.patched, record);
+    let findings = verify::verify_applied(patched, record.patched, record);
     let Some(first) = findings.first() else { return Ok(()) };
     let message = format!(
         "the result did not pass verification ({}: {}); nothing was stored",

@@ -12,7 +12,7 @@ use vsyspatch::addr::{FileOffset, Vaddr};
 use vsyspatch::apply::{apply, inverse};
 use vsyspatch::digest::Sha256;
 use vsyspatch::error::ErrorKind;
-use vsyspatch::plan::{Edit, Plan, Role, Strategy as PatchStrategy, Via};
+use vsyspatch::plan::{Edit, Plan, PlannedSite, Role, Strategy as PatchStrategy, Via};
 use vsyspatch::record::{Record, SCHEMA};
 use vsyspatch::site::Form;
 use vsyspatch::verify::verify;
@@ -339,8 +339,13 @@ impl Forged {
         change(&mut record.edits);
         record.edits.sort_by_key(|edit| edit.offset);
         let mut bytes = patched.clone();
-        for edit in &record.edits {
-            bytes[edit.offset.index()..][..edit.after.len()].copy_from_slice(&edit.after);
+        let replaced = plan.edits.iter().filter(|edit| !edit.before.is_empty());
+        for (offset, content) in replaced
+            .map(|edit| (edit.offset, &edit.before))
+            .chain(record.edits.iter().map(|edit| (edit.offset, &edit.after)))
+        {
+            bytes.resize(bytes.len().max(offset.index() + content.len()), 0);
+            bytes[offset.index()..][..content.len()].copy_from_slice(content);
         }
         record.patched = Sha256::of(&bytes);
         slugs(&bytes, &record)
@@ -572,6 +577,8 @@ fn other_room_is_found() {
     for role in [Role::Page, Role::Pointers, Role::Init, Role::Stub, Role::Detour, Role::Guard] {
         assert!(!changed(rest, &|edit| edit.role = role).is_empty(), "{role:?} that is none");
     }
+    let longer = forged.found(&|edits| edits.last_mut().unwrap().after.extend([0xcc; 64]));
+    assert!(longer.contains(&"header-changed"), "more than what was added: {longer:?}");
     let entered = forged.found(&|edits| {
         let (before, after) = (forged.original[24..32].to_vec(), vec![0x10; 8]);
         edits.push(Edit {
@@ -584,6 +591,71 @@ fn other_room_is_found() {
         });
     });
     assert!(entered.contains(&"header-changed"), "another entry point: {entered:?}");
+}
+
+/// Of a call that is made in place, each edit needs the others.
+#[test]
+fn a_half_patched_call_is_found() {
+    let forged = Forged::via(Via::Syscall, &harness::root().join("corpus/prebuilt/forms"));
+    let is_in_place =
+        |site: &&PlannedSite| site.strategy == Some(PatchStrategy::InPlace) && site.edits.len() > 1;
+    let site = forged.plan.sites.iter().find(is_in_place).expect("a constant and a call");
+    for &index in &site.edits {
+        let forgotten = forged.plan.edits[index].offset;
+        let slugs = forged.found(&|edits| edits.retain(|edit| edit.offset != forgotten));
+        assert_eq!(slugs, ["edit-missing"], "without the edit at {forgotten}");
+    }
+}
+
+/// An edit is of the entry that it takes away; and of a call.
+#[test]
+fn another_call_and_none_are_found() {
+    let forged = Forged::via(Via::Syscall, &harness::root().join("corpus/prebuilt/forms"));
+    let is_time = |edit: &&Edit| {
+        edit.entry == Entry::Time && edit.strategy == PatchStrategy::InPlace && edit.role == Role::Constant
+    };
+    let time = forged.plan.edits.iter().find(is_time).expect("a call of time");
+    let number = time.after.windows(4).position(|bytes| bytes == 201_u32.to_le_bytes()).expect("its number");
+    let slugs = forged.found(&|edits| {
+        let edit = edits.iter_mut().find(|edit| edit.offset == time.offset).unwrap();
+        edit.entry = Entry::Gettimeofday;
+        edit.after[number..number + 4].copy_from_slice(&96_u32.to_le_bytes());
+    });
+    assert!(slugs.contains(&"edit-misplaced"), "another entry's call: {slugs:?}");
+    let compared =
+        forged.plan.sites.iter().find(|site| site.form.to_string() == "compare").expect("a comparison");
+    let slugs = forged.found(&|edits| {
+        let (offset, vaddr) = (compared.offset, Some(compared.vaddr));
+        let before = forged.original[offset.index()..][..7].to_vec();
+        let after = vec![0xb8, 96, 0, 0, 0, 0x0f, 0x05];
+        edits.push(Edit { offset, vaddr, before, after, entry: compared.entry, ..time.clone() });
+    });
+    assert!(slugs.contains(&"edit-misplaced"), "a comparison that became a call: {slugs:?}");
+}
+
+/// A detour does what its instruction did: no byte of it can be another, and no other instruction can lead there.
+#[test]
+fn other_detours_are_found() {
+    let forged = Forged::via(Via::Syscall, &harness::root().join("corpus/prebuilt/forms.so"));
+    let detour = forged.plan.edits.iter().find(|edit| edit.role == Role::Detour).expect("a detour");
+    for at in 0..detour.after.len() {
+        for bit in 0..8 {
+            let slugs = forged.found(&|edits| {
+                edits.iter_mut().find(|edit| edit.offset == detour.offset).unwrap().after[at] ^= 1 << bit;
+            });
+            assert!(!slugs.is_empty(), "byte {at}, bit {bit}");
+        }
+    }
+    let is_load = |edit: &&Edit| edit.role == Role::Constant && edit.after.starts_with(&[0x48, 0x8d]);
+    let load = forged.plan.edits.iter().find(is_load).expect("a lea to a stub");
+    let slugs = forged.found(&|edits| {
+        let edit = edits.iter_mut().find(|edit| edit.offset == load.offset).unwrap();
+        let behind = load.vaddr.unwrap().plus(7);
+        let distance = detour.vaddr.unwrap().0.wrapping_sub(behind.0) as u32;
+        edit.after[3..7].copy_from_slice(&distance.to_le_bytes());
+        edit.entry = detour.entry;
+    });
+    assert_eq!(slugs, ["instruction-mismatch"], "a load of a detour's address");
 }
 
 proptest! {

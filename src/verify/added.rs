@@ -18,6 +18,11 @@ use crate::plan::{Edit, Role};
 use crate::record::Record;
 use crate::vdso::{POINTERS_SIZE, Page, Start};
 
+/// Byte offset of the section header table's place in the ELF header.
+const SECTION_TABLE: usize = 40;
+
+const SECTION_HEADER_SIZE: usize = 64;
+
 /// Byte offset of the entry point in the ELF header.
 pub(super) const E_ENTRY: u64 = 24;
 
@@ -324,10 +329,12 @@ pub(super) fn are_sections_with_added(
     added: &Added,
     record: &Record,
 ) -> bool {
+    let pointers_end = only(record, Role::Pointers).map(|edit| edit.offset.0 + POINTERS_SIZE);
+    let end = added.end().max(pointers_end.unwrap_or_default()) as usize;
     // The table that the header names is the original's, whatever stands there: nothing was added.
     let table = |bytes: &[u8]| [40..48, 60..62].map(|field| bytes.get(field).map(<[u8]>::to_vec));
     if table(original) == table(patched) {
-        return true;
+        return patched.len() == end;
     }
     let (Some((_, mut before)), Some((names, after))) = (section_headers(original), section_headers(patched))
     else {
@@ -353,7 +360,15 @@ pub(super) fn are_sections_with_added(
         let is_named = named.is_some_and(|rest| rest.first() == Some(&0));
         is_named && *section == SectionHeader { sh_name: section.sh_name, ..header.clone() }
     };
-    rest == before && own.iter().zip(&expected).all(is_own)
+    // The names, up to seven zeros, the table, and nothing else.
+    let table_at = word(&patched[SECTION_TABLE..]).unwrap_or_default() as usize;
+    let names_end = new.sh_offset.saturating_add(new.sh_size) as usize;
+    let filling = patched
+        .get(names_end..table_at)
+        .is_some_and(|bytes| bytes.len() < 8 && bytes.iter().all(|&byte| byte == 0));
+    let table_end = table_at.saturating_add(after.len() * SECTION_HEADER_SIZE);
+    let is_all = new.sh_offset as usize == end && filling && table_end == patched.len();
+    is_all && rest == before && own.iter().zip(&expected).all(is_own)
 }
 
 /// The sections that what was `added` has, with their names.

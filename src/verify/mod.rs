@@ -20,6 +20,7 @@ use goblin::elf::{Elf, ProgramHeader, SectionHeader};
 use crate::addr::{FileOffset, Vaddr};
 use crate::apply;
 use crate::code;
+use crate::detour;
 use crate::digest::Sha256;
 use crate::elf;
 use crate::encode::{Kept, NOP};
@@ -56,6 +57,16 @@ pub fn verify(patched: &[u8], record: &Record) -> Vec<Finding> {
 
 /// [`verify`] of bytes whose checksum `actual` was just taken.
 pub(crate) fn verify_hashed(patched: &[u8], actual: Sha256, record: &Record) -> Vec<Finding> {
+    let mut findings = verify_applied(patched, actual, record);
+    if let Some(original) = apply::replaced(patched, &apply::inverse(&record.edits)) {
+        findings.extend(against_plan(&original, record));
+    }
+    findings
+}
+
+/// [`verify_hashed`] of the edits of a plan that was just made for the original: that they are those of whole calls needs no
+/// second look.
+pub(crate) fn verify_applied(patched: &[u8], actual: Sha256, record: &Record) -> Vec<Finding> {
     if actual == record.original {
         return vec![finding("not-patched", "the file is the original, byte for byte", None)];
     }
@@ -82,6 +93,10 @@ pub(crate) fn verify_hashed(patched: &[u8], actual: Sha256, record: &Record) -> 
                 findings.push(finding("unplanned-change", message, None));
             }
             let added = Added::by(original, patched, record);
+            if added.is_none() && record.edits.iter().any(|edit| edit.before.is_empty()) {
+                let message = "what was added is in no segment of the kind that a patch adds";
+                findings.push(finding("header-changed", message, Some(FileOffset(record.size))));
+            }
             findings.extend(headers(original, patched, record, added.as_ref()));
             findings.extend(instructions(record, added.as_ref()));
         }
@@ -93,6 +108,39 @@ pub(crate) fn verify_hashed(patched: &[u8], actual: Sha256, record: &Record) -> 
         left.retain(|left| left.offset.is_none_or(|at| known.contains(&at)));
     }
     findings.extend(left);
+    findings
+}
+
+/// Edits that a plan for `original` would not make so: one of a constant that is no call's, and a part of those that only
+/// together make a call in place. Where another version of the planner went another way, nothing is said.
+fn against_plan(original: &[u8], record: &Record) -> Vec<Finding> {
+    let has_page = record.edits.iter().any(|edit| edit.role == Role::Page);
+    let via = if has_page { Via::Vdso } else { Via::Syscall };
+    let Ok((_, Some(plan))) = examine(original, via) else { return Vec::new() };
+    let recorded = |offset| {
+        let edit = record.edits.binary_search_by_key(&offset, |edit| edit.offset).ok();
+        edit.map(|edit| &record.edits[edit])
+    };
+    let mut findings = Vec::new();
+    for edit in record.edits.iter().filter(|edit| edit.role == Role::Constant) {
+        let end = FileOffset(edit.offset.0 + edit.before.len() as u64);
+        let first = plan.sites.partition_point(|site| site.offset < edit.offset);
+        let mut inside = plan.sites[first..].iter().take_while(|site| site.offset < end).peekable();
+        if inside.peek().is_some() && inside.all(|site| site.verdict == Verdict::Harmless) {
+            let message = "what the edit replaces is no call";
+            findings.push(finding("edit-misplaced", message, Some(edit.offset)));
+        }
+    }
+    for site in plan.sites.iter().filter(|site| site.strategy == Some(Strategy::InPlace)) {
+        let offsets = site.edits.iter().map(|&edit| plan.edits[edit].offset);
+        let (done, missing): (Vec<_>, Vec<_>) = offsets
+            .partition(|&offset| recorded(offset).is_some_and(|edit| edit.strategy == Strategy::InPlace));
+        let is_other_way = missing.iter().any(|&offset| recorded(offset).is_some());
+        if let Some(&missing) = missing.first().filter(|_| !done.is_empty() && !is_other_way) {
+            let message = "the call is half patched: the edit that belongs here is missing";
+            findings.push(finding("edit-missing", message, Some(missing)));
+        }
+    }
     findings
 }
 
@@ -306,17 +354,25 @@ fn is_where_it_may_be(places: &[Place], headers: &[Range<u64>], edit: &Edit) -> 
 /// Every edit decodes to what its role says.
 fn instructions(record: &Record, added: Option<&Added>) -> Vec<Finding> {
     let describe = |edit: &Edit| {
-        let assembly = code::assembly(&edit.after, edit.vaddr.unwrap_or(Vaddr(0))).join("; ");
+        let assembly = in_short(&edit.after, edit);
         finding("instruction-mismatch", format!("the edit decodes to `{assembly}`"), Some(edit.offset))
     };
     let of_another = |edit: &Edit| {
-        let assembly = code::assembly(&edit.before, edit.vaddr.unwrap_or(Vaddr(0))).join("; ");
+        let assembly = in_short(&edit.before, edit);
         let message = format!("the edit replaces `{assembly}`, which no patch does");
         finding("edit-misplaced", message, Some(edit.offset))
     };
     let mismatched = record.edits.iter().filter(|edit| !is_as_its_role(edit, &record.edits, added));
     let elsewhere = record.edits.iter().filter(|edit| !replaced::may_be_replaced(edit, &record.edits));
     mismatched.map(describe).chain(elsewhere.map(of_another)).collect()
+}
+
+/// The first instructions among the `bytes` of `edit`.
+fn in_short(bytes: &[u8], edit: &Edit) -> String {
+    const MOST: usize = 8;
+    let assembly = code::assembly(&bytes[..bytes.len().min(MOST * 16)], edit.vaddr.unwrap_or(Vaddr(0)));
+    let more = if assembly.len() > MOST { "; ..." } else { "" };
+    format!("{}{more}", assembly[..assembly.len().min(MOST)].join("; "))
 }
 
 /// Whether `edit`, one of `edits`, does what its role says, instruction by instruction, for its entry.
@@ -350,10 +406,10 @@ fn is_as_its_role(edit: &Edit, edits: &[Edit], added: Option<&Added>) -> bool {
             |other: &Edit| other.role == Role::Stub && other.vaddr == Some(to) && other.entry == entry;
         edits.iter().any(is_it) || is_in_page(to, entry)
     };
-    let is_detour = |to: Vaddr| {
-        edits
-            .iter()
-            .any(|other| other.role == Role::Detour && other.vaddr == Some(to) && other.entry == edit.entry)
+    let leads_to_detour = |to: Vaddr| {
+        let is_it = |other: &&Edit| other.role == Role::Detour && other.vaddr == Some(to);
+        let mut detours = edits.iter().filter(is_it).filter(|other| other.entry == edit.entry);
+        detours.any(|detour| is_detour_of(edit, detour, to, is_stub_of))
     };
     match (edit.role, edit.strategy) {
         (Role::Header | Role::Page | Role::Pointers | Role::Init | Role::Fill, _) => false,
@@ -363,22 +419,10 @@ fn is_as_its_role(edit: &Edit, edits: &[Edit], added: Option<&Added>) -> bool {
         }
         (Role::Stub, _) => is_stub(&lines, &format!("mov {number},%eax")),
         (Role::Detour, _) => {
-            let goes_on = |source: &Edit| {
-                let behind = source.vaddr.map(|start| start.plus(source.after.len() as u64));
-                let back = behind.map(|behind| format!("jmp {:#x}", behind.0));
-                let last = lines.last().copied();
-                code::refers_to(&source.after, source.vaddr.unwrap_or(at)) == Some(at)
-                    && (last == back.as_deref() || last == Some("jmp *%r11"))
-            };
-            let mnemonics = ["lea ", "mov ", "push ", "cmp ", "jne ", "or ", "cmove "];
-            let is_plain = lines[..lines.len() - 1]
-                .iter()
-                .all(|line| mnemonics.iter().any(|mnemonic| line.starts_with(mnemonic)));
-            let is_stub =
-                |(address, entry): &(Vaddr, Option<Entry>)| is_stub_of(*address, entry.unwrap_or(edit.entry));
-            let replacements = code::replacements(&edit.after, at);
-            let are_stubs = !replacements.is_empty() && replacements.iter().all(is_stub);
-            is_plain && are_stubs && edits.iter().any(goes_on)
+            let leads_here =
+                |source: &&Edit| code::refers_to(&source.after, source.vaddr.unwrap_or(at)) == Some(at);
+            let mut sources = edits.iter().filter(|source| source.role == Role::Constant).filter(leads_here);
+            sources.any(|source| is_detour_of(source, edit, at, is_stub_of))
         }
         (Role::Guard, _) => {
             let sources = edits.iter().filter(|source| source.role == Role::Call);
@@ -404,11 +448,35 @@ fn is_as_its_role(edit: &Edit, edits: &[Edit], added: Option<&Added>) -> bool {
         },
         (Role::Constant, Strategy::Stub | Strategy::Vdso) => {
             let to = code::refers_to(&edit.after, at);
-            let may_jump = !lines[0].starts_with("jmp") || leaves_its_function(edit, at);
-            let leads = |to| is_detour(to) || (may_jump && is_stub_of(to, edit.entry));
+            let is_jump = lines[0].starts_with("jmp");
+            let is_branch = is_jump || lines[0].starts_with("call");
+            let may_lead_to_stub = !is_jump || leaves_its_function(edit, at);
+            let leads =
+                |to| (is_branch && leads_to_detour(to)) || (may_lead_to_stub && is_stub_of(to, edit.entry));
             lines.len() == 1 && to.is_some_and(leads)
         }
     }
+}
+
+/// Whether `detour`, which stands at `at`, does what the instruction that `source` replaced did, with stubs in the stead of
+/// entries: it is made anew from that instruction and from the stubs that it names.
+fn is_detour_of(source: &Edit, detour: &Edit, at: Vaddr, is_stub_of: impl Fn(Vaddr, Entry) -> bool) -> bool {
+    let Some(instruction) = source.vaddr.and_then(|start| code::first(&source.before, start)) else {
+        return false;
+    };
+    let named = code::replacements(&detour.after, at);
+    let are_stubs = named.iter().all(|&(stub, entry)| is_stub_of(stub, entry.unwrap_or(detour.entry)));
+    let code = match named[..] {
+        [(stub, None)] => detour::with_address(&instruction, at, stub),
+        [(stub, Some(entry))] if entry == detour.entry => detour::with_guard(&instruction, entry, at, stub),
+        [..] => {
+            let stubs: Option<Vec<_>> = named.iter().map(|&(stub, entry)| Some((entry?, stub))).collect();
+            let of_all = stubs.filter(|stubs| stubs.iter().map(|(entry, _)| *entry).eq(Entry::ALL));
+            of_all.and_then(|stubs| detour::with_index(&instruction, at, &stubs))
+        }
+    };
+    let rest = code.as_deref().and_then(|code| detour.after.strip_prefix(code));
+    are_stubs && rest.is_some_and(|filling| filling.iter().all(|&byte| byte == NOP))
 }
 
 /// Whether nothing of the function ran behind the call that `edit` replaces: the bytes before end in a jump or a return,

@@ -11,7 +11,7 @@ pub(super) fn may_be_replaced(edit: &Edit, edits: &[Edit]) -> bool {
     match (edit.role, edit.strategy) {
         (Role::Stub | Role::Detour | Role::Guard, _) => is_unused(edit, edits),
         (Role::Call, Strategy::InPlace) => is_one_call(edit),
-        (Role::Constant, Strategy::InPlace) => holds_entry(edit),
+        (Role::Constant, Strategy::InPlace) => holds(edit, [edit.entry.address() as u32]),
         (Role::Pointer, _) => edit.before == edit.entry.address().to_le_bytes(),
         (Role::Constant, Strategy::Stub | Strategy::Vdso) => {
             holds_entry(edit) || leads_to_entry(edit) || reads_memory(edit)
@@ -50,8 +50,11 @@ fn is_one_call(edit: &Edit) -> bool {
 /// An address of an entry in 32 bits, as it is or negated: an index may lead from one to another.
 fn holds_entry(edit: &Edit) -> bool {
     let addresses = Entry::ALL.map(|entry| entry.address() as u32);
-    let numbers = addresses.into_iter().flat_map(|address| [address, address.wrapping_neg()]);
-    let mut numbers = numbers.map(u32::to_le_bytes);
+    holds(edit, addresses.into_iter().flat_map(|address| [address, address.wrapping_neg()]))
+}
+
+fn holds(edit: &Edit, numbers: impl IntoIterator<Item = u32>) -> bool {
+    let mut numbers = numbers.into_iter().map(u32::to_le_bytes);
     numbers.any(|number| edit.before.windows(number.len()).any(|bytes| bytes == number))
 }
 
