@@ -332,6 +332,15 @@ impl Forged {
         Self::of(&file)
     }
 
+    /// Other `bits` in the byte `at` of what `edit` writes into the headers are found.
+    #[track_caller]
+    fn assert_header(&self, what: &str, edit: &Edit, at: usize, bits: u8) {
+        let slugs = self.found(&|edits| {
+            edits.iter_mut().find(|other| other.offset == edit.offset).unwrap().after[at] ^= bits;
+        });
+        assert!(slugs.contains(&"header-changed"), "{what}: {slugs:?}");
+    }
+
     /// What is found of the file that the edits make once they are changed.
     fn found(&self, change: &dyn Fn(&mut Vec<Edit>)) -> Vec<&'static str> {
         let Self { original, patched, plan } = self;
@@ -380,10 +389,7 @@ fn edits_that_lead_elsewhere_are_found() {
         ("the name of an added section", names, name + 1),
         ("the type of an added section", sections, kind),
     ] {
-        let slugs = library.found(&|edits| {
-            edits.iter_mut().find(|other| other.offset == edit.offset).unwrap().after[at] ^= 0x41;
-        });
-        assert!(slugs.contains(&"header-changed"), "{what}: {slugs:?}");
+        library.assert_header(what, edit, at, 0x41);
     }
     let program = Forged::of(&harness::root().join("corpus/prebuilt/forms"));
     let call = program.plan.edits.iter().find(|edit| edit.role == Role::Constant).unwrap();
@@ -507,10 +513,7 @@ fn other_pointers_in_memory_are_found() {
         ("its address", sections, own + 16, 0x08),
         ("its place in the file", sections, own + 24, 0x08),
     ] {
-        let slugs = forged.found(&|edits| {
-            edits.iter_mut().find(|other| other.offset == edit.offset).unwrap().after[at] ^= bits;
-        });
-        assert!(slugs.contains(&"header-changed"), "{what}: {slugs:?}");
+        forged.assert_header(what, edit, at, bits);
     }
     let page = forged.plan.edits.iter().find(|edit| edit.role == Role::Page).unwrap();
     let slugs = forged.found(&|edits| {
@@ -558,10 +561,7 @@ fn other_room_is_found() {
         ("the section is elsewhere", sections, own + 16, 0x10),
         ("the section is another's", sections, own + 24, 0x10),
     ] {
-        let slugs = forged.found(&|edits| {
-            edits.iter_mut().find(|other| other.offset == edit.offset).unwrap().after[at] ^= bits;
-        });
-        assert!(slugs.contains(&"header-changed"), "{what}: {slugs:?}");
+        forged.assert_header(what, edit, at, bits);
     }
     let stub = added(Role::Stub)[0].offset;
     let rest = added(Role::Fill).last().unwrap().offset;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::elf::{segments, told_table, u64_at};
-use harness::values::{self, KINDS, OBJECTS, can_run, compile, patched};
+use harness::values::{self, KINDS, can_run, compile, patched};
 use harness::{Ran, denied, need, read, temp_dir, tool};
 use vsyspatch::examine::examine;
 use vsyspatch::plan::{Edit, Plan, Role, Via};
@@ -78,11 +78,8 @@ fn shared_objects_run_with_it() {
         return;
     }
     let dir = temp_dir();
-    let host = dir.path().join("host");
-    compile("host.c", "-rdynamic", &host);
-    for (number, kind) in OBJECTS.into_iter().enumerate() {
-        let object = dir.path().join(format!("values-{number}.so"));
-        compile("values.c", kind, &object);
+    let (host, objects) = values::host_and_objects(dir.path());
+    for object in objects {
         use_up(&object);
         let cured = patched(&object, "syscall");
         assert_grown_by_one_page(&object, &cured);
@@ -111,13 +108,14 @@ fn tools_take_what_was_patched() {
         return;
     }
     let dir = temp_dir();
-    let host = dir.path().join("host");
-    compile("host.c", "-rdynamic", &host);
-    let programs = kinds().map(|kind| (format!("-DPROGRAM {kind}"), false));
-    let objects = OBJECTS.into_iter().map(|kind| (kind.to_owned(), true));
-    for (number, (options, is_library)) in programs.chain(objects).enumerate() {
-        let file = dir.path().join(format!("values-{number}"));
-        compile("values.c", &options, &file);
+    let (host, objects) = values::host_and_objects(dir.path());
+    let programs = kinds().enumerate().map(|(number, kind)| {
+        let program = dir.path().join(format!("values-{number}"));
+        compile("values.c", &format!("-DPROGRAM {kind}"), &program);
+        (program, false)
+    });
+    let objects = objects.into_iter().map(|object| (object, true));
+    for (file, is_library) in programs.chain(objects) {
         use_up(&file);
         let cured = patched(&file, "syscall");
         let run = |file: &Path| {

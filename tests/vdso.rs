@@ -731,13 +731,8 @@ fn shared_objects_get_their_values_from_the_vdso() {
         return;
     }
     let dir = temp_dir();
-    let host = dir.path().join("host");
-    compile("host.c", "-rdynamic", &host);
-    for (number, kind) in OBJECTS.into_iter().enumerate() {
-        let object = dir.path().join(format!("values-{number}.so"));
-        compile("values.c", kind, &object);
-        gets_values(&host, &object);
-    }
+    let (host, objects) = values::host_and_objects(dir.path());
+    objects.iter().for_each(|object| gets_values(&host, object));
 }
 
 /// What `host` comes to with `object`, as it is and patched.
@@ -763,14 +758,8 @@ fn tools_take_what_was_patched() {
         return;
     }
     let dir = temp_dir();
-    let host = dir.path().join("host");
-    compile("host.c", "-rdynamic", &host);
-    let mut files = vec![];
-    for (number, kind) in OBJECTS.into_iter().enumerate() {
-        let library = dir.path().join(format!("values-{number}.so"));
-        compile("values.c", kind, &library);
-        files.push((library, true));
-    }
+    let (host, objects) = values::host_and_objects(dir.path());
+    let mut files: Vec<_> = objects.into_iter().map(|object| (object, true)).collect();
     for (number, kind) in KINDS.into_iter().enumerate() {
         let program = dir.path().join(format!("values-{number}"));
         compile("values.c", &format!("-DPROGRAM {kind}"), &program);

@@ -1,4 +1,5 @@
-//! What was added to a file, the page of `--via vdso` or room for stubs, must be, and may change in the headers.
+//! What was added to a file (the page of `--via vdso`, or room for stubs): what it must be, and what it may change in the
+//! headers.
 
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::dynamic::{

@@ -57,23 +57,26 @@ pub fn verify(patched: &[u8], record: &Record) -> Vec<Finding> {
 
 /// [`verify`] of bytes whose checksum `actual` was just taken.
 pub(crate) fn verify_hashed(patched: &[u8], actual: Sha256, record: &Record) -> Vec<Finding> {
-    let mut findings = verify_applied(patched, actual, record);
-    if let Some(original) = apply::replaced(patched, &apply::inverse(&record.edits)) {
-        findings.extend(against_plan(&original, record));
-    }
+    let (mut findings, original) = checked(patched, actual, record);
+    findings.extend(original.iter().flat_map(|original| against_plan(original, record)));
     findings
 }
 
 /// [`verify_hashed`] of the edits of a plan that was just made for the original: that they are those of whole calls needs no
 /// second look.
 pub(crate) fn verify_applied(patched: &[u8], actual: Sha256, record: &Record) -> Vec<Finding> {
+    checked(patched, actual, record).0
+}
+
+/// What is not as the record says, and the original, where the file holds it.
+fn checked(patched: &[u8], actual: Sha256, record: &Record) -> (Vec<Finding>, Option<Vec<u8>>) {
     if actual == record.original {
-        return vec![finding("not-patched", "the file is the original, byte for byte", None)];
+        return (vec![finding("not-patched", "the file is the original, byte for byte", None)], None);
     }
     let size = record.patched_size();
     if patched.len() as u64 != size {
         let message = format!("the file has {} bytes, the record is for {size}", patched.len());
-        return vec![finding("size-changed", message, None)];
+        return (vec![finding("size-changed", message, None)], None);
     }
     let mut findings: Vec<Finding> =
         record.edits.iter().filter(|edit| !holds(patched, edit)).map(missing_edit).collect();
@@ -103,12 +106,12 @@ pub(crate) fn verify_applied(patched: &[u8], actual: Sha256, record: &Record) ->
         None => findings.push(finding("record-layout", "the record's edits do not fit the file", None)),
     }
     let mut left = sites_left(patched);
-    if let Some(original) = original.filter(|_| !left.is_empty()) {
-        let known = patchable_in(&original);
+    if let Some(original) = original.as_ref().filter(|_| !left.is_empty()) {
+        let known = patchable_in(original);
         left.retain(|left| left.offset.is_none_or(|at| known.contains(&at)));
     }
     findings.extend(left);
-    findings
+    (findings, original)
 }
 
 /// Edits that a plan for `original` would not make so: one of a constant that is no call's, and a part of those that only

@@ -26,6 +26,18 @@ pub fn compile(source: &str, options: &str, output: &Path) {
     Ran::of(command.arg(root().join("tests/vdso").join(source))).expect(0);
 }
 
+/// A program that loads shared objects, and one of each of [`OBJECTS`], in `dir`.
+pub fn host_and_objects(dir: &Path) -> (PathBuf, Vec<PathBuf>) {
+    let host = dir.join("host");
+    compile("host.c", "-rdynamic", &host);
+    let object = |(number, kind): (usize, &str)| {
+        let object = dir.join(format!("values-{number}.so"));
+        compile("values.c", kind, &object);
+        object
+    };
+    (host, OBJECTS.into_iter().enumerate().map(object).collect())
+}
+
 /// `file` patched `via`.
 pub fn patched(file: &Path, via: &str) -> PathBuf {
     let output = with_suffix(file, &format!(".{via}"));
