@@ -27,6 +27,19 @@ func jump_by_index
     lea table(%rip), %rdx
     jmp *(%rdx,%rcx,8)
 endfunc jump_by_index
+func by_element
+    sub $8, %rsp
+    .cfi_def_cfa_offset 16
+    mov number(%rip), %rcx
+    lea table(%rip), %rdx
+    lea (%rdx,%rcx,8), %rax
+    mov (%rax), %rax
+    xor %edi, %edi
+    call *%rax
+    add $8, %rsp
+    .cfi_def_cfa_offset 8
+    ret
+endfunc by_element
 # Behind a function, for the code that looks and for stubs.
 room spare
     .skip 240, 0xcc
@@ -45,6 +58,7 @@ endfunc by_escaped
 begin
 check_time_null by_index
 check_time_null jump_by_index
+check_time_null by_element
 finish
 .data
 .balign 8

@@ -195,7 +195,7 @@ impl<'a> Function<'a> {
         let absolute: Vec<Vaddr> =
             absolute.map(|instruction| Vaddr(instruction.memory_displacement64())).collect();
         let mut targets = Vec::new();
-        for table in self.addresses_taken().chain(absolute) {
+        for table in self.addresses_taken(image).chain(absolute) {
             self.read_table(image, table, TableKind::Absolute, &mut targets);
             self.read_table(image, table, TableKind::Relative, &mut targets);
             targets.sort_unstable();
@@ -307,7 +307,7 @@ impl<'a> Function<'a> {
                     }
                 }
                 (Code::Movsxd_r64_rm32 | Code::Mov_r32_rm32 | Code::Add_r32_rm32, 4) => {
-                    for table in self.addresses_taken() {
+                    for table in self.addresses_taken(image) {
                         self.read_table(image, table, TableKind::Relative, &mut targets);
                     }
                 }
@@ -322,14 +322,13 @@ impl<'a> Function<'a> {
         targets
     }
 
-    /// What `lea rel32(%rip)` in this function points to.
-    fn addresses_taken(&self) -> impl Iterator<Item = Vaddr> {
-        self.instructions
-            .iter()
-            .filter(|instruction| {
-                instruction.code() == Code::Lea_r64_m && instruction.is_ip_rel_memory_operand()
-            })
-            .map(|instruction| Vaddr(instruction.ip_rel_memory_address()))
+    /// What `lea rel32(%rip)` in this function points to, or a distance from the global offset table.
+    fn addresses_taken(&self, image: &Image<'_>) -> impl Iterator<Item = Vaddr> {
+        self.instructions.iter().filter_map(|instruction| {
+            let is_lea = instruction.code() == Code::Lea_r64_m && instruction.is_ip_rel_memory_operand();
+            let taken = is_lea.then(|| Vaddr(instruction.ip_rel_memory_address()));
+            taken.or_else(|| distance_from_table(image, instruction))
+        })
     }
 
     fn read_table(&self, image: &Image<'_>, table: Vaddr, kind: TableKind, targets: &mut Vec<usize>) {
@@ -371,6 +370,18 @@ enum TableKind {
 /// piece that the compiler split off.
 fn is_part(functions: &Functions<'_>, extent: Extent<'_>, target: Vaddr) -> bool {
     !functions.begins_at(target) || extent.name.is_none_or(|name| name.contains(".cold"))
+}
+
+/// The address to which the number that `instruction` loads is the distance from the global offset table, as code of
+/// the medium and large models has it (`movabs $word@GOTOFF,%rax`).
+pub(crate) fn distance_from_table(image: &Image<'_>, instruction: &Instruction) -> Option<Vaddr> {
+    if instruction.code() != Code::Mov_r64_imm64 {
+        return None;
+    }
+    let target = Vaddr(image.global_offset_table()?.0.wrapping_add(instruction.immediate64()));
+    // That of a slot of the table itself (`@GOT`) leads to what the slot holds.
+    let is_slot = image.is_in_global_offset_table(target);
+    image.segment_at(target).filter(|_| !is_slot).map(|_| target)
 }
 
 /// Where the jump `instruction` leads, if it is a direct one (calls are none).

@@ -151,6 +151,7 @@ pub(crate) struct Dynamic {
     pub(crate) plt_rela: Option<(u64, u64)>,
     /// Those of relocations that have only an address.
     relr: Option<(u64, u64)>,
+    plt_got: Option<u64>,
     pub(crate) soname: Option<u64>,
     /// Names of needed libraries, as offsets into the string table.
     pub(crate) needed: Vec<u64>,
@@ -395,6 +396,20 @@ impl<'a> Image<'a> {
         let used =
             segments.chain(sections).chain(self.tables).filter(|&(start, end)| start < end && end > from.0);
         used.map(|(start, _)| start.saturating_sub(from.0)).min().unwrap_or(0)
+    }
+
+    /// `_GLOBAL_OFFSET_TABLE_`, from which code of the medium and large models counts 64-bit distances (`@GOTOFF`).
+    pub(crate) fn global_offset_table(&self) -> Option<Vaddr> {
+        let named = |name: &[u8]| {
+            let section = self.sections.iter().find(|section| section.allocated && section.name == name)?;
+            Some(section.range.start)
+        };
+        self.dynamic.plt_got.map(Vaddr).or_else(|| named(b".got.plt")).or_else(|| named(b".got"))
+    }
+
+    /// Whether `at` is in a slot of that table, as far as section headers tell.
+    pub(crate) fn is_in_global_offset_table(&self, at: Vaddr) -> bool {
+        self.section_at(at).is_some_and(|section| matches!(section.name, b".got" | b".got.plt"))
     }
 
     /// The allocated section that holds `at`, where section headers tell.
@@ -897,6 +912,7 @@ fn dynamic(entries: &[elf::Dyn64<Le>], offset: FileOffset, vaddr: Vaddr) -> Dyna
             elf::DT_PLTRELSZ => plt_size = value,
             elf::DT_RELR => dynamic.relr = Some((value, 0)),
             elf::DT_RELRSZ => relr_size = value,
+            elf::DT_PLTGOT => dynamic.plt_got = Some(value),
             elf::DT_SONAME => dynamic.soname = Some(value),
             elf::DT_NEEDED => dynamic.needed.push(value),
             elf::DT_FLAGS_1 => dynamic.is_pie = value & elf::DF_1_PIE.0 != 0,

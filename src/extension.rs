@@ -27,8 +27,8 @@
 //! What 4 adds is zeroed data as what is before it: kernels and loaders map it by themselves, and put the heap
 //! behind the last segment, the page. The pointers get a page of memory of their own, so that a program that uses the
 //! rest of the page behind its `_end` does not meet them, nor does what is made read-only reach them. A
-//! position-independent program whose zeroed data is longer than what 3 can bridge (12 KiB, less than what of the file is
-//! not loaded) and whose table has no entry for the page is refused.
+//! position-independent program whose table has no entry for the page is done as 3 with up to 64 KiB of zeros; one whose
+//! zeroed data is longer than what these can bridge (64 KiB, and what of the file is not loaded) is refused.
 //!
 //! Room for stubs is a page, or a few, where the vDSO's would be; it needs one entry, and no pointers.
 //!
@@ -56,8 +56,12 @@ use crate::vsyscall::ENTRY_STRIDE;
 /// The kernel maps nothing of a program below this (`vm.mmap_min_addr`, as distributions set it).
 const LOWEST_ADDRESS: u64 = 0x1_0000;
 
-/// The farthest that the end of a file is moved so that the page's address fits its offset.
+/// The farthest that the end of a file is moved so that the page's address fits its offset, where the page could be had
+/// in another way.
 const LARGEST_FILL: u64 = 0x3000;
+
+/// The same where it could not.
+const LARGEST_NEEDED_FILL: u64 = 0x1_0000;
 
 /// From the begin of the page's segment to the program header table, where that moves: as far as from the begin of a file.
 /// `llvm-strip` takes a table at the very begin of a segment for what the segment is in.
@@ -108,15 +112,21 @@ pub(crate) struct Extension {
 }
 
 impl Extension {
-    /// `plan`, which is for the longer file, as one for the `original`; nothing where it overlaps what the extension
-    /// changes, or leads to nothing that was made.
-    pub(crate) fn of_original(&self, original: &[u8], plan: Plan) -> Option<Plan> {
+    /// `plan`, which is for the longer file, as one for the `original`.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none: it leads to nothing that was made, or overlaps what the extension changes.
+    pub(crate) fn of_original(&self, original: &[u8], plan: Plan) -> Result<Plan, String> {
         let size = original.len() as u64;
         let is_behind = |&edit: &usize| plan.edits.get(edit).is_some_and(|edit| edit.offset.0 >= size);
         let leads_there =
             |site: &&PlannedSite| site.strategy == Some(Strategy::Vdso) || site.edits.iter().any(is_behind);
-        let first = plan.sites.iter().find(leads_there)?;
-        let strategy = first.strategy?;
+        let first = plan.sites.iter().find(leads_there);
+        let Some((first, strategy)) = first.and_then(|first| Some((first, first.strategy?))) else {
+            return Err("no call could lead to what would be added".into());
+        };
+        let overlapping = || "the changes overlap the headers".to_owned();
         let edit = |piece: &Piece, before: &[u8]| Edit {
             offset: piece.offset,
             vaddr: piece.vaddr,
@@ -130,7 +140,8 @@ impl Extension {
         };
         let mut edits = Vec::new();
         for piece in &self.changed {
-            edits.push(edit(piece, original.get(piece.offset.index()..)?.get(..piece.bytes.len())?));
+            let there = original.get(piece.offset.index()..).and_then(|rest| rest.get(..piece.bytes.len()));
+            edits.push(edit(piece, there.ok_or_else(overlapping)?));
         }
         let (inside, behind): (Vec<&Edit>, Vec<&Edit>) =
             plan.edits.iter().partition(|edit| edit.offset.0 < size);
@@ -141,7 +152,7 @@ impl Extension {
         edits.extend(inside.into_iter().cloned());
         edits.extend(behind.into_iter().map(|edit| Edit { before: vec![], ..edit.clone() }));
         edits.sort_by_key(|edit| edit.offset);
-        apply::check_layout(&edits, size).ok()?;
+        apply::check_layout(&edits, size).map_err(|_| overlapping())?;
         let number = |offset: &FileOffset| edits.binary_search_by_key(offset, |edit| edit.offset).ok();
         let renumbered = |site: &PlannedSite| {
             let of_site = site.edits.iter().filter_map(|&edit| number(&plan.edits.get(edit)?.offset));
@@ -152,7 +163,7 @@ impl Extension {
             PlannedSite { edits, ..site.clone() }
         };
         let sites = plan.sites.iter().map(renumbered).collect();
-        Some(Plan { size, sites, edits, not_vdso: None })
+        Ok(Plan { size, sites, edits, not_vdso: None })
     }
 }
 
@@ -441,21 +452,22 @@ fn place(image: &Image<'_>, wanted: Wanted) -> Result<Place, String> {
         return Ok(moved(behind + PAGE_SIZE, offset));
     }
     let distance = first.p_vaddr.get(Le).wrapping_sub(first.p_offset.get(Le));
-    if distance % PAGE_SIZE == 0 {
-        let is_free = |at: u64| {
-            let taken = at.checked_sub(PAGE_SIZE).zip(at.checked_add(size));
-            let is_apart = |p: &ProgramHeader, (start, end): (u64, u64)| {
-                let pages = p.p_vaddr.get(Le) & !(PAGE_SIZE - 1)..end_in_memory(p);
-                pages.end.checked_next_multiple_of(PAGE_SIZE).is_some_and(|stop| stop <= start)
-                    || end <= pages.start
-            };
-            taken.is_some_and(|taken| loaded().all(|p| is_apart(p, taken)))
+    let is_free = |at: u64| {
+        let taken = at.checked_sub(PAGE_SIZE).zip(at.checked_add(size));
+        let is_apart = |p: &ProgramHeader, (start, end): (u64, u64)| {
+            let pages = p.p_vaddr.get(Le) & !(PAGE_SIZE - 1)..end_in_memory(p);
+            pages.end.checked_next_multiple_of(PAGE_SIZE).is_some_and(|stop| stop <= start)
+                || end <= pages.start
         };
-        let offsets = (0..=LARGEST_FILL).step_by(PAGE_SIZE as usize).map(|fill| offset + fill);
-        let mut places = offsets.map(|offset| (offset.wrapping_add(distance), offset));
-        if let Some((vaddr, offset)) = places.find(|&(vaddr, _)| is_free(vaddr)) {
-            return Ok(moved(vaddr, offset));
-        }
+        taken.is_some_and(|taken| loaded().all(|p| is_apart(p, taken)))
+    };
+    let fitting = |largest_fill: u64| {
+        let fills = (0..=largest_fill).step_by(PAGE_SIZE as usize).filter(|_| distance % PAGE_SIZE == 0);
+        let places = fills.map(|fill| ((offset + fill).wrapping_add(distance), offset + fill));
+        places.into_iter().find(|&(vaddr, _)| is_free(vaddr)).map(|(vaddr, offset)| moved(vaddr, offset))
+    };
+    if let Some(place) = fitting(LARGEST_FILL) {
+        return Ok(place);
     }
     if let Some((pointers, table)) =
         in_last_segment(headers, behind).filter(|_| wanted.pointers).zip(in_place(1))
@@ -465,14 +477,14 @@ fn place(image: &Image<'_>, wanted: Wanted) -> Result<Place, String> {
     }
     match (image.identity.file_type, below) {
         (FileType::Exec, Some(below)) => Ok(moved(below, offset)),
-        (FileType::Exec, None) => {
-            Err("the program header table has no room for more segments, nor is memory free below the program".into())
-        }
-        _ => Err(
+        (FileType::Exec, None) => fitting(LARGEST_NEEDED_FILL).ok_or(
+            "the program header table has no room for more segments, nor is memory free below the program"
+        ),
+        _ => fitting(LARGEST_NEEDED_FILL).ok_or(
             "a position-independent program with much zeroed data, and no room for another segment in its program header table"
-                .into(),
         ),
     }
+    .map_err(str::to_owned)
 }
 
 /// Where the segment ends in memory; an empty one has a place in the order of addresses, too.

@@ -330,6 +330,30 @@ fn push_symbols<'a>(
     }
 }
 
+/// The data objects that hold any of `addresses`, which are sorted, as symbols tell.
+pub(crate) fn objects_around(image: &Image<'_>, addresses: &[Vaddr]) -> Vec<VaddrRange> {
+    let mut objects = Vec::new();
+    let mut note = |symbols: &[elf::Sym64<Le>]| {
+        for symbol in symbols.iter().filter(|symbol| symbol.st_type() == elf::STT_OBJECT) {
+            let at = Vaddr(symbol.st_value.get(Le));
+            let Some(object) = VaddrRange::new(at, symbol.st_size.get(Le)) else { continue };
+            let first = addresses.partition_point(|&address| address < object.start);
+            if addresses.get(first).is_some_and(|&address| object.contains(address)) {
+                objects.push(object);
+            }
+        }
+    };
+    if let Some((symbols, _)) = dynamic_symbols(image) {
+        note(symbols);
+    }
+    let header = elf::FileHeader64::<Le>::parse(image.bytes);
+    let sections = header.and_then(|header| header.sections(Le, image.bytes));
+    if let Ok(table) = sections.and_then(|sections| sections.symbols(Le, image.bytes, elf::SHT_SYMTAB)) {
+        note(table.symbols());
+    }
+    objects
+}
+
 /// The dynamic symbols, found as the loader finds them: without section headers.
 fn dynamic_symbols<'a>(image: &Image<'a>) -> Option<(&'a [elf::Sym64<Le>], &'a [u8])> {
     let dynamic = &image.dynamic;

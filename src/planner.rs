@@ -53,7 +53,7 @@ fn with_page(image: &Image<'_>) -> Result<Plan, String> {
     }
     let not_vdso =
         (otherwise > 0).then(|| format!("{otherwise} of the calls have no room to lead to the page"));
-    let plan = extension.of_original(image.bytes, plan).ok_or("the changes overlap the headers")?;
+    let plan = extension.of_original(image.bytes, plan)?;
     Ok(Plan { not_vdso, ..plan })
 }
 
@@ -87,7 +87,7 @@ fn roomier(image: &Image<'_>, pages: u64) -> Result<Plan, String> {
     let extension = extension::with_room(image, pages)?;
     let longer = image.of_edited(&extension.bytes).ok_or("the file with more room cannot be read back")?;
     let plan = settled(&longer, Some(&extension.made));
-    extension.of_original(image.bytes, plan).ok_or_else(|| "the changes overlap the headers".into())
+    extension.of_original(image.bytes, plan)
 }
 
 /// `plan`, which makes system calls, where the page cannot be had for this `reason`.

@@ -28,7 +28,9 @@ pub(crate) fn may_lead_into(
     });
     let by_pointer = leads
         || search::absolute_references(image, range, |at| leads |= counts(at) && may_be_pointer(image, at));
-    leads |= !(by_displacement && by_pointer);
+    let by_distance =
+        leads || search::table_references(image, range, |at| leads |= counts(at) && image.may_be_code(at));
+    leads |= !(by_displacement && by_pointer && by_distance);
     leads || is_near_branched_to(image, functions, own, range)
 }
 

@@ -232,6 +232,29 @@ pub fn absolute_references(image: &Image<'_>, targets: VaddrRange, mut found: im
     true
 }
 
+/// Calls `found` with the address of each number in executable segments that a `movabs` may load into a register and
+/// that is the distance from the global offset table to an address in `targets`. Whether all were searched, as with
+/// [`relative_references`].
+#[must_use]
+pub fn table_references(image: &Image<'_>, targets: VaddrRange, mut found: impl FnMut(Vaddr)) -> bool {
+    let Some(table) = image.global_offset_table() else { return true };
+    for segment in image.segments.iter().filter(|segment| segment.executable) {
+        let bytes = image.segment_bytes(segment);
+        if !image.may_search(bytes.len()) {
+            return false;
+        }
+        numbers(bytes, 0, targets.start.0.wrapping_sub(table.0), targets.len(), |at| {
+            let distance = bytes[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+            let is_loaded = matches!(bytes[..at], [.., 0x48 | 0x49, 0xb8..=0xbf]);
+            let leads = |distance: u64| targets.contains(Vaddr(table.0.wrapping_add(distance)));
+            if is_loaded && distance.is_some_and(leads) {
+                found(segment.range.start.plus(at as u64));
+            }
+        });
+    }
+    true
+}
+
 fn relative(bytes: &[u8], start: Vaddr, target: u64, len: u64, found: impl FnMut(usize)) {
     numbers(bytes, 1, target.wrapping_sub(start.0.wrapping_add(4)), len, found);
 }

@@ -177,6 +177,26 @@ fn many_calls_get_several_pages() {
 }
 
 /// What stands behind the program is found from the end of the file: nothing can be added, and that is told.
+/// Stripped programs of lld have no entry left in their table, and their addresses are pages ahead of their offsets.
+#[test]
+fn a_few_pages_of_zeroed_data_are_bridged() {
+    if !can_run() || !need("ld.lld") {
+        return;
+    }
+    let dir = temp_dir();
+    let program = dir.path().join("program");
+    compile("values.c", "-DPROGRAM -DZEROS=30000 -pie -fPIE -fuse-ld=lld -s", &program);
+    denied([&patched(&program, "vdso"), Path::new("without")]).expect(0);
+    use_up(&program);
+    let cured = patched(&program, "syscall");
+    let growth = read(&cured).len() - read(&program).len();
+    assert!((0x4000..0x1_4000).contains(&growth), "{growth} bytes longer");
+    denied([&cured, Path::new("check")]).expect(0);
+    let (told, there) = told_table(&read(&cured));
+    assert_eq!(Some(told), there, "where Linux before 5.18 tells the program that its table is");
+    tool([Path::new("verify"), &cured]).expect(0);
+}
+
 #[test]
 fn why_there_is_none_is_told() {
     if !need("gcc") {

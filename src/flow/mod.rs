@@ -110,6 +110,8 @@ pub(crate) enum Use {
     Computed,
     /// Left to code that tells it from what else may be called ([`crate::guard`]).
     Guarded,
+    /// The cell is read by an instruction that takes it along to where it is not followed, as one of several words.
+    Copied,
     /// The address of the cell, or of its table, goes where it is not followed.
     Pointed,
     /// The address of the cell, or of its table, is in the register of the function's result when it returns.
@@ -128,6 +130,7 @@ impl Use {
             Self::Compared => Deed::Compares,
             Self::Argument { .. } => Deed::Passes,
             Self::Computed | Self::Guarded => Deed::Computes,
+            Self::Copied => Deed::Moves,
             Self::Pointed | Self::PointedResult => Deed::Near,
         }
     }

@@ -33,6 +33,8 @@ pub(super) enum Known {
     Constant(u64),
     /// Distance from the stack pointer at the function's entry.
     Stack(i64),
+    /// The address of a word of the table of 8-byte words that begins here, by an index that is not known.
+    Element(u64),
 }
 
 /// What a register or stack slot may hold.

@@ -98,6 +98,55 @@ impl Analysis<'_> {
 
     // Operands.
 
+    /// What the memory operand of `instruction` addresses.
+    fn place(&self, instruction: &Instruction, state: &State) -> Place {
+        if matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
+            return Place::Elsewhere;
+        }
+        if instruction.is_ip_rel_memory_operand() {
+            return Place::Word(instruction.ip_rel_memory_address());
+        }
+        let displacement = instruction.memory_displacement64();
+        let base = match instruction.memory_base() {
+            Register::None => Known::Constant(0),
+            register => match gpr(register) {
+                Some(number) if register.size() == 8 => state.registers[number].known,
+                _ => Known::Nothing,
+            },
+        };
+        let scale = u64::from(instruction.memory_index_scale());
+        let index = match instruction.memory_index() {
+            Register::None => Some(0),
+            register => gpr(register)
+                .and_then(|number| state.registers[number].number())
+                .map(|number| number.wrapping_mul(scale)),
+        };
+        match (base, index) {
+            (Known::Stack(offset), Some(index)) => {
+                Place::Slot(offset.wrapping_add_unsigned(displacement).wrapping_add_unsigned(index))
+            }
+            (Known::Constant(base), Some(index)) => {
+                Place::Word(base.wrapping_add(displacement).wrapping_add(index))
+            }
+            (Known::Element(base), Some(index)) => {
+                Place::Table(base.wrapping_add(displacement).wrapping_add(index))
+            }
+            // Any distance from the global offset table, of several.
+            (Known::Constant(base), None) if scale == 1 && self.is_global_offset_table(base) => {
+                Place::Elsewhere
+            }
+            (Known::Constant(base), None) if scale == 8 || base != 0 => {
+                Place::Table(base.wrapping_add(displacement))
+            }
+            (Known::Nothing, Some(index)) if index != 0 => Place::Table(index.wrapping_add(displacement)),
+            _ => Place::Elsewhere,
+        }
+    }
+
+    fn is_global_offset_table(&self, at: u64) -> bool {
+        self.image.global_offset_table() == Some(Vaddr(at))
+    }
+
     /// What operand `operand` of instruction `index` holds, as a 64-bit value.
     fn read(&mut self, index: usize, state: &State, operand: u32) -> Value {
         let instruction = self.function.instructions[index];
@@ -112,15 +161,32 @@ impl Analysis<'_> {
             }
             OpKind::Memory => {
                 let size = instruction.memory_size().size() as i64;
-                let place = place(&instruction, state);
+                let place = self.place(&instruction, state);
                 if place == Place::Elsewhere {
                     self.bases_pointed(&instruction, state);
                 }
+                self.copied(place, size, true);
                 self.load(index, state, place, size)
             }
             OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => Value::UNKNOWN,
             _ => instruction.try_immediate(operand).map_or(Value::UNKNOWN, Value::constant),
         }
+    }
+
+    /// `size` bytes at `place` are read, as it is followed or not: cells whose words go along in another way than
+    /// [`load`](Self::load) has it are read by code unseen from here on.
+    fn copied(&mut self, place: Place, size: i64, is_followed: bool) {
+        let is_read = |cell: Vaddr| match place {
+            Place::Word(at) => {
+                let overlaps = at < cell.0.saturating_add(8) && cell.0 < at.saturating_add_signed(size);
+                overlaps && !(is_followed && at == cell.0 && size == 8)
+            }
+            Place::Table(base) => is_in_table(base, cell) && (size > 8 || (size == 8 && !is_followed)),
+            Place::Slot(_) | Place::Elsewhere => false,
+        };
+        let cells = self.subjects.cells.iter().enumerate().filter(|(_, cell)| is_read(cell.at));
+        let sites = cells.map(|(number, _)| SiteSet::one(self.subjects.cell(number)));
+        self.used(sites.fold(SiteSet::default(), SiteSet::union), Use::Copied);
     }
 
     fn load(&mut self, index: usize, state: &State, place: Place, size: i64) -> Value {
@@ -173,7 +239,7 @@ impl Analysis<'_> {
             }
             OpKind::Memory => {
                 let size = instruction.memory_size().size() as i64;
-                self.store(state, place(&instruction, state), size, value)?;
+                self.store(state, self.place(&instruction, state), size, value)?;
             }
             _ => {}
         }
@@ -235,6 +301,10 @@ impl Analysis<'_> {
             return self.anything_else(index, state);
         }
         let value = self.read(index, state, 1);
+        let value = match code::distance_from_table(self.image, &instruction) {
+            Some(at) => Value { pointed_to: self.cells_of_table(at), ..value },
+            None => value,
+        };
         if !wide {
             self.used(self.full_sites(&instruction, state, 1), Use::Computed);
             self.used(value.pointed_to, Use::Pointed);
@@ -244,19 +314,21 @@ impl Analysis<'_> {
 
     fn lea(&mut self, index: usize, state: &mut State) {
         let instruction = self.function.instructions[index];
-        let value = match place(&instruction, state) {
-            Place::Slot(offset) => Value::known(Known::Stack(offset)),
-            Place::Word(at) => Value::constant(at),
-            _ => {
-                for register in [instruction.memory_base(), instruction.memory_index()] {
-                    if let Some(number) = gpr(register) {
-                        self.used(state.registers[number].plain_sites(), Use::Computed);
-                        state.escape(state.registers[number]);
-                    }
-                }
-                Value::UNKNOWN
-            }
+        let known = match self.place(&instruction, state) {
+            Place::Slot(offset) => Known::Stack(offset),
+            Place::Word(at) => Known::Constant(at),
+            Place::Table(base) if instruction.memory_index_scale() == 8 => Known::Element(base),
+            _ => Known::Nothing,
         };
+        if matches!(known, Known::Element(_) | Known::Nothing) {
+            for register in [instruction.memory_base(), instruction.memory_index()] {
+                if let Some(number) = gpr(register) {
+                    self.used(state.registers[number].plain_sites(), Use::Computed);
+                    state.escape(state.registers[number]);
+                }
+            }
+        }
+        let value = Value::known(known);
         let value = self.pointing(value, &instruction, state);
         let value = self.defined(index, value);
         if let Some(number) = gpr(instruction.op0_register()) {
@@ -270,15 +342,26 @@ impl Analysis<'_> {
         let bases = [instruction.memory_base(), instruction.memory_index()].into_iter().filter_map(gpr);
         let from =
             bases.fold(SiteSet::default(), |sites, base| sites.union(state.registers[base].pointed_to));
-        let Some(at) = value.number() else {
-            self.used(from, Use::Pointed);
-            return value;
+        // Code that counts from the global offset table takes its address for that of everything.
+        let cells = match value.known {
+            Known::Constant(at) if self.is_global_offset_table(at) => SiteSet::default(),
+            Known::Constant(at) | Known::Element(at) => self.cells_of_table(Vaddr(at)),
+            Known::Stack(_) | Known::Nothing => {
+                self.used(from, Use::Pointed);
+                return value;
+            }
         };
+        Value { pointed_to: from.union(cells), ..value }
+    }
+
+    /// The cells that may belong to a table at `base`.
+    fn cells_of_table(&self, base: Vaddr) -> SiteSet {
         let cells = self.subjects.cells.iter().enumerate();
-        let pointed_to = cells
-            .filter(|(_, cell)| is_in_table(at, cell.at))
-            .fold(from, |sites, (number, _)| sites.union(SiteSet::one(self.subjects.cell(number))));
-        Value { pointed_to, ..value }
+        cells
+            .filter(|(_, cell)| is_in_table(base.0, cell.at))
+            .fold(SiteSet::default(), |sites, (number, _)| {
+                sites.union(SiteSet::one(self.subjects.cell(number)))
+            })
     }
 
     fn push(&mut self, index: usize, state: &mut State) -> Result<(), Doubt> {
@@ -403,6 +486,12 @@ impl Analysis<'_> {
                 Value::UNKNOWN
             }
             _ if subject => Value::UNKNOWN,
+            // An address and an index, or a distance: still an address, of which nothing is done yet.
+            (Mnemonic::Add, ..) if !left.pointed_to.union(right.pointed_to).is_empty() => {
+                state.escape(left);
+                state.escape(right);
+                Value { pointed_to: left.pointed_to.union(right.pointed_to), ..Value::UNKNOWN }
+            }
             _ => return self.anything_else(index, state),
         };
         self.write(index, state, value)
@@ -440,8 +529,11 @@ impl Analysis<'_> {
             return;
         }
         self.bases_used(&instruction, state);
-        let direct = matches!(instruction.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32)
-            .then(|| Vaddr(instruction.near_branch_target()));
+        let direct = match instruction.op0_kind() {
+            OpKind::NearBranch64 | OpKind::NearBranch32 => Some(Vaddr(instruction.near_branch_target())),
+            // As code of the large model calls functions of its own file.
+            _ => target.number().map(Vaddr).filter(|&target| self.image.is_executable(target)),
+        };
         if !target.sites().is_empty() {
             self.taken_along(state);
         } else if !self.is_guarded(state, direct) {
@@ -505,7 +597,7 @@ impl Analysis<'_> {
     fn arguments(&mut self, state: &State, callee: Option<Vaddr>) {
         for register in ARGUMENTS {
             self.used(state.registers[register].plain_sites(), Use::Argument { callee, register });
-            self.used(state.registers[register].pointed_to, Use::Pointed);
+            self.used(self.pointers(state.registers[register]), Use::Pointed);
         }
         if let Some(top) = state.registers[RSP].stack() {
             self.used(state.sites_overlapping(top, 8), Use::Argument { callee: None, register: RSP });
@@ -516,8 +608,18 @@ impl Analysis<'_> {
     /// arguments that matter; what is in the other registers is left over.
     fn taken_along(&mut self, state: &State) {
         for register in [RDI, RSI] {
-            self.used(state.registers[register].pointed_to, Use::Pointed);
+            self.used(self.pointers(state.registers[register]), Use::Pointed);
         }
+    }
+
+    /// The cells that whoever gets `value` may find by it: a distance from the global offset table alone leads nowhere.
+    fn pointers(&self, value: Value) -> SiteSet {
+        let is_distance = |number: u64| {
+            let table = self.image.global_offset_table().map_or(0, |table| table.0);
+            let leads = |to: u64| !self.cells_of_table(Vaddr(to)).is_empty();
+            leads(table.wrapping_add(number)) && !leads(number)
+        };
+        if value.number().is_some_and(is_distance) { SiteSet::default() } else { value.pointed_to }
     }
 
     /// Whether code at `target` tells an entry's address from what else it may be given in a register, and calls
@@ -554,6 +656,12 @@ impl Analysis<'_> {
             return Next::Nowhere;
         }
         self.bases_used(instruction, state);
+        let known = target.number().map(Vaddr).filter(|&target| self.image.is_executable(target));
+        if let Some(target) = known.filter(|&target| !function.contains(target)) {
+            self.arguments(state, Some(target));
+            self.leave();
+            return Next::Nowhere;
+        }
         let targets = function.targets(index);
         if !targets.are_all {
             self.arguments(state, None);
@@ -575,7 +683,7 @@ impl Analysis<'_> {
             *if !value.entry.is_empty() && !value.other { kept } else { lost } += 1;
         }
         self.used(state.registers[RAX].sites(), Use::Returned);
-        self.used(state.registers[RAX].pointed_to, Use::PointedResult);
+        self.used(self.pointers(state.registers[RAX]), Use::PointedResult);
         let top = state.registers[RSP].stack();
         let pushed = top.map_or(Value::UNKNOWN, |offset| state.load(offset, 8));
         self.called(index, Value { through_slot: false, ..pushed }, true);
@@ -595,13 +703,21 @@ impl Analysis<'_> {
         let instruction = self.function.instructions[index];
         let mut factory = std::mem::replace(&mut self.info, InstructionInfoFactory::new());
         let info_of = factory.info(&instruction);
+        let place = has_memory(&instruction).then(|| self.place(&instruction, state));
+        // Of the registers, only the address is of use.
+        let addresses_only = moves_vector(&instruction) && matches!(place, Some(Place::Word(_)));
         for used in info_of.used_registers() {
             if let (Some(number), true) = (gpr(used.register()), reads(used.access())) {
                 self.used(state.registers[number].plain_sites(), Use::Computed);
-                self.used(state.registers[number].pointed_to, Use::Pointed);
+                if !addresses_only {
+                    self.used(state.registers[number].pointed_to, Use::Pointed);
+                }
             }
         }
         for used in info_of.used_memory() {
+            if let (Some(place), true) = (place, reads(used.access())) {
+                self.copied(place, used.memory_size().size() as i64, false);
+            }
             self.memory_used(used, state)?;
         }
         for used in info_of.used_registers() {
@@ -649,7 +765,7 @@ impl Analysis<'_> {
 
     /// A site's value as the base or index of a memory operand is no call.
     fn bases_used(&mut self, instruction: &Instruction, state: &State) {
-        if (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory) {
+        if has_memory(instruction) {
             for register in [instruction.memory_base(), instruction.memory_index()] {
                 if let Some(number) = gpr(register) {
                     self.used(state.registers[number].plain_sites(), Use::Computed);
@@ -672,7 +788,7 @@ impl Analysis<'_> {
         match instruction.op_kind(operand) {
             OpKind::Register => gpr(instruction.op_register(operand))
                 .map_or(SiteSet::default(), |number| state.registers[number].plain_sites()),
-            OpKind::Memory => match place(instruction, state) {
+            OpKind::Memory => match self.place(instruction, state) {
                 Place::Slot(offset) => {
                     state.sites_overlapping(offset, instruction.memory_size().size() as i64)
                 }
@@ -701,43 +817,6 @@ enum Place {
     Elsewhere,
 }
 
-fn place(instruction: &Instruction, state: &State) -> Place {
-    if matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
-        return Place::Elsewhere;
-    }
-    if instruction.is_ip_rel_memory_operand() {
-        return Place::Word(instruction.ip_rel_memory_address());
-    }
-    let displacement = instruction.memory_displacement64();
-    let base = match instruction.memory_base() {
-        Register::None => Known::Constant(0),
-        register => match gpr(register) {
-            Some(number) if register.size() == 8 => state.registers[number].known,
-            _ => Known::Nothing,
-        },
-    };
-    let scale = u64::from(instruction.memory_index_scale());
-    let index = match instruction.memory_index() {
-        Register::None => Some(0),
-        register => gpr(register)
-            .and_then(|number| state.registers[number].number())
-            .map(|number| number.wrapping_mul(scale)),
-    };
-    match (base, index) {
-        (Known::Stack(offset), Some(index)) => {
-            Place::Slot(offset.wrapping_add_unsigned(displacement).wrapping_add_unsigned(index))
-        }
-        (Known::Constant(base), Some(index)) => {
-            Place::Word(base.wrapping_add(displacement).wrapping_add(index))
-        }
-        (Known::Constant(base), None) if scale == 8 || base != 0 => {
-            Place::Table(base.wrapping_add(displacement))
-        }
-        (Known::Nothing, Some(index)) if index != 0 => Place::Table(index.wrapping_add(displacement)),
-        _ => Place::Elsewhere,
-    }
-}
-
 /// `%fs:0x30`, where glibc keeps the thread's pointer guard.
 fn is_pointer_guard(instruction: &Instruction) -> bool {
     instruction.op1_kind() == OpKind::Memory
@@ -753,6 +832,19 @@ fn operand_size(instruction: &Instruction, operand: u32) -> usize {
         OpKind::Memory => instruction.memory_size().size(),
         _ => 0,
     }
+}
+
+fn has_memory(instruction: &Instruction) -> bool {
+    (0..instruction.op_count()).any(|operand| instruction.op_kind(operand) == OpKind::Memory)
+}
+
+/// Whether `instruction` moves a vector register to or from memory.
+fn moves_vector(instruction: &Instruction) -> bool {
+    let is_either = |operand| {
+        instruction.op_kind(operand) == OpKind::Memory
+            || instruction.op_register(operand).is_vector_register()
+    };
+    instruction.op_count() == 2 && is_either(0) && is_either(1)
 }
 
 fn is_conditional_move(instruction: &Instruction) -> bool {

@@ -475,11 +475,16 @@ impl<'a> Scanner<'a> {
                     let mut callers = Vec::new();
                     // A caller that is not looked at proves nothing; one that is, enough.
                     let own = VaddrRange { start, end: start.plus(1) };
-                    let _ = search::relative_references(self.image, own, |at| {
-                        if code::may_be_branch_operand(self.image, at) && callers.len() < limits::CELL_READERS
-                        {
+                    let mut note = |at: Vaddr, may_call: bool| {
+                        if may_call && callers.len() < limits::CELL_READERS {
                             callers.push(at);
                         }
+                    };
+                    let _ = search::relative_references(self.image, own, |at| {
+                        note(at, code::may_be_branch_operand(self.image, at));
+                    });
+                    let _ = search::table_references(self.image, own, |at| {
+                        note(at, self.image.may_be_code(at));
                     });
                     for caller in callers {
                         self.note_incoming(caller, Incoming::Result(start), &mut found);
@@ -540,15 +545,16 @@ impl<'a> Scanner<'a> {
         }
         let own = VaddrRange { start, end: start.plus(1) };
         let (mut callers, mut is_taken) = (Vec::new(), false);
-        let are_all = search::relative_references(self.image, own, |at| {
-            if code::may_be_branch_operand(self.image, at) && callers.len() < limits::CELL_READERS {
-                callers.push(at);
-            } else {
-                is_taken |= self.image.may_be_code(at) && code::may_be_displacement(self.image, at);
-            }
-        }) && search::absolute_references(self.image, own, |at| {
-            is_taken |= references::may_be_pointer(self.image, at);
-        });
+        let are_all =
+            search::relative_references(self.image, own, |at| {
+                if code::may_be_branch_operand(self.image, at) && callers.len() < limits::CELL_READERS {
+                    callers.push(at);
+                } else {
+                    is_taken |= self.image.may_be_code(at) && code::may_be_displacement(self.image, at);
+                }
+            }) && search::absolute_references(self.image, own, |at| {
+                is_taken |= references::may_be_pointer(self.image, at);
+            }) && search::table_references(self.image, own, |at| is_taken |= self.image.may_be_code(at));
         let ignores = |&at: &Vaddr| {
             let decoded = Function::decode(self.image, &self.functions, at);
             let Ok(caller) = decoded.and_then(|function| function.complete(self.image, &self.functions))

@@ -8,6 +8,7 @@ use crate::addr::{Vaddr, VaddrRange};
 use crate::code::{self, Function};
 use crate::elf::FileType;
 use crate::flow::{self, Cell, Flow, SiteUses, Subjects, Through, Use};
+use crate::functions;
 use crate::guard;
 use crate::limits;
 use crate::liveness::{self, Expected};
@@ -58,7 +59,14 @@ impl<'a> Scanner<'a> {
     fn readers(&self, addresses: &[Vaddr], entries: &[Entry]) -> Vec<CellUses> {
         let mut found: Vec<CellUses> = addresses.iter().map(|_| CellUses::default()).collect();
         let mut functions: Vec<Function<'a>> = Vec::new();
-        let starts: Vec<Vaddr> = addresses.iter().map(|&at| self.table_start(at)).collect();
+        let mut starts: Vec<Vaddr> = addresses.iter().map(|&at| self.table_start(at)).collect();
+        for object in functions::objects_around(self.image, addresses) {
+            let inside = addresses.iter().zip(&mut starts).filter(|(at, _)| object.contains(**at));
+            for (at, start) in inside {
+                let farthest = Vaddr(at.0.saturating_sub(8 * limits::TABLE_WORDS));
+                *start = (*start).min(object.start.max(farthest));
+            }
+        }
         let mut first = 0;
         while first < addresses.len() {
             // Words of one table are looked for at once.
@@ -91,7 +99,8 @@ impl<'a> Scanner<'a> {
             }
         };
         let is_searched = search::relative_references(self.image, table, &mut near)
-            && search::absolute_references(self.image, table, &mut near);
+            && search::absolute_references(self.image, table, &mut near)
+            && search::table_references(self.image, table, &mut near);
         are_all &= is_searched;
         for place in places {
             let is_operand = |function: &Function<'_>| {
@@ -121,6 +130,9 @@ impl<'a> Scanner<'a> {
             let before = Vaddr(start.0.wrapping_sub(8));
             let Some(word) = self.image.array_at::<8>(before).map(u64::from_le_bytes) else { break };
             let is_function = Entry::at(word).is_some() || self.image.is_executable(Vaddr(word)) || word == 0;
+            if self.image.is_in_global_offset_table(before) {
+                break;
+            }
             if !is_function && !self.functions.is_relocated(self.image, before) {
                 break;
             }
@@ -144,6 +156,10 @@ impl<'a> Scanner<'a> {
 
     fn note_writers(&self, function: &Function<'a>, addresses: &[Vaddr], found: &mut [CellUses]) {
         for instruction in &function.instructions {
+            let distant = code::distance_from_table(self.image, instruction);
+            if let Some(number) = distant.and_then(|target| addresses.binary_search(&target).ok()) {
+                found[number].address_is_taken = true;
+            }
             let Some(target) = memory_address(instruction) else { continue };
             let Ok(number) = addresses.binary_search(&target) else { continue };
             let reads_only = match instruction.mnemonic() {
@@ -206,7 +222,12 @@ impl<'a> Scanner<'a> {
         for used in &uses.uses {
             let is_looked_at = matches!(
                 used,
-                Use::Compared | Use::Loaded { .. } | Use::Guarded | Use::Pointed | Use::PointedResult
+                Use::Compared
+                    | Use::Loaded { .. }
+                    | Use::Guarded
+                    | Use::Copied
+                    | Use::Pointed
+                    | Use::PointedResult
             );
             let is_called = matches!(used, Use::Call { .. });
             found.used |= !is_looked_at;
@@ -232,6 +253,7 @@ impl<'a> Scanner<'a> {
                 Use::Computed => found.conflict = Some("the pointer is also computed with"),
                 Use::Returned if function.extent.is_resolver => found.returned = true,
                 Use::Guarded => found.guards += 1,
+                Use::Copied => found.copied = true,
                 Use::Pointed => found.escapes = true,
                 Use::PointedResult => {
                     let is_ignored =
@@ -249,7 +271,7 @@ impl<'a> Scanner<'a> {
         if !candidate.initialised || self.image.identity.file_type == FileType::Exec {
             return None;
         }
-        if uses.pointed_to || uses.escapes || self.functions.is_exported(candidate.at) {
+        if uses.pointed_to || uses.escapes || uses.copied || self.functions.is_exported(candidate.at) {
             Some("the word has no relocation that could make it point to a stub, and code unseen may read it")
         } else if uses.doubtful {
             Some(
@@ -261,7 +283,10 @@ impl<'a> Scanner<'a> {
     }
 
     fn classify_cell(&mut self, candidate: &Candidate, uses: &CellUses) {
-        let called = !uses.calls.is_empty() || uses.returned;
+        // What is copied on its own, and called through only where a table before it is read by an index, is more
+        // likely a constant that stands behind that table.
+        let is_apart = candidate.initialised && uses.copied && !uses.loads.iter().any(|load| load.is_direct);
+        let called = (!uses.calls.is_empty() || uses.returned) && !is_apart;
         let (form, reach, finding) = if called {
             let form = if candidate.initialised { Form::DataWord } else { Form::StoredFallback };
             let always = candidate.initialised && !uses.may_change();
@@ -297,6 +322,8 @@ impl<'a> Scanner<'a> {
             }
             let reason = if uses.doubtful {
                 "the code that reads the word could not be analysed"
+            } else if uses.copied {
+                "the word is copied to where it is not followed"
             } else if uses.loads.is_empty() {
                 "no code is seen that reads the word"
             } else {
@@ -323,6 +350,8 @@ pub(super) struct CellUses {
     pub(super) address_is_taken: bool,
     /// That address, or its table's, goes where it is not followed.
     pub(super) escapes: bool,
+    /// Instructions take the word along to where it is not followed.
+    pub(super) copied: bool,
     pub(super) returned: bool,
     /// Places where the entry's address is told from what else may be there, before that is called.
     pub(super) guards: usize,
@@ -339,7 +368,8 @@ impl CellUses {
     /// Whether code that loads the word takes something else where it holds the entry's address, as patched code does,
     /// and no other code calls it.
     fn is_guarded(&self) -> bool {
-        self.guards > 0 && !self.used && !self.doubtful && !self.pointed_to && !self.escapes
+        let is_seen_whole = !self.doubtful && !self.pointed_to && !self.escapes && !self.copied;
+        self.guards > 0 && !self.used && is_seen_whole
     }
 
     fn may_change(&self) -> bool {
