@@ -330,16 +330,17 @@ fn push_symbols<'a>(
     }
 }
 
-/// The data objects that hold any of `addresses`, which are sorted, as symbols tell.
-pub(crate) fn objects_around(image: &Image<'_>, addresses: &[Vaddr]) -> Vec<VaddrRange> {
-    let mut objects = Vec::new();
+/// For each of `addresses`, which are sorted, the largest data object that holds it, as symbols tell.
+pub(crate) fn objects_around(image: &Image<'_>, addresses: &[Vaddr]) -> Vec<Option<VaddrRange>> {
+    let mut objects: Vec<Option<VaddrRange>> = vec![None; addresses.len()];
     let mut note = |symbols: &[elf::Sym64<Le>]| {
         for symbol in symbols.iter().filter(|symbol| symbol.st_type() == elf::STT_OBJECT) {
             let at = Vaddr(symbol.st_value.get(Le));
             let Some(object) = VaddrRange::new(at, symbol.st_size.get(Le)) else { continue };
             let first = addresses.partition_point(|&address| address < object.start);
-            if addresses.get(first).is_some_and(|&address| object.contains(address)) {
-                objects.push(object);
+            let inside = addresses[first..].iter().take_while(|&&address| object.contains(address)).count();
+            for known in &mut objects[first..first + inside] {
+                *known = Some(known.filter(|known| known.len() >= object.len()).unwrap_or(object));
             }
         }
     };

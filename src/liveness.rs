@@ -159,12 +159,22 @@ pub(crate) fn scratch_is_free(function: &Function<'_>, index: usize) -> bool {
 const STATUS_FLAGS: u32 =
     RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
 
-/// Whether the flags may be read behind instruction number `index`; looks at straight code only.
+/// Whether the flags may be read behind instruction number `index`; follows straight code and jumps, no branches. Flags
+/// do not go along to another function.
 fn flags_are_live_behind(function: &Function<'_>, index: usize) -> bool {
     let (mut at, mut old) = (index, STATUS_FLAGS);
-    while let Some(next) = function.fall_through(at) {
+    for _ in 0..function.instructions.len() {
+        let jump = code::jump_target(&function.instructions[at]).filter(|&target| function.contains(target));
+        let next = match function.instructions[at].mnemonic() {
+            Mnemonic::Jmp if jump.is_none() => return false,
+            Mnemonic::Ret => return false,
+            Mnemonic::Jmp => jump.and_then(|target| function.landing(target)),
+            _ => function.fall_through(at),
+        };
+        let Some(next) = next else { return true };
         let instruction = &function.instructions[next];
-        if instruction.rflags_read() & old != 0 || code::jump_target(instruction).is_some() {
+        let is_branch = instruction.mnemonic() != Mnemonic::Jmp && code::jump_target(instruction).is_some();
+        if instruction.rflags_read() & old != 0 || is_branch {
             return true;
         }
         old &= !instruction.rflags_modified();
@@ -173,7 +183,7 @@ fn flags_are_live_behind(function: &Function<'_>, index: usize) -> bool {
         }
         at = next;
     }
-    !matches!(function.instructions[at].mnemonic(), Mnemonic::Ret | Mnemonic::Jmp)
+    true
 }
 
 /// Whether the result of the call number `index` is read before another value takes its place.
@@ -202,7 +212,10 @@ fn read_behind(function: &Function<'_>, index: usize, wanted: Places) -> Places 
             seen[index] |= open;
             let instruction = &function.instructions[index];
             match instruction.mnemonic() {
-                Mnemonic::Call => break,
+                Mnemonic::Call => {
+                    read |= open & accesses(&mut factory, instruction).read;
+                    break;
+                }
                 Mnemonic::Ret => {
                     read |= open & register(RAX);
                     break;

@@ -214,6 +214,7 @@ sources! {
     data_word_copied: "data-word-copied",
     data_word_distance: "data-word-distance",
     data_word_dyn: "data-word-dyn",
+    data_word_returned: "data-word-returned",
     data_word_structure: "data-word-structure",
     data_word_table: "data-word-table",
     data_word_memory: "data-word-memory",

@@ -4,13 +4,15 @@
 //! addresses a place may hold and whether it may hold something else as well; what is not proven to
 //! be otherwise is "something else". Joins only ever lose knowledge, so it settles.
 
+mod place;
 mod state;
 mod step;
+mod transfer;
 
 use iced_x86::{Code, ConditionCode, Instruction, InstructionInfoFactory, OpKind};
 
 use self::state::{SiteSet, State, Value};
-use crate::addr::Vaddr;
+use crate::addr::{Vaddr, VaddrRange};
 use crate::code::{self, Doubt, Function};
 use crate::elf::Image;
 use crate::functions::Functions;
@@ -24,6 +26,8 @@ use crate::vsyscall::Entry;
 pub(crate) struct Cell {
     pub(crate) at: Vaddr,
     pub(crate) entry: Entry,
+    /// The data object that it belongs to, where a symbol tells.
+    pub(crate) object: Option<VaddrRange>,
     /// The program may store something else there.
     pub(crate) may_change: bool,
 }

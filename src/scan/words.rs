@@ -60,12 +60,10 @@ impl<'a> Scanner<'a> {
         let mut found: Vec<CellUses> = addresses.iter().map(|_| CellUses::default()).collect();
         let mut functions: Vec<Function<'a>> = Vec::new();
         let mut starts: Vec<Vaddr> = addresses.iter().map(|&at| self.table_start(at)).collect();
-        for object in functions::objects_around(self.image, addresses) {
-            let inside = addresses.iter().zip(&mut starts).filter(|(at, _)| object.contains(**at));
-            for (at, start) in inside {
-                let farthest = Vaddr(at.0.saturating_sub(8 * limits::TABLE_WORDS));
-                *start = (*start).min(object.start.max(farthest));
-            }
+        let objects = functions::objects_around(self.image, addresses);
+        for ((&at, start), object) in addresses.iter().zip(&mut starts).zip(&objects) {
+            let farthest = Vaddr(at.0.saturating_sub(8 * limits::TABLE_WORDS));
+            *start = object.map_or(*start, |object| (*start).min(object.start.max(farthest)));
         }
         let mut first = 0;
         while first < addresses.len() {
@@ -83,8 +81,12 @@ impl<'a> Scanner<'a> {
         for function in &functions {
             self.note_writers(function, addresses, &mut found);
         }
+        let words = addresses.iter().zip(entries).zip(objects).zip(&found);
+        let words: Vec<Cell> = words
+            .map(|(((&at, &entry), object), uses)| Cell { at, entry, object, may_change: uses.may_change() })
+            .collect();
         for function in &functions {
-            self.note_readers(function, addresses, entries, &mut found);
+            self.note_readers(function, &words, &mut found);
         }
         found
     }
@@ -174,20 +176,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn note_readers(
-        &self,
-        function: &Function<'a>,
-        addresses: &[Vaddr],
-        entries: &[Entry],
-        found: &mut [CellUses],
-    ) {
-        let cells = addresses.iter().zip(entries).zip(found.iter()).map(|((&at, &entry), uses)| Cell {
-            at,
-            entry,
-            may_change: uses.may_change(),
-        });
+    fn note_readers(&self, function: &Function<'a>, cells: &[Cell], found: &mut [CellUses]) {
         let mut query = Subjects::default();
-        let cells: Vec<Cell> = cells.collect();
         for (chunk, cells) in cells.chunks(limits::SITES_PER_FUNCTION).enumerate() {
             query.cells = cells.to_vec();
             let first = chunk * limits::SITES_PER_FUNCTION;
