@@ -3,7 +3,7 @@
 use iced_x86::{Instruction, OpKind, Register};
 
 use super::state::{Known, SiteSet, State, Value};
-use super::{Analysis, Use};
+use super::{Analysis, Cell, Use};
 use crate::addr::Vaddr;
 use crate::limits;
 use crate::registers::gpr;
@@ -74,17 +74,18 @@ impl Analysis<'_> {
     /// `size` bytes at `place` are read, as it is followed or not: cells whose words go along in another way than
     /// [`load`](Self::load) has it are read by code unseen from here on.
     pub(super) fn copied(&mut self, place: Place, size: i64, is_followed: bool) {
-        let is_read = |cell: Vaddr| match place {
+        let sites = match place {
             Place::Word(at) => {
-                let overlaps = at < cell.0.saturating_add(8) && cell.0 < at.saturating_add_signed(size);
-                overlaps && !(is_followed && at == cell.0 && size == 8)
+                let is_read = |cell: Vaddr| {
+                    let overlaps = at < cell.0.saturating_add(8) && cell.0 < at.saturating_add_signed(size);
+                    overlaps && !(is_followed && at == cell.0 && size == 8)
+                };
+                self.cells_that(|cell| is_read(cell.at))
             }
-            Place::Table(base) => is_in_table(base, cell) && (size > 8 || (size == 8 && !is_followed)),
-            Place::Slot(_) | Place::Elsewhere => false,
+            Place::Table(base) if size > 8 || (size == 8 && !is_followed) => self.cells_of_table(Vaddr(base)),
+            Place::Table(_) | Place::Slot(_) | Place::Elsewhere => SiteSet::default(),
         };
-        let cells = self.subjects.cells.iter().enumerate().filter(|(_, cell)| is_read(cell.at));
-        let sites = cells.map(|(number, _)| SiteSet::one(self.subjects.cell(number)));
-        self.used(sites.fold(SiteSet::default(), SiteSet::union), Use::Copied);
+        self.used(sites, Use::Copied);
     }
 
     pub(super) fn load(&mut self, index: usize, state: &State, place: Place, size: i64) -> Value {
@@ -135,13 +136,14 @@ impl Analysis<'_> {
 
     /// The cells that may belong to a table at `base`: of the same object, where symbols tell of objects.
     pub(super) fn cells_of_table(&self, base: Vaddr) -> SiteSet {
-        let cells = self.subjects.cells.iter().enumerate();
-        cells
-            .filter(|(_, cell)| is_in_table(base.0, cell.at))
-            .filter(|(_, cell)| cell.object.is_none_or(|object| object.contains(base)))
-            .fold(SiteSet::default(), |sites, (number, _)| {
-                sites.union(SiteSet::one(self.subjects.cell(number)))
-            })
+        let is_of_object = |cell: &Cell| cell.object.is_none_or(|object| object.contains(base));
+        self.cells_that(|cell| is_in_table(base.0, cell.at) && is_of_object(cell))
+    }
+
+    fn cells_that(&self, is_it: impl Fn(&Cell) -> bool) -> SiteSet {
+        let cells = self.subjects.cells.iter().enumerate().filter(|(_, cell)| is_it(cell));
+        let sites = cells.map(|(number, _)| SiteSet::one(self.subjects.cell(number)));
+        sites.fold(SiteSet::default(), SiteSet::union)
     }
 
     /// The cells that whoever gets `value` may find by it: a distance from the global offset table alone leads nowhere.

@@ -65,6 +65,9 @@ impl<'a> Scanner<'a> {
             let farthest = Vaddr(at.0.saturating_sub(8 * limits::TABLE_WORDS));
             *start = object.map_or(*start, |object| (*start).min(object.start.max(farthest)));
         }
+        for (uses, object) in found.iter_mut().zip(&objects) {
+            uses.has_symbol = object.is_some();
+        }
         let mut first = 0;
         while first < addresses.len() {
             // Words of one table are looked for at once.
@@ -274,8 +277,9 @@ impl<'a> Scanner<'a> {
 
     fn classify_cell(&mut self, candidate: &Candidate, uses: &CellUses) {
         // What is copied on its own, and called through only where a table before it is read by an index, is more
-        // likely a constant that stands behind that table.
-        let is_apart = candidate.initialised && uses.copied && !uses.loads.iter().any(|load| load.is_direct);
+        // likely a constant that stands behind that table: such constants have no symbols.
+        let is_direct = uses.loads.iter().any(|load| load.is_direct);
+        let is_apart = candidate.initialised && uses.copied && !uses.has_symbol && !is_direct;
         let called = (!uses.calls.is_empty() || uses.returned) && !is_apart;
         let (form, reach, finding) = if called {
             let form = if candidate.initialised { Form::DataWord } else { Form::StoredFallback };
@@ -340,6 +344,8 @@ pub(super) struct CellUses {
     pub(super) address_is_taken: bool,
     /// That address, or its table's, goes where it is not followed.
     pub(super) escapes: bool,
+    /// A symbol tells what data object it belongs to.
+    pub(super) has_symbol: bool,
     /// Instructions take the word along to where it is not followed.
     pub(super) copied: bool,
     pub(super) returned: bool,
