@@ -66,6 +66,7 @@ pub fn shown<T>(output: &Output, work: impl FnOnce(&Progress) -> T) -> T {
     if let Ok(style) = style {
         bar.set_style(style.with_key("counts", counts));
     }
+    bar.tick();
     bar.enable_steady_tick(TICK);
     let result = work(&progress);
     bar.finish_and_clear();
