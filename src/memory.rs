@@ -132,7 +132,7 @@ extern "C" fn put_zeros(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
 }
 
 /// Tells that `bytes` were searched, and that hardly any of them will be read again: where they are of a file in memory,
-/// they leave it. Who reads them again all the same finds them again.
+/// they leave it, but for a last page that is not searched to its end. Who reads them again all the same finds them again.
 pub(crate) fn searched(bytes: &[u8]) {
     let (start, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
     let holds = |range: &&Range| {
@@ -141,9 +141,10 @@ pub(crate) fn searched(bytes: &[u8]) {
     };
     if RANGES.iter().any(|range| holds(&range) && !range.is_cut.load(Ordering::Relaxed)) {
         let page = rustix::param::page_size();
-        let (first, behind) = (start.next_multiple_of(page), end & !(page - 1));
+        let (first, behind) = (start & !(page - 1), end & !(page - 1));
         if first < behind {
-            // SAFETY: whole pages of a live map of a file, which nobody writes to: they are read from the file again.
+            // SAFETY: whole pages of a live map of a file, which begins with a page and which nobody writes to: they are
+            // read from the file again.
             // It stays mapped, since whoever holds `bytes` holds the map.
             unsafe { libc::madvise(first as *mut c_void, behind - first, libc::MADV_DONTNEED) };
         }

@@ -1,6 +1,8 @@
 //! Byte searches over whole segments, read-only ones, too: constant tables of pointers lie there. They decide
 //! whether a file is worth decoding, and find what may refer to an address; nothing here decides what the bytes mean.
 
+use std::ops::Range;
+
 use memchr::memmem;
 
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
@@ -12,10 +14,10 @@ use crate::vsyscall::{ENTRY_STRIDE, Entry, PAGE};
 const WORD_TAIL: [u8; 6] = [0x60, 0xff, 0xff, 0xff, 0xff, 0xff];
 
 /// Bytes searched at a time: they stay in the first-level cache over the passes of a search.
-const BLOCK: usize = 32 << 10;
+const BLOCK: usize = 16 << 10;
 
 /// Bytes after which those that were searched need not stay in memory.
-const STRETCH: usize = 32 * BLOCK;
+const STRETCH: usize = 64 * BLOCK;
 
 /// Something that looks like an entry's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,18 +40,10 @@ pub fn hits(image: &Image<'_>) -> Vec<Hit> {
     }
     let mut hits = Vec::new();
     for segment in &image.segments {
-        let bytes = image.segment_bytes(segment);
-        for from in (0..bytes.len()).step_by(STRETCH) {
-            let stretch = &bytes[from.saturating_sub(OVERLAP)..bytes.len().min(from + STRETCH)];
-            hits_in(
-                image.identity.file_type,
-                segment,
-                from.saturating_sub(OVERLAP) as u64,
-                stretch,
-                &mut hits,
-            );
-            memory::searched(stretch);
-        }
+        stretches(image.segment_bytes(segment), |from, stretch| {
+            hits_in(image.identity.file_type, segment, from, stretch, &mut hits);
+            true
+        });
     }
     hits.sort_unstable();
     hits.dedup();
@@ -59,6 +53,18 @@ pub fn hits(image: &Image<'_>) -> Vec<Hit> {
 /// Bytes of a segment that a stream of blocks repeats from the block before: a pointer less one byte.
 pub const OVERLAP: usize = 7;
 
+/// Whether `search` holds for each stretch of `bytes`, which overlap by [`OVERLAP`]; it gets where the stretch begins.
+/// What was searched leaves memory.
+pub(crate) fn stretches(bytes: &[u8], mut search: impl FnMut(u64, &[u8]) -> bool) -> bool {
+    (0..bytes.len()).step_by(STRETCH).all(|at| {
+        let (from, end) = (at.saturating_sub(OVERLAP), bytes.len().min(at + STRETCH));
+        let is_wanted = search(from as u64, &bytes[from..end]);
+        // The next one begins with the last of them.
+        memory::searched(&bytes[from..end.saturating_sub(OVERLAP).max(from)]);
+        is_wanted
+    })
+}
+
 /// Adds what [`hits`] finds in `bytes`, a part of `segment` that begins `from` bytes behind its begin. For bytes
 /// that stream by in blocks that overlap by [`OVERLAP`]: a hit in the overlap comes twice.
 pub fn hits_in(file_type: FileType, segment: &Segment, from: u64, bytes: &[u8], hits: &mut Vec<Hit>) {
@@ -67,18 +73,21 @@ pub fn hits_in(file_type: FileType, segment: &Segment, from: u64, bytes: &[u8], 
         (FileOffset(segment.offset.0 + at), segment.range.start.plus(at))
     };
     if segment.executable {
-        operands(bytes, |at, operand| {
-            let (offset, vaddr) = place(at);
-            hits.push(match operand {
-                Operand::Immediate => Hit::Immediate(offset, vaddr),
-                Operand::Subtrahend => Hit::Subtrahend(offset, vaddr),
-            });
-        });
-        if file_type == FileType::Exec {
-            branches_to_page(bytes, segment.range.start.plus(from), |at| {
+        let start = segment.range.start.plus(from);
+        for block in blocks(bytes) {
+            operands_in(bytes, block.clone(), |at, operand| {
                 let (offset, vaddr) = place(at);
-                hits.push(Hit::Branch(offset, vaddr));
+                hits.push(match operand {
+                    Operand::Immediate => Hit::Immediate(offset, vaddr),
+                    Operand::Subtrahend => Hit::Subtrahend(offset, vaddr),
+                });
             });
+            if file_type == FileType::Exec && start.0 <= u64::from(u32::MAX) {
+                branches_to_page(bytes, block, start, |at| {
+                    let (offset, vaddr) = place(at);
+                    hits.push(Hit::Branch(offset, vaddr));
+                });
+            }
         }
     } else {
         words(bytes, |at, entry| {
@@ -126,7 +135,12 @@ enum Operand {
 /// Calls `found` with each index where the four bytes of such an operand start: `00 {00,04,08} 60 ff`, or
 /// `00 00 a0 00` behind the instruction's first bytes.
 fn operands(bytes: &[u8], mut found: impl FnMut(usize, Operand)) {
-    for tail in memmem::find_iter(bytes, &[0x60, 0xff]) {
+    blocks(bytes).for_each(|block| operands_in(bytes, block, &mut found));
+}
+
+/// [`operands`] that end in `block`.
+fn operands_in(bytes: &[u8], block: Range<usize>, mut found: impl FnMut(usize, Operand)) {
+    for tail in occurrences(bytes, block.clone(), &[0x60, 0xff]) {
         if let Some(at) = tail.checked_sub(2)
             && matches!(bytes[at..tail], [0, 0 | 4 | 8])
         {
@@ -134,7 +148,7 @@ fn operands(bytes: &[u8], mut found: impl FnMut(usize, Operand)) {
         }
     }
     // Without the first byte: two that follow each other can share it.
-    for tail in memmem::find_iter(bytes, &[0, 0xa0, 0]) {
+    for tail in occurrences(bytes, block, &[0, 0xa0, 0]) {
         let start = tail.checked_sub(4).and_then(|start| bytes.get(start..tail));
         if let Some([before @ .., 0]) = start
             && matches!(before, [_, 0x48, 0x2d] | [0x48 | 0x49, 0x81, 0xe8..=0xef])
@@ -142,6 +156,22 @@ fn operands(bytes: &[u8], mut found: impl FnMut(usize, Operand)) {
             found(tail - 1, Operand::Subtrahend);
         }
     }
+}
+
+/// `bytes` in blocks.
+fn blocks(bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    (0..bytes.len()).step_by(BLOCK).map(|start| start..bytes.len().min(start + BLOCK))
+}
+
+/// Each index in `block` of `bytes` where `needle` begins, which may end behind the block.
+fn occurrences<'b>(
+    bytes: &'b [u8],
+    block: Range<usize>,
+    needle: &'b [u8],
+) -> impl Iterator<Item = usize> + 'b {
+    let end = bytes.len().min(block.end + needle.len() - 1);
+    let within = bytes.get(block.start..end).unwrap_or_default();
+    memmem::find_iter(within, needle).map(move |at| block.start + at)
 }
 
 /// Calls `found` with each index where the eight bytes of an entry's address start.
@@ -156,36 +186,17 @@ fn words(bytes: &[u8], mut found: impl FnMut(usize, Entry)) {
     }
 }
 
-/// Calls `found` with the index of each displacement that leads to an entry, read as `call rel32`.
-fn branches_to_page(bytes: &[u8], start: Vaddr, mut found: impl FnMut(usize)) {
-    if start.0 > u64::from(u32::MAX) {
-        return;
-    }
-    for block_start in (0..bytes.len()).step_by(BLOCK) {
-        let block = &bytes[block_start..bytes.len().min(block_start + BLOCK + 3)];
-        let block_vaddr = start.plus(block_start as u64);
-        if !may_branch_to_page(block, block_vaddr) {
-            continue;
+/// Calls `found` with the index in `block` of `bytes` of each displacement that leads to an entry, read as
+/// `call rel32`; `start` is the address of `bytes`.
+fn branches_to_page(bytes: &[u8], block: Range<usize>, start: Vaddr, mut found: impl FnMut(usize)) {
+    let from = block.start;
+    let (block, start) = (&bytes[from..bytes.len().min(block.end + 3)], start.plus(from as u64));
+    relative(block, start, PAGE, ENTRY_STRIDE * 2 + 1, |at| {
+        let opcode = (from + at).checked_sub(1).map(|before| bytes[before]);
+        if matches!(opcode, Some(0xe8 | 0xe9)) && Entry::at(relative_target(block, start, at)).is_some() {
+            found(from + at);
         }
-        relative(block, block_vaddr, PAGE, ENTRY_STRIDE * 2 + 1, |at| {
-            let opcode = (block_start + at).checked_sub(1).map(|before| bytes[before]);
-            if matches!(opcode, Some(0xe8 | 0xe9))
-                && Entry::at(relative_target(block, block_vaddr, at)).is_some()
-            {
-                found(block_start + at);
-            }
-        });
-    }
-}
-
-/// Whether `block` has the upper half of a displacement that leads into the page: a quick test, since over
-/// a block these halves differ by one at most.
-fn may_branch_to_page(block: &[u8], start: Vaddr) -> bool {
-    let first = (PAGE as u32).wrapping_sub((start.0 as u32).wrapping_add(4));
-    let lowest = (first.wrapping_sub(BLOCK as u32) >> 16) as u16;
-    let highest = (first.wrapping_add(ENTRY_STRIDE as u32 * 2) >> 16) as u16;
-    let span = highest.wrapping_sub(lowest);
-    (0..=span).any(|step| memmem::find(block, &lowest.wrapping_add(step).to_le_bytes()).is_some())
+    });
 }
 
 /// Where the displacement at index `at` leads when the instruction ends behind it.
@@ -263,22 +274,46 @@ fn relative(bytes: &[u8], start: Vaddr, target: u64, len: u64, found: impl FnMut
 /// all modulo 2^32, where `number(i)` is the little-endian 32-bit number at `i`.
 fn numbers(bytes: &[u8], step: u32, first: u64, len: u64, mut found: impl FnMut(usize)) {
     let (first, len) = (first as u32, u32::try_from(len).unwrap_or(u32::MAX));
-    for block_start in (0..bytes.len()).step_by(BLOCK) {
-        if block_start > 0 && block_start.is_multiple_of(STRETCH) {
-            memory::searched(&bytes[block_start - STRETCH..block_start]);
+    for block in blocks(bytes) {
+        if block.start > 0 && block.start.is_multiple_of(STRETCH) {
+            memory::searched(&bytes[block.start - STRETCH..block.start]);
         }
-        let block_end = bytes.len().min(block_start + BLOCK);
-        for from in (block_start..block_end).step_by(STRIP) {
-            let to = block_end.min(from + STRIP);
+        // What is sought moves by `step` a byte.
+        let sought = |range: &Range<usize>| {
+            let lowest = first.wrapping_sub(step.wrapping_mul((range.end - 1) as u32));
+            (lowest, u64::from(step * (range.end - 1 - range.start) as u32) + u64::from(len))
+        };
+        let (lowest, count) = sought(&block);
+        if let Some(halves) = rare_upper_halves(lowest, count) {
+            let is_sought = |&at: &usize| {
+                let moved = step.wrapping_mul(at as u32).wrapping_sub(first);
+                let number = bytes[at..].first_chunk().map(|number| u32::from_le_bytes(*number));
+                number.is_some_and(|number| number.wrapping_add(moved) < len)
+            };
+            for half in halves.map(u16::to_le_bytes) {
+                let uppers = occurrences(bytes, block.start + 2..block.end + 2, &half);
+                uppers.map(|upper| upper - 2).filter(is_sought).for_each(&mut found);
+            }
+            continue;
+        }
+        for from in block.clone().step_by(STRIP) {
+            let to = block.end.min(from + STRIP);
             let strip = &bytes[from..bytes.len().min(to + 3)];
-            // What is sought moves by `step` a byte.
-            let lowest = first.wrapping_sub(step.wrapping_mul((to - 1) as u32));
-            let moves = step * (to - 1 - from) as u32;
-            if may_hold_number(strip, lowest, u64::from(moves) + u64::from(len)) {
+            let (lowest, count) = sought(&(from..to));
+            if may_hold_number(strip, lowest, count) {
+                let moves = step * (to - 1 - from) as u32;
                 numbers_in_strip(strip, step, lowest.wrapping_add(moves), len, |at| found(from + at));
             }
         }
     }
+}
+
+/// The upper halves of the `count` numbers from `lowest` on, if these are few, and none that is everywhere in code.
+fn rare_upper_halves(lowest: u32, count: u64) -> Option<impl Iterator<Item = u16>> {
+    let (first, last) = (lowest >> 16, (u64::from(lowest) + count.saturating_sub(1)) >> 16);
+    let halves = (u64::from(first)..=last).map(|half| half as u16);
+    let is_rare = |half: u16| !matches!(half, 0 | u16::MAX);
+    (last - u64::from(first) <= 1 && halves.clone().all(is_rare)).then_some(halves)
 }
 
 /// Bytes that a quick test for a number covers: the upper bytes of what is sought hardly change over them.
@@ -345,18 +380,55 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_found_as_by_looking_at_each() {
+        let mut state = 0x9e37_79b9_u32;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state
+        };
+        // As in code, some bytes are common.
+        let bytes: Vec<u8> =
+            (0..BLOCK + 77).map(|_| if random() % 4 == 0 { 0x12 } else { random() as u8 & 0x13 }).collect();
+        for (first, len) in [
+            (0, 0x8000),
+            (0x1200, 0x2000),
+            (0x1212_0000, 0x300),
+            (0x1211_ff00, 0x2_0000),
+            (0xffff_f000, 0x2000),
+        ] {
+            for step in [0, 1] {
+                let is_sought = |&(at, number): &(usize, &[u8])| {
+                    let number = u32::from_le_bytes(number.try_into().unwrap());
+                    number.wrapping_add(step * at as u32).wrapping_sub(first) < len
+                };
+                let mut expected: Vec<_> =
+                    bytes.windows(4).enumerate().filter(is_sought).map(|(at, _)| at).collect();
+                let mut found = Vec::new();
+                numbers(&bytes, step, first.into(), len.into(), |at| found.push(at));
+                found.sort_unstable();
+                expected.sort_unstable();
+                assert_eq!(found, expected, "{first:#x}, {len:#x}, {step}");
+                assert!(!found.is_empty(), "{first:#x}, {len:#x}, {step}");
+            }
+        }
+    }
+
+    #[test]
     fn every_operand_is_found_once() {
         let subtraction = [0x48, 0x81, 0xee, 0, 0, 0xa0, 0];
         const SIZE: usize = 200;
-        for at in 3..SIZE - 4 {
+        for at in (3..SIZE - 4).chain(BLOCK - 9..BLOCK + 9) {
+            let size = if at < SIZE { SIZE } else { 2 * BLOCK };
             for low in [0, 4, 8] {
-                let mut bytes = vec![0x90; SIZE];
+                let mut bytes = vec![0x90; size];
                 bytes[at..at + 4].copy_from_slice(&[0, low, 0x60, 0xff]);
                 let mut found = Vec::new();
                 operands(&bytes, |at, operand| found.push((at, operand)));
                 assert_eq!(found, [(at, Operand::Immediate)]);
             }
-            let mut bytes = vec![0x90; SIZE];
+            let mut bytes = vec![0x90; size];
             bytes[at - 3..at + 4].copy_from_slice(&subtraction);
             let mut found = Vec::new();
             operands(&bytes, |at, operand| found.push((at, operand)));
@@ -378,7 +450,7 @@ mod tests {
                 bytes[at - 1] = 0xe8;
                 bytes[at..at + 4].copy_from_slice(&displacement.to_le_bytes());
                 let mut found = Vec::new();
-                branches_to_page(&bytes, start, |at| found.push(at));
+                blocks(&bytes).for_each(|block| branches_to_page(&bytes, block, start, |at| found.push(at)));
                 assert_eq!(found, [at], "{entry}");
             }
         }

@@ -34,7 +34,7 @@ const IN_STORE: &str = "localhost/legacy:in-store";
 const BASE_NAME: &str = r#"{{index .Config.Labels "org.opencontainers.image.base.name"}}"#;
 
 /// Longer than a daemon takes to start or to stop on a slow host.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(90);
 
 fn ready(programs: &[&str]) -> bool {
     if real_corpus().is_none() {

@@ -18,7 +18,7 @@ use serde_json::json;
 use serde_yaml_ng::Value;
 
 /// How long a daemon may take to start.
-const DAEMON_LIMIT: Duration = Duration::from_secs(30);
+const DAEMON_LIMIT: Duration = Duration::from_secs(90);
 
 fn file(name: &str) -> PathBuf {
     root().join("tests/fleet").join(name)

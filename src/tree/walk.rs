@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rayon::Scope;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
@@ -24,6 +25,9 @@ const ENTRIES: usize = 32 << 10;
 
 /// Files that one job looks at.
 const BATCH: usize = 256;
+
+/// After this time a job hands on the files that it has not come to.
+const LONG: Duration = Duration::from_millis(2);
 
 /// Jobs that may wait with an open directory: more files are looked at at once, and more directories opened by
 /// their path.
@@ -135,24 +139,6 @@ struct Waiting {
     path: PathBuf,
 }
 
-/// Names of files of one directory, each with the zero byte behind it.
-#[derive(Default)]
-struct Names {
-    bytes: Vec<u8>,
-    count: usize,
-}
-
-impl Names {
-    fn push(&mut self, name: &CStr) {
-        self.bytes.extend_from_slice(name.to_bytes_with_nul());
-        self.count += 1;
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &CStr> {
-        self.bytes.split_inclusive(|&byte| byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok())
-    }
-}
-
 impl<'a> Walk<'a> {
     fn fail(&self, path: &Path, error: Error) {
         self.tell(|told| told.failures.push((path.to_owned(), error)));
@@ -221,7 +207,8 @@ impl<'a> Walk<'a> {
         'a: 's,
     {
         let directory = Directory::new(fd.clone(), self.root.shown(path));
-        let mut names = Names::default();
+        // Names of files, each with the zero byte behind it.
+        let (mut names, mut count) = (Vec::new(), 0);
         let mut directories: Vec<CString> = Vec::new();
         let mut buffer = [MaybeUninit::uninit(); ENTRIES];
         let mut entries = RawDir::new(fd.as_fd(), &mut buffer);
@@ -234,23 +221,21 @@ impl<'a> Walk<'a> {
                 kind = stat.map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode));
             }
             match kind {
-                FileType::RegularFile => names.push(name),
+                FileType::RegularFile => {
+                    names.extend_from_slice(name.to_bytes_with_nul());
+                    count += 1;
+                }
                 FileType::Directory if ![&b"."[..], b".."].contains(&name.to_bytes()) => {
                     directories.push(name.to_owned());
                 }
                 _ => {}
             }
-            if names.count == BATCH {
-                let batch = std::mem::take(&mut names);
-                if self.may_wait() {
-                    let (directory, path) = (directory.clone(), path.to_owned());
-                    scope.spawn(move |_| {
-                        self.look(&directory, &path, &batch);
-                        self.waiting.fetch_sub(1, Ordering::Relaxed);
-                    });
-                } else {
-                    self.look(&directory, path, &batch);
+            if count == BATCH {
+                if !self.hands_on(scope, &directory, path, &names) {
+                    self.look(scope, &directory, path, &names);
                 }
+                names.clear();
+                count = 0;
             }
         }
         for name in directories {
@@ -264,19 +249,45 @@ impl<'a> Walk<'a> {
             let parent = self.may_wait().then(|| fd.clone());
             scope.spawn(move |scope| self.enter(scope, Waiting { parent, device, path }));
         }
-        self.look(&directory, path, &names);
+        self.look(scope, &directory, path, &names);
         Ok(())
     }
 
-    /// Looks at files of one directory.
-    fn look(&self, directory: &Directory, parent: &Path, names: &Names) {
+    /// Makes a job of looking at files of one directory, for a thread that has nothing else to do; not where too many
+    /// wait.
+    fn hands_on<'s>(&'s self, scope: &Scope<'s>, directory: &Directory, parent: &Path, names: &[u8]) -> bool
+    where
+        'a: 's,
+    {
+        if !self.may_wait() {
+            return false;
+        }
+        let (directory, parent, names) = (directory.clone(), parent.to_owned(), names.to_owned());
+        scope.spawn(move |scope| {
+            self.look(scope, &directory, &parent, &names);
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        });
+        true
+    }
+
+    /// Looks at files of one directory, whose names end with a zero byte each; where these take their time, the last
+    /// of them are handed on.
+    fn look<'s>(&'s self, scope: &Scope<'s>, directory: &Directory, parent: &Path, mut names: &[u8])
+    where
+        'a: 's,
+    {
         let filter = &self.options.filter;
-        let mut count = 0;
-        for name in names.iter() {
+        let (mut count, begun) = (0, Instant::now());
+        while let Ok(name) = CStr::from_bytes_until_nul(names) {
+            names = &names[name.to_bytes_with_nul().len()..];
             let entry = Entry { directory, parent, name };
             if filter.is_empty() || filter.wants_file(&entry.path()) {
                 count += 1;
                 (self.visit)(&entry);
+            }
+            let is_long = !names.is_empty() && begun.elapsed() > LONG;
+            if is_long && self.hands_on(scope, directory, parent, names) {
+                break;
             }
         }
         self.files.fetch_add(count, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{Ran, is_root, need, skip};
 
 /// Longer than a daemon takes to start (about a second) or to stop on a slow host.
-const DAEMON_LIMIT: Duration = Duration::from_secs(30);
+const DAEMON_LIMIT: Duration = Duration::from_secs(90);
 
 /// A Docker daemon of its own, with everything it writes below one directory; ends with the value.
 pub struct Daemon {

@@ -201,7 +201,7 @@ impl Registry {
         let child = command.spawn().expect("it starts");
         let begun = std::time::Instant::now();
         while std::net::TcpStream::connect(address).is_err() {
-            assert!(begun.elapsed().as_secs() < 30, "the registry does not start");
+            assert!(begun.elapsed().as_secs() < 90, "the registry does not start");
             std::thread::yield_now();
         }
         child
