@@ -17,7 +17,7 @@ use crate::code::{self, Doubt, Function};
 use crate::elf::Image;
 use crate::functions::Functions;
 use crate::limits;
-use crate::registers::{Gpr, gpr};
+use crate::registers::{Gpr, RSP, gpr};
 use crate::site::Deed;
 use crate::vsyscall::Entry;
 
@@ -123,6 +123,9 @@ pub(crate) enum Use {
 }
 
 impl Use {
+    /// Left on the stack for code that is not known.
+    const PASSED: Self = Self::Argument { callee: None, register: RSP };
+
     fn deed(self) -> Deed {
         match self {
             Self::Call { jump: false, .. } | Self::IndexedCall { .. } => Deed::Calls,

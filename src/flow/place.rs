@@ -67,8 +67,25 @@ impl Analysis<'_> {
         }
     }
 
+    /// Whether the memory operand of `instruction`, which is [`Place::Elsewhere`], counts from a stack address: it may be
+    /// any slot.
+    pub(super) fn is_in_frame(&self, instruction: &Instruction, state: &State) -> bool {
+        let registers = [instruction.memory_base(), instruction.memory_index()];
+        registers.into_iter().filter_map(gpr).any(|number| state.registers[number].stack().is_some())
+    }
+
     pub(super) fn is_global_offset_table(&self, at: u64) -> bool {
         self.image.global_offset_table() == Some(Vaddr(at))
+    }
+
+    /// `size` bytes at `place` are changed by what is computed of them.
+    pub(super) fn changed(&mut self, place: Place, size: i64) {
+        if let Place::Word(at) = place {
+            let overlaps =
+                |cell: Vaddr| at < cell.0.saturating_add(8) && cell.0 < at.saturating_add_signed(size);
+            let sites = self.cells_that(|cell| overlaps(cell.at));
+            self.used(sites, Use::Computed);
+        }
     }
 
     /// `size` bytes at `place` are read, as it is followed or not: cells whose words go along in another way than

@@ -232,11 +232,30 @@ impl State {
         self.slots.retain(|slot| slot.value.says_something());
     }
 
+    /// Something may have written anywhere from `offset` upwards.
+    pub(super) fn disturb_from(&mut self, offset: i64) {
+        for slot in self.slots.iter_mut().filter(|slot| reaches(slot, offset)) {
+            slot.value = slot.value.or_other();
+        }
+        self.slots.retain(|slot| slot.value.says_something());
+    }
+
     /// Something may have written through any pointer to the stack that it could know.
     pub(super) fn disturb_escaped(&mut self) {
         if let Some(from) = self.escaped {
-            self.disturb(from, i64::MAX - from.max(0));
+            self.disturb_from(from);
         }
+    }
+
+    /// Whether other code may know of the `size` bytes at `offset`.
+    pub(super) fn is_escaped(&self, offset: i64, size: i64) -> bool {
+        self.escaped.is_some_and(|from| from < offset.saturating_add(size))
+    }
+
+    /// Sites whose value may be anywhere from `offset` upwards.
+    pub(super) fn sites_from(&self, offset: i64) -> SiteSet {
+        let slots = self.slots.iter().filter(|slot| reaches(slot, offset));
+        slots.fold(SiteSet::default(), |sites, slot| sites.union(slot.value.plain_sites()))
     }
 
     pub(super) fn escape(&mut self, value: Value) {
@@ -248,6 +267,10 @@ impl State {
 
 fn overlaps(slot: &Slot, offset: i64, size: i64) -> bool {
     slot.offset < offset.saturating_add(size) && offset < slot.offset.saturating_add(slot.size)
+}
+
+fn reaches(slot: &Slot, offset: i64) -> bool {
+    slot.offset.saturating_add(slot.size) > offset
 }
 
 /// What a 32-bit read or write leaves of `value`.

@@ -52,7 +52,7 @@ impl Analysis<'_> {
                     let used = Use::Argument { callee: None, register };
                     self.used(state.registers[register].plain_sites(), used);
                     self.used(state.registers[register].pointed_to, Use::Pointed);
-                    state.escape(state.registers[register]);
+                    self.escape(state, state.registers[register]);
                 }
                 for register in [RAX, RCX, R11] {
                     state.registers[register] = Value::UNKNOWN;
@@ -106,6 +106,9 @@ impl Analysis<'_> {
                 let place = self.place(&instruction, state);
                 if place == Place::Elsewhere {
                     self.bases_pointed(&instruction, state);
+                    if self.is_in_frame(&instruction, state) {
+                        self.used(state.sites_from(i64::MIN), Use::PASSED);
+                    }
                 }
                 self.copied(place, size, true);
                 self.load(index, state, place, size)
@@ -136,7 +139,11 @@ impl Analysis<'_> {
             }
             OpKind::Memory => {
                 let size = instruction.memory_size().size() as i64;
-                self.store(state, self.place(&instruction, state), size, value)?;
+                let place = self.place(&instruction, state);
+                self.store(state, place, size, value)?;
+                if place == Place::Elsewhere && self.is_in_frame(&instruction, state) {
+                    state.disturb_from(i64::MIN);
+                }
             }
             _ => {}
         }
@@ -153,6 +160,12 @@ impl Analysis<'_> {
     fn store(&mut self, state: &mut State, place: Place, size: i64, value: Value) -> Result<(), Doubt> {
         self.used(value.pointed_to, Use::Pointed);
         if let Place::Slot(offset) = place {
+            // By an address in a slot, whoever is passed the slot's finds more.
+            self.escape(state, value);
+            if state.is_escaped(offset, size) {
+                self.used(value.plain_sites(), Use::PASSED);
+                return state.store(offset, size, value.or_other());
+            }
             return state.store(offset, size, value);
         }
         let stored = match place {
@@ -164,7 +177,7 @@ impl Analysis<'_> {
         if !matches!(place, Place::Word(_)) {
             state.disturb_escaped();
         }
-        state.escape(value);
+        self.escape(state, value);
         Ok(())
     }
 
@@ -220,8 +233,10 @@ impl Analysis<'_> {
         if matches!(known, Known::Element(_) | Known::Nothing) {
             for register in [instruction.memory_base(), instruction.memory_index()] {
                 if let Some(number) = gpr(register) {
-                    self.used(state.registers[number].plain_sites(), Use::Computed);
-                    state.escape(state.registers[number]);
+                    let value = state.registers[number];
+                    self.used(value.plain_sites(), Use::Computed);
+                    let displacement = instruction.memory_displacement64().cast_signed();
+                    self.escape(state, add(value, displacement.min(0)));
                 }
             }
         }
@@ -236,16 +251,10 @@ impl Analysis<'_> {
 
     fn push(&mut self, index: usize, state: &mut State) -> Result<(), Doubt> {
         let value = self.read(index, state, 0);
-        self.used(value.pointed_to, Use::Pointed);
         let value = self.defined(index, value);
         state.registers[RSP] = add(state.registers[RSP], -8);
-        match state.registers[RSP].stack() {
-            Some(offset) => state.store(offset, 8, value),
-            None => {
-                self.used(value.plain_sites(), Use::Stored);
-                Ok(())
-            }
-        }
+        let place = state.registers[RSP].stack().map_or(Place::Elsewhere, Place::Slot);
+        self.store(state, place, 8, value)
     }
 
     fn pop(&mut self, index: usize, state: &mut State) -> Result<(), Doubt> {
@@ -352,14 +361,14 @@ impl Analysis<'_> {
                 Value { pointed_to, ..Value::constant(compute(mnemonic, a, b)) }
             }
             (_, Known::Stack(_), None) => {
-                state.escape(left);
+                self.escape(state, left);
                 Value::UNKNOWN
             }
             _ if subject => Value::UNKNOWN,
             // An address and an index, or a distance: still an address, of which nothing is done yet.
             (Mnemonic::Add, ..) if !left.pointed_to.union(right.pointed_to).is_empty() => {
-                state.escape(left);
-                state.escape(right);
+                self.escape(state, left);
+                self.escape(state, right);
                 Value { pointed_to: left.pointed_to.union(right.pointed_to), ..Value::UNKNOWN }
             }
             _ => return self.anything_else(index, state),
@@ -400,10 +409,19 @@ impl Analysis<'_> {
             }
         }
         for used in info_of.used_memory() {
-            if let (Some(place), true) = (place, reads(used.access())) {
-                self.copied(place, used.memory_size().size() as i64, false);
+            let size = used.memory_size().size() as i64;
+            match place.filter(|_| reads(used.access())) {
+                Some(place) if writes(used.access()) => self.changed(place, size),
+                Some(place) => self.copied(place, size, false),
+                None => {}
             }
-            self.memory_used(used, state)?;
+            self.memory_used(used, instruction.is_string_instruction(), state)?;
+        }
+        for operand in 0..instruction.op_count() {
+            let is_register = instruction.op_kind(operand) == OpKind::Register;
+            if let Some(number) = gpr(instruction.op_register(operand)).filter(|_| is_register) {
+                self.escape(state, state.registers[number]);
+            }
         }
         for used in info_of.used_registers() {
             if let (Some(number), true) = (gpr(used.register()), writes(used.access())) {
@@ -411,7 +429,7 @@ impl Analysis<'_> {
                     let moved = i64::from(instruction.stack_pointer_increment());
                     state.registers[RSP] = add(state.registers[RSP], moved);
                 } else {
-                    state.escape(state.registers[number]);
+                    self.escape(state, state.registers[number]);
                     state.registers[number] = Value::UNKNOWN;
                 }
             }
@@ -421,29 +439,38 @@ impl Analysis<'_> {
         Ok(())
     }
 
-    fn memory_used(&mut self, used: &UsedMemory, state: &mut State) -> Result<(), Doubt> {
-        let base = gpr(used.base()).map(|number| state.registers[number]);
-        let offset = base
-            .and_then(Value::stack)
-            .filter(|_| used.index() == Register::None)
-            .map(|base| base.wrapping_add_unsigned(used.displacement()));
+    /// Memory is used by an instruction that is not followed; one of a string, `is_string`, from its address upwards.
+    fn memory_used(&mut self, used: &UsedMemory, is_string: bool, state: &mut State) -> Result<(), Doubt> {
+        let base = gpr(used.base()).map_or(Value::UNKNOWN, |number| state.registers[number]);
+        let index = gpr(used.index()).map_or(Value::UNKNOWN, |number| state.registers[number]);
+        let displacement = used.displacement().cast_signed();
+        let is_indexed = used.index() != Register::None;
+        let is_in_frame = base.stack().or(index.stack()).is_some();
         let size = (used.memory_size().size() as i64).max(1);
-        match offset {
+        match base.stack().filter(|_| !is_indexed).map(|base| base.wrapping_add(displacement)) {
             Some(offset) => {
+                let behind = if is_string { i64::MAX } else { size };
                 if reads(used.access()) {
-                    self.used(state.sites_overlapping(offset, size), Use::Computed);
+                    self.used(state.sites_overlapping(offset, behind), Use::Computed);
                 }
                 if writes(used.access()) {
+                    if is_string {
+                        state.disturb_from(offset);
+                    }
                     state.store(offset, size, Value::UNKNOWN)?;
                 }
             }
-            None if writes(used.access()) => {
-                if let Some(base) = base {
-                    state.escape(base);
+            None => {
+                if is_in_frame && reads(used.access()) {
+                    self.used(state.sites_from(i64::MIN), Use::PASSED);
                 }
-                state.disturb_escaped();
+                if writes(used.access()) {
+                    if is_in_frame {
+                        state.disturb_from(i64::MIN);
+                    }
+                    state.disturb_escaped();
+                }
             }
-            None => {}
         }
         Ok(())
     }

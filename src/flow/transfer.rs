@@ -41,7 +41,7 @@ impl Analysis<'_> {
             self.arguments(state, direct);
         }
         for register in ARGUMENTS {
-            state.escape(state.registers[register]);
+            self.escape(state, state.registers[register]);
         }
         state.disturb_escaped();
         let holds_sites = CALLER_SAVED.iter().any(|&number| !state.registers[number].sites().is_empty());
@@ -94,6 +94,14 @@ impl Analysis<'_> {
         exact
     }
 
+    /// Where `value` is an address of the stack, whatever is there or above may be read and written by code unseen.
+    pub(super) fn escape(&mut self, state: &mut State, value: Value) {
+        if let Some(offset) = value.stack() {
+            self.used(state.sites_from(offset), Use::PASSED);
+        }
+        state.escape(value);
+    }
+
     /// Values in argument registers go to whoever is called.
     pub(super) fn arguments(&mut self, state: &State, callee: Option<Vaddr>) {
         for register in ARGUMENTS {
@@ -101,7 +109,7 @@ impl Analysis<'_> {
             self.used(self.pointers(state.registers[register]), Use::Pointed);
         }
         if let Some(top) = state.registers[RSP].stack() {
-            self.used(state.sites_overlapping(top, 8), Use::Argument { callee: None, register: RSP });
+            self.used(state.sites_overlapping(top, 8), Use::PASSED);
         }
     }
 

@@ -259,6 +259,11 @@ impl<'a> Scanner<'a> {
                 let span = self.span(&instruction);
                 self.push(span, entry, Form::Compare, name, Finding::Harmless(reason.into()));
             }
+            Role::Computed => {
+                let reason = "computed with, and the result is not followed";
+                let span = self.span(&instruction);
+                self.push(span, entry, Form::Computed, name, Finding::Unproven(reason.into()));
+            }
             // Where nothing tells code from data, four bytes that no instruction takes whole are nothing.
             Role::Other(_) if !extent.is_bounded => {}
             Role::Other(reason) => {
@@ -348,6 +353,12 @@ impl<'a> Scanner<'a> {
                 Some(register),
             ) => Role::Followed(Constant::Computed(register)),
             _ if matches!(instruction.mnemonic(), Mnemonic::Cmp) => Role::Compared,
+            // `sbb %rax,%rax; and $entry,%rax` is how gcc chooses between the address and zero.
+            _ if matches!(instruction.mnemonic(), Mnemonic::And | Mnemonic::Xor | Mnemonic::Imul)
+                && register.is_some() =>
+            {
+                Role::Computed
+            }
             _ => Role::Other("an operand that is never called"),
         }
     }
@@ -697,5 +708,7 @@ fn step(Span { vaddr, offset, len }: Span, deed: Deed) -> Step {
 enum Role {
     Followed(Constant),
     Compared,
+    /// Computed with in a way that is not followed.
+    Computed,
     Other(&'static str),
 }

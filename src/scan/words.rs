@@ -34,6 +34,9 @@ pub(super) struct Candidate {
     pub(super) steps: Vec<Step>,
 }
 
+/// Bytes of an immediate that may follow a displacement.
+const LARGEST_IMMEDIATE: u64 = 4;
+
 impl<'a> Scanner<'a> {
     /// Finds out which of the collected words are called through.
     pub(super) fn read_cells(&mut self) {
@@ -73,7 +76,9 @@ impl<'a> Scanner<'a> {
             // Words of one table are looked for at once.
             let is_behind = |&next: &usize| starts[next] > addresses[next - 1];
             let behind = (first + 1..addresses.len()).find(is_behind).unwrap_or(addresses.len());
-            let table = VaddrRange { start: starts[first], end: addresses[behind - 1].plus(1) };
+            // An immediate behind the displacement moves what this seems to lead to.
+            let start = Vaddr(starts[first].0.saturating_sub(LARGEST_IMMEDIATE));
+            let table = VaddrRange { start, end: addresses[behind - 1].plus(8) };
             let is_doubtful = !self.collect_readers(table, &mut functions);
             for number in first..behind {
                 found[number].pointed_to = self.is_pointed_to(addresses[number]);
@@ -166,12 +171,18 @@ impl<'a> Scanner<'a> {
                 found[number].address_is_taken = true;
             }
             let Some(target) = memory_address(instruction) else { continue };
-            let Ok(number) = addresses.binary_search(&target) else { continue };
+            let Some(number) = addresses.partition_point(|&at| at <= target).checked_sub(1) else { continue };
             let reads_only = match instruction.mnemonic() {
                 Mnemonic::Mov => instruction.op0_kind() == OpKind::Register,
                 Mnemonic::Call | Mnemonic::Jmp | Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push => true,
                 _ => false,
             };
+            if target != addresses[number] {
+                if target < addresses[number].plus(8) && !reads_only {
+                    found[number].conflict = Some("a part of the pointer is also written");
+                }
+                continue;
+            }
             match instruction.mnemonic() {
                 Mnemonic::Lea => found[number].address_is_taken = true,
                 _ => found[number].written |= !reads_only,

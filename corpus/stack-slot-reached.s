@@ -1,0 +1,107 @@
+# Slots of the frame that are read and written in other ways than by their own names: by their address, by an index, by
+# an address that another slot holds, by a string instruction. What is called is then not the entry alone, and the
+# entry is not only called.
+#@ expect: passed entry=time form=stack-slot verdict=patch strategy=stub reach=always function=by_address
+#@ expect: indexed entry=time form=stack-slot verdict=patch strategy=stub reach=fallback function=by_index
+#@ expect: kept entry=time form=stack-slot verdict=patch strategy=stub reach=fallback function=by_kept_address
+#@ expect: copied entry=time form=stack-slot verdict=patch strategy=stub reach=fallback function=by_string
+#@ run: 0
+.include "common.inc"
+.macro frame
+    push %rbp
+    .cfi_def_cfa_offset 16
+    .cfi_offset rbp, -16
+    mov %rsp, %rbp
+    .cfi_def_cfa_register rbp
+    sub $48, %rsp
+    mov %rdi, -40(%rbp)
+.endm
+.macro unframe
+    leave
+    .cfi_def_cfa rsp, 8
+    ret
+.endm
+.text
+# The program's own, which the slots get instead.
+func own_time
+    mov $201, %eax
+    syscall
+    ret
+endfunc own_time
+func by_address
+    frame
+site passed
+    movq $0xffffffffff600400, -8(%rbp)
+    mov -8(%rbp), %rax
+    call *%rax
+    lea -8(%rbp), %rdi
+    mov -40(%rbp), %rsi
+    call by_reference
+    unframe
+endfunc by_address
+func by_reference
+    mov (%rdi), %rax
+    mov %rsi, %rdi
+    jmp *%rax
+endfunc by_reference
+func by_index
+    frame
+site indexed
+    movq $0xffffffffff600400, -8(%rbp)
+    lea own_time(%rip), %rdx
+    mov two(%rip), %rax
+    mov %rdx, -24(%rbp,%rax,8)
+    mov -8(%rbp), %rax
+    call *%rax
+    unframe
+endfunc by_index
+func by_kept_address
+    frame
+site kept
+    movq $0xffffffffff600400, -8(%rbp)
+    lea -8(%rbp), %rax
+    mov %rax, -16(%rbp)
+    lea -16(%rbp), %rdi
+    call replace
+    mov -40(%rbp), %rdi
+    mov -8(%rbp), %rax
+    call *%rax
+    unframe
+endfunc by_kept_address
+func replace
+    mov (%rdi), %rax
+    lea own_time(%rip), %rdx
+    mov %rdx, (%rax)
+    ret
+endfunc replace
+func by_string
+    frame
+site copied
+    movq $0xffffffffff600400, -8(%rbp)
+    lea own_time(%rip), %rax
+    mov %rax, words(%rip)
+    mov %rax, 8+words(%rip)
+    lea words(%rip), %rsi
+    lea -16(%rbp), %rdi
+    mov $2, %ecx
+    rep movsq
+    mov -40(%rbp), %rdi
+    mov -8(%rbp), %rax
+    call *%rax
+    unframe
+endfunc by_string
+room room_1
+room room_2
+begin
+check_time by_address
+check_time by_index
+check_time by_kept_address
+check_time by_string
+finish
+.data
+.balign 8
+two: .quad 2
+.bss
+.balign 8
+words: .quad 0, 0
+no_exec_stack
