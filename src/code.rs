@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl,
-    Formatter as _, GasFormatter, Instruction, InstructionBlock, OpKind, Register,
+    Formatter as _, GasFormatter, Instruction, InstructionBlock, Mnemonic, OpKind, Register,
 };
 
 use crate::addr::{Vaddr, VaddrRange};
@@ -580,6 +580,27 @@ fn is_reached(image: &Image<'_>, extent: Extent<'_>, at: Vaddr) -> bool {
 
 /// Branches to out-of-line code that are looked at; one is enough.
 const BRANCHES_TO_ONE_PLACE: usize = 16;
+
+/// Whether `function` jumps to an address that it computes, and that is not known: `goto *(&&a + distances[i])`. Control
+/// may then arrive at any of its instructions. (What is loaded or passed is a function of its own.)
+pub(crate) fn jumps_by_distance(function: &Function<'_>) -> bool {
+    const NEAR: usize = 8;
+    let instructions = &function.instructions;
+    (0..instructions.len()).any(|index| {
+        let jump = &instructions[index];
+        if jump.code() != Code::Jmp_rm64
+            || jump.op0_kind() != OpKind::Register
+            || function.targets(index).are_all
+        {
+            return false;
+        }
+        let written = |before: &&Instruction| {
+            before.op0_kind() == OpKind::Register && before.op0_register() == jump.op0_register()
+        };
+        let before = &instructions[index.saturating_sub(NEAR)..index];
+        before.iter().rev().find(written).is_some_and(|before| before.mnemonic() == Mnemonic::Add)
+    })
+}
 
 /// Where in `behind`, which ends with `at`, a direct branch of a function that can be decoded leads, if straight code leads
 /// from there to `at`: out-of-line code.

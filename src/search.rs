@@ -187,13 +187,13 @@ fn words(bytes: &[u8], mut found: impl FnMut(usize, Entry)) {
 }
 
 /// Calls `found` with the index in `block` of `bytes` of each displacement that leads to an entry, read as
-/// `call rel32`; `start` is the address of `bytes`.
+/// that of a `call`, `jmp` or conditional jump; `start` is the address of `bytes`.
 fn branches_to_page(bytes: &[u8], block: Range<usize>, start: Vaddr, mut found: impl FnMut(usize)) {
     let from = block.start;
     let (block, start) = (&bytes[from..bytes.len().min(block.end + 3)], start.plus(from as u64));
     relative(block, start, PAGE, ENTRY_STRIDE * 2 + 1, |at| {
-        let opcode = (from + at).checked_sub(1).map(|before| bytes[before]);
-        if matches!(opcode, Some(0xe8 | 0xe9)) && Entry::at(relative_target(block, start, at)).is_some() {
+        let is_branch = matches!(bytes[..from + at], [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f]);
+        if is_branch && Entry::at(relative_target(block, start, at)).is_some() {
             found(from + at);
         }
     });

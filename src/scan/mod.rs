@@ -41,7 +41,7 @@ pub(crate) fn scan<'a>(image: &'a Image<'a>) -> Scan<'a> {
         return Scan { sites: Vec::new(), functions: None };
     }
     let mut scanner =
-        Scanner { image, functions: Functions::of(image), sites: Vec::new(), cells: Vec::new() };
+        Scanner { image, functions: Functions::of(image), sites: vec![], cells: vec![], compared: vec![] };
     scanner.scan(&hits);
     let Scanner { mut sites, functions, .. } = scanner;
     sites.sort_by_key(|site| site.span.offset);
@@ -74,6 +74,8 @@ struct Scanner<'a> {
     sites: Vec<Site>,
     /// Words of memory to find readers of.
     cells: Vec<Candidate>,
+    /// Entries whose address some code compares a pointer in memory with.
+    compared: Vec<Entry>,
 }
 
 /// An instruction whose value is to be followed.
@@ -185,6 +187,7 @@ impl<'a> Scanner<'a> {
 
     /// `at` is the displacement of what may be a branch straight into the page.
     fn branch(&mut self, at: Vaddr) {
+        // The last byte of the opcode.
         let opcode = Vaddr(at.0.wrapping_sub(1));
         if !self.image.may_be_code(opcode) {
             return;
@@ -192,12 +195,14 @@ impl<'a> Scanner<'a> {
         let Ok(function) = Function::decode(self.image, &self.functions, opcode) else { return };
         let Some(index) = function.covering(opcode) else { return };
         let (instruction, name) = (function.instructions[index], function.extent.name);
-        let branches =
-            matches!(instruction.flow_control(), FlowControl::Call | FlowControl::UnconditionalBranch);
+        let branches = matches!(
+            instruction.flow_control(),
+            FlowControl::Call | FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
+        ) && instruction.next_ip() == at.plus(4).0;
         let Some(entry) = Entry::at(instruction.near_branch_target()).filter(|_| branches) else { return };
         // Behind a jump is what the function's callers know of functions; where code cannot be followed, it may expect
         // anything.
-        let is_jump = instruction.flow_control() == FlowControl::UnconditionalBranch;
+        let is_jump = instruction.flow_control() != FlowControl::Call;
         let complete = function.complete(self.image, &self.functions).ok();
         let expected = complete.and_then(|function| {
             let index = function.index_of(Vaddr(instruction.ip()))?;
@@ -257,6 +262,9 @@ impl<'a> Scanner<'a> {
             Role::Compared => {
                 let reason = "compared with, never called";
                 let span = self.span(&instruction);
+                if is_of_a_pointer(&instruction) {
+                    self.compared.push(entry);
+                }
                 self.push(span, entry, Form::Compare, name, Finding::Harmless(reason.into()));
             }
             Role::Computed => {
@@ -600,8 +608,13 @@ impl<'a> Scanner<'a> {
             Use::Computed => Some("the address is also computed with"),
             _ => None,
         });
+        let is_called = |used: &Use| matches!(used, Use::Call { .. } | Use::IndexedCall { .. });
+        let entry = uses.entry.unwrap_or_else(|| self.nominal_entry(subject));
+        let conflict =
+            conflict.or_else(|| self.is_compared(entry).filter(|_| !uses.uses.iter().all(is_called)));
         let only_called = !calls.is_empty()
             && uses.uses.iter().all(|used| matches!(used, Use::Call { exact: true, .. }))
+            && !code::jumps_by_distance(function)
             && !self.is_entered_between(function, subject, &calls);
         let adjacent = match calls.as_slice() {
             [call] => {
@@ -632,6 +645,13 @@ impl<'a> Scanner<'a> {
             flags_are_free,
             scratch_is_free,
         }
+    }
+
+    /// Why the address of `entry` must not become another one where it goes to code that is not followed, if it must not.
+    fn is_compared(&self, entry: Entry) -> Option<&'static str> {
+        self.compared
+            .contains(&entry)
+            .then_some("code elsewhere in the file compares a pointer in memory with the address")
     }
 
     /// The first instructions of `function`, up to the constant's, where the stack pointer is aligned for the call and
@@ -702,6 +722,13 @@ const STEPS_BEFORE: usize = 3;
 
 fn step(Span { vaddr, offset, len }: Span, deed: Deed) -> Step {
     Step { offset, vaddr, len, deed }
+}
+
+/// Whether what the comparison `instruction` compares stands behind an address: a pointer in a structure. What is in a
+/// register or in the frame is as likely the address of an instruction or of a fault.
+fn is_of_a_pointer(instruction: &Instruction) -> bool {
+    let is_frame = |base| matches!(base, Register::RSP | Register::RBP);
+    instruction.op0_kind() == OpKind::Memory && !is_frame(instruction.memory_base())
 }
 
 /// What an instruction does with an immediate that is an entry's address.

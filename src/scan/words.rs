@@ -296,6 +296,8 @@ impl<'a> Scanner<'a> {
             let form = if candidate.initialised { Form::DataWord } else { Form::StoredFallback };
             let always = candidate.initialised && !uses.may_change();
             let reach = if always { Reach::Always } else { Reach::Fallback };
+            // There the code that reads the word is changed, not the word.
+            let keeps_value = candidate.initialised && self.image.identity.file_type != FileType::Exec;
             let evidence = Evidence {
                 constant: candidate.constant,
                 calls: uses.calls.clone(),
@@ -306,7 +308,10 @@ impl<'a> Scanner<'a> {
                 adjacent: false,
                 wrapper: None,
                 expected: uses.expected,
-                conflict: uses.conflict.or(self.unrelocatable(candidate, uses)),
+                conflict: uses
+                    .conflict
+                    .or(self.unrelocatable(candidate, uses))
+                    .or(self.is_compared(candidate.entry).filter(|_| !keeps_value)),
                 flags_are_free: false,
                 scratch_is_free: candidate.scratch_is_free,
             };
