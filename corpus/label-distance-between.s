@@ -13,6 +13,7 @@ func time_or_own
     sub $8, %rsp
     .cfi_def_cfa_offset 16
     mov index(%rip), %rdx
+    and $1, %edx
     lea distances(%rip), %rcx
     movswq (%rcx,%rdx,2), %rdx
     lea .Lfirst(%rip), %rcx

@@ -34,10 +34,12 @@ site passed
     movq $0xffffffffff600400, -8(%rbp)
     mov -8(%rbp), %rax
     call *%rax
+    test $2, %r10b
+    je 1f
     lea -8(%rbp), %rdi
     mov -40(%rbp), %rsi
     call by_reference
-    unframe
+1:  unframe
 endfunc by_address
 func by_reference
     mov (%rdi), %rax
@@ -49,8 +51,9 @@ func by_index
 site indexed
     movq $0xffffffffff600400, -8(%rbp)
     lea own_time(%rip), %rdx
-    mov two(%rip), %rax
-    mov %rdx, -24(%rbp,%rax,8)
+    mov %r10d, %eax
+    and $1, %eax
+    mov %rdx, -16(%rbp,%rax,8)
     mov -8(%rbp), %rax
     call *%rax
     unframe
@@ -83,7 +86,8 @@ site copied
     mov %rax, 8+words(%rip)
     lea words(%rip), %rsi
     lea -16(%rbp), %rdi
-    mov $2, %ecx
+    mov %r10d, %ecx
+    and $2, %ecx
     rep movsq
     mov -40(%rbp), %rdi
     mov -8(%rbp), %rax
@@ -98,9 +102,6 @@ check_time by_index
 check_time by_kept_address
 check_time by_string
 finish
-.data
-.balign 8
-two: .quad 2
 .bss
 .balign 8
 words: .quad 0, 0
