@@ -1,10 +1,11 @@
 # Slots of the frame that are read and written in other ways than by their own names: by their address, by an index, by
-# an address that another slot holds, by a string instruction. What is called is then not the entry alone, and the
+# an address that another slot holds, by a string instruction, as an argument on the stack. What is called is then not the entry alone, and the
 # entry is not only called.
 #@ expect: passed entry=time form=stack-slot verdict=patch strategy=stub reach=always function=by_address
 #@ expect: indexed entry=time form=stack-slot verdict=patch strategy=stub reach=fallback function=by_index
 #@ expect: kept entry=time form=stack-slot verdict=patch strategy=stub reach=fallback function=by_kept_address
 #@ expect: copied entry=time form=stack-slot verdict=patch strategy=stub reach=fallback function=by_string
+#@ expect: eighth entry=time form=stack-slot verdict=patch strategy=stub reach=always function=by_value
 #@ run: 0
 .include "common.inc"
 .macro frame
@@ -94,6 +95,28 @@ site copied
     call *%rax
     unframe
 endfunc by_string
+func by_value
+    frame
+site eighth
+    movq $0xffffffffff600400, -8(%rbp)
+    mov -8(%rbp), %rax
+    call *%rax
+    push -8(%rbp)
+    push $0
+    mov -40(%rbp), %rdi
+    call eighth_argument
+    add $16, %rsp
+    unframe
+endfunc by_value
+func eighth_argument
+    sub $8, %rsp
+    .cfi_def_cfa_offset 16
+    mov 24(%rsp), %rax
+    call *%rax
+    add $8, %rsp
+    .cfi_def_cfa_offset 8
+    ret
+endfunc eighth_argument
 room room_1
 room room_2
 begin
@@ -101,6 +124,7 @@ check_time by_address
 check_time by_index
 check_time by_kept_address
 check_time by_string
+check_time by_value
 finish
 .bss
 .balign 8

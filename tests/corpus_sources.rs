@@ -214,6 +214,7 @@ sources! {
     computed_mask: "computed-mask",
     computed: "computed",
     data_word_changed: "data-word-changed",
+    data_word_behind_table: "data-word-behind-table",
     data_word_copied: "data-word-copied",
     data_word_distance: "data-word-distance",
     data_word_dyn: "data-word-dyn",

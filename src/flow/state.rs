@@ -1,5 +1,7 @@
 //! What may be in registers and stack slots before an instruction.
 
+use std::ops::Range;
+
 use crate::code::Doubt;
 use crate::limits;
 use crate::registers::{RBP, RSP};
@@ -122,12 +124,33 @@ impl Value {
     }
 }
 
+/// Bytes of the stack with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) offset: i64,
     pub(super) size: i64,
     pub(super) value: Value,
+    /// A call may find an argument there: it was not written as a variable of a frame with a frame pointer.
+    pub(super) is_outgoing: bool,
 }
+
+impl Slot {
+    fn bytes(&self) -> Range<i64> {
+        bytes_at(self.offset, self.size)
+    }
+
+    fn overlaps(&self, bytes: &Range<i64>) -> bool {
+        self.offset < bytes.end && bytes.start < self.bytes().end
+    }
+}
+
+/// The `size` bytes of the stack that begin `offset` from the stack pointer at the function's entry.
+pub(super) fn bytes_at(offset: i64, size: i64) -> Range<i64> {
+    offset..offset.saturating_add(size)
+}
+
+/// Any bytes of the stack.
+pub(super) const WHOLE_STACK: Range<i64> = i64::MIN..i64::MAX;
 
 /// What is known before an instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,13 +160,15 @@ pub(super) struct State {
     pub(super) slots: Vec<Slot>,
     /// Stack addresses from here upwards may be known to other code.
     pub(super) escaped: Option<i64>,
+    /// The lowest bytes where a call may find an argument.
+    lowest_outgoing: i64,
 }
 
 impl State {
     pub(super) fn at_entry() -> Self {
         let mut registers = [Value::UNKNOWN; 16];
         registers[RSP] = Value::known(Known::Stack(0));
-        Self { registers, slots: Vec::new(), escaped: None }
+        Self { registers, slots: Vec::new(), escaped: None, lowest_outgoing: i64::MAX }
     }
 
     /// Number of values in it.
@@ -172,7 +197,8 @@ impl State {
         }
         let mut slots: Vec<Slot> = Vec::new();
         for slot in self.slots.iter().chain(&other.slots) {
-            if slots.iter().any(|known| known.offset == slot.offset && known.size == slot.size) {
+            if let Some(known) = slots.iter_mut().find(|known| known.bytes() == slot.bytes()) {
+                known.is_outgoing |= slot.is_outgoing;
                 continue;
             }
             let mine = self.load(slot.offset, slot.size);
@@ -183,6 +209,7 @@ impl State {
         }
         slots.sort_unstable_by_key(|slot| slot.offset);
         self.slots = slots;
+        self.lowest_outgoing = self.lowest_outgoing.min(other.lowest_outgoing);
         self.escaped = match (self.escaped, other.escaped) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -197,16 +224,29 @@ impl State {
         }
     }
 
-    /// Sites that the `size` bytes at `offset` may hold a part of.
-    pub(super) fn sites_overlapping(&self, offset: i64, size: i64) -> SiteSet {
-        self.slots
-            .iter()
-            .filter(|slot| overlaps(slot, offset, size))
-            .fold(SiteSet::default(), |sites, slot| sites.union(slot.value.plain_sites()))
+    /// Sites whose value `bytes` may hold, or a part of it.
+    pub(super) fn sites_in(&self, bytes: &Range<i64>) -> SiteSet {
+        let slots = self.slots.iter().filter(|slot| slot.overlaps(bytes));
+        slots.fold(SiteSet::default(), |sites, slot| sites.union(slot.value.plain_sites()))
     }
 
-    pub(super) fn store(&mut self, offset: i64, size: i64, value: Value) -> Result<(), Doubt> {
-        self.slots.retain(|slot| !overlaps(slot, offset, size));
+    /// Sites whose value a call may find as an argument, where `top` is the stack pointer.
+    pub(super) fn sites_passed(&self, top: i64) -> SiteSet {
+        // Arguments begin where the stack ends.
+        let may_be_several = self.lowest_outgoing <= top;
+        let is_passed = |slot: &&Slot| {
+            slot.overlaps(&bytes_at(top, 8)) || (may_be_several && slot.is_outgoing && slot.offset >= top)
+        };
+        let slots = self.slots.iter().filter(is_passed);
+        slots.fold(SiteSet::default(), |sites, slot| sites.union(slot.value.plain_sites()))
+    }
+
+    pub(super) fn store(&mut self, stored: Slot) -> Result<(), Doubt> {
+        let Slot { offset, value, is_outgoing, .. } = stored;
+        self.forget(&stored.bytes());
+        if is_outgoing {
+            self.lowest_outgoing = self.lowest_outgoing.min(offset);
+        }
         if !value.says_something() {
             return Ok(());
         }
@@ -220,21 +260,18 @@ impl State {
             self.slots.remove(spare);
         }
         let at = self.slots.partition_point(|slot| slot.offset < offset);
-        self.slots.insert(at, Slot { offset, size, value });
+        self.slots.insert(at, stored);
         Ok(())
     }
 
-    /// Something may have written to the `size` bytes at `offset`.
-    pub(super) fn disturb(&mut self, offset: i64, size: i64) {
-        for slot in self.slots.iter_mut().filter(|slot| overlaps(slot, offset, size)) {
-            slot.value = slot.value.or_other();
-        }
-        self.slots.retain(|slot| slot.value.says_something());
+    /// What is not known is written to `bytes`.
+    pub(super) fn forget(&mut self, bytes: &Range<i64>) {
+        self.slots.retain(|slot| !slot.overlaps(bytes));
     }
 
-    /// Something may have written anywhere from `offset` upwards.
-    pub(super) fn disturb_from(&mut self, offset: i64) {
-        for slot in self.slots.iter_mut().filter(|slot| reaches(slot, offset)) {
+    /// Something may have written to `bytes`.
+    pub(super) fn disturb(&mut self, bytes: &Range<i64>) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.overlaps(bytes)) {
             slot.value = slot.value.or_other();
         }
         self.slots.retain(|slot| slot.value.says_something());
@@ -243,19 +280,13 @@ impl State {
     /// Something may have written through any pointer to the stack that it could know.
     pub(super) fn disturb_escaped(&mut self) {
         if let Some(from) = self.escaped {
-            self.disturb_from(from);
+            self.disturb(&(from..i64::MAX));
         }
     }
 
-    /// Whether other code may know of the `size` bytes at `offset`.
-    pub(super) fn is_escaped(&self, offset: i64, size: i64) -> bool {
-        self.escaped.is_some_and(|from| from < offset.saturating_add(size))
-    }
-
-    /// Sites whose value may be anywhere from `offset` upwards.
-    pub(super) fn sites_from(&self, offset: i64) -> SiteSet {
-        let slots = self.slots.iter().filter(|slot| reaches(slot, offset));
-        slots.fold(SiteSet::default(), |sites, slot| sites.union(slot.value.plain_sites()))
+    /// Whether other code may know of `bytes`.
+    pub(super) fn is_escaped(&self, bytes: &Range<i64>) -> bool {
+        self.escaped.is_some_and(|from| from < bytes.end)
     }
 
     pub(super) fn escape(&mut self, value: Value) {
@@ -263,14 +294,6 @@ impl State {
             self.escaped = Some(self.escaped.map_or(offset, |from| from.min(offset)));
         }
     }
-}
-
-fn overlaps(slot: &Slot, offset: i64, size: i64) -> bool {
-    slot.offset < offset.saturating_add(size) && offset < slot.offset.saturating_add(slot.size)
-}
-
-fn reaches(slot: &Slot, offset: i64) -> bool {
-    slot.offset.saturating_add(slot.size) > offset
 }
 
 /// What a 32-bit read or write leaves of `value`.

@@ -5,7 +5,7 @@ use iced_x86::{
 };
 
 use super::place::{Place, has_memory};
-use super::state::{Known, SiteSet, State, Value, add, truncated};
+use super::state::{Known, SiteSet, Slot, State, Value, WHOLE_STACK, add, bytes_at, truncated};
 use super::{Analysis, Next, Use};
 use crate::addr::Vaddr;
 use crate::code::{self, Doubt};
@@ -107,7 +107,7 @@ impl Analysis<'_> {
                 if place == Place::Elsewhere {
                     self.bases_pointed(&instruction, state);
                     if self.is_in_frame(&instruction, state) {
-                        self.used(state.sites_from(i64::MIN), Use::PASSED);
+                        self.used(state.sites_in(&WHOLE_STACK), Use::PASSED);
                     }
                 }
                 self.copied(place, size, true);
@@ -142,7 +142,7 @@ impl Analysis<'_> {
                 let place = self.place(&instruction, state);
                 self.store(state, place, size, value)?;
                 if place == Place::Elsewhere && self.is_in_frame(&instruction, state) {
-                    state.disturb_from(i64::MIN);
+                    state.disturb(&WHOLE_STACK);
                 }
             }
             _ => {}
@@ -162,11 +162,15 @@ impl Analysis<'_> {
         if let Place::Slot(offset) = place {
             // By an address in a slot, whoever is passed the slot's finds more.
             self.escape(state, value);
-            if state.is_escaped(offset, size) {
+            let writer = self.instruction(self.current);
+            let is_outgoing =
+                writer.mnemonic() == Mnemonic::Push || writer.memory_base() != Register::RBP;
+            let slot = Slot { offset, size, value, is_outgoing };
+            if state.is_escaped(&bytes_at(offset, size)) {
                 self.used(value.plain_sites(), Use::PASSED);
-                return state.store(offset, size, value.or_other());
+                return state.store(Slot { value: value.or_other(), ..slot });
             }
-            return state.store(offset, size, value);
+            return state.store(slot);
         }
         let stored = match place {
             Place::Word(at) if size == 8 => Use::StoredTo { at: Vaddr(at), joined: value.other },
@@ -263,7 +267,7 @@ impl Analysis<'_> {
         state.registers[RSP] = add(state.registers[RSP], 8);
         self.write(index, state, Value { through_slot: false, ..value })?;
         if let Some(offset) = top {
-            state.store(offset, 8, Value::UNKNOWN)?;
+            state.forget(&bytes_at(offset, 8));
         }
         Ok(())
     }
@@ -415,7 +419,7 @@ impl Analysis<'_> {
                 Some(place) => self.copied(place, size, false),
                 None => {}
             }
-            self.memory_used(used, instruction.is_string_instruction(), state)?;
+            self.memory_used(used, instruction.is_string_instruction(), state);
         }
         for operand in 0..instruction.op_count() {
             let is_register = instruction.op_kind(operand) == OpKind::Register;
@@ -440,7 +444,7 @@ impl Analysis<'_> {
     }
 
     /// Memory is used by an instruction that is not followed; one of a string, `is_string`, from its address upwards.
-    fn memory_used(&mut self, used: &UsedMemory, is_string: bool, state: &mut State) -> Result<(), Doubt> {
+    fn memory_used(&mut self, used: &UsedMemory, is_string: bool, state: &mut State) {
         let base = gpr(used.base()).map_or(Value::UNKNOWN, |number| state.registers[number]);
         let index = gpr(used.index()).map_or(Value::UNKNOWN, |number| state.registers[number]);
         let displacement = used.displacement().cast_signed();
@@ -451,28 +455,25 @@ impl Analysis<'_> {
             Some(offset) => {
                 let behind = if is_string { i64::MAX } else { size };
                 if reads(used.access()) {
-                    self.used(state.sites_overlapping(offset, behind), Use::Computed);
+                    self.used(state.sites_in(&bytes_at(offset, behind)), Use::Computed);
                 }
                 if writes(used.access()) {
-                    if is_string {
-                        state.disturb_from(offset);
-                    }
-                    state.store(offset, size, Value::UNKNOWN)?;
+                    state.disturb(&bytes_at(offset, behind));
+                    state.forget(&bytes_at(offset, size));
                 }
             }
             None => {
                 if is_in_frame && reads(used.access()) {
-                    self.used(state.sites_from(i64::MIN), Use::PASSED);
+                    self.used(state.sites_in(&WHOLE_STACK), Use::PASSED);
                 }
                 if writes(used.access()) {
                     if is_in_frame {
-                        state.disturb_from(i64::MIN);
+                        state.disturb(&WHOLE_STACK);
                     }
                     state.disturb_escaped();
                 }
             }
         }
-        Ok(())
     }
 
     /// A site's value as the base or index of a memory operand is no call.
@@ -493,7 +494,7 @@ impl Analysis<'_> {
                 .map_or(SiteSet::default(), |number| state.registers[number].plain_sites()),
             OpKind::Memory => match self.place(instruction, state) {
                 Place::Slot(offset) => {
-                    state.sites_overlapping(offset, instruction.memory_size().size() as i64)
+                    state.sites_in(&bytes_at(offset, instruction.memory_size().size() as i64))
                 }
                 _ => SiteSet::default(),
             },

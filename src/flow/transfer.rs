@@ -2,7 +2,7 @@
 
 use iced_x86::{Mnemonic, OpKind};
 
-use super::state::{SiteSet, State, Value};
+use super::state::{SiteSet, State, Value, bytes_at};
 use super::{Analysis, CallUse, Incoming, Next, Subjects, Through, Use, analyse};
 use crate::addr::Vaddr;
 use crate::code::{self, Function};
@@ -23,7 +23,7 @@ impl Analysis<'_> {
             state.registers[R11] = Value::UNKNOWN;
             for (register, size) in VSYSCALL_WRITES {
                 match state.registers[register].stack() {
-                    Some(offset) => state.disturb(offset, size),
+                    Some(offset) => state.disturb(&bytes_at(offset, size)),
                     None => state.disturb_escaped(),
                 }
             }
@@ -97,7 +97,7 @@ impl Analysis<'_> {
     /// Where `value` is an address of the stack, whatever is there or above may be read and written by code unseen.
     pub(super) fn escape(&mut self, state: &mut State, value: Value) {
         if let Some(offset) = value.stack() {
-            self.used(state.sites_from(offset), Use::PASSED);
+            self.used(state.sites_in(&(offset..i64::MAX)), Use::PASSED);
         }
         state.escape(value);
     }
@@ -109,7 +109,7 @@ impl Analysis<'_> {
             self.used(self.pointers(state.registers[register]), Use::Pointed);
         }
         if let Some(top) = state.registers[RSP].stack() {
-            self.used(state.sites_overlapping(top, 8), Use::PASSED);
+            self.used(state.sites_passed(top), Use::PASSED);
         }
     }
 

@@ -221,6 +221,13 @@ impl<'a> Scanner<'a> {
             let index = function.index_of(call.span.vaddr).filter(|_| call.through != Through::Return);
             call.run = index.and_then(|index| self.run_up_to(function, flow, index));
         }
+        let reads_word = |used: &Use| match *used {
+            Use::Loaded { index } => memory_address(&function.instructions[index]) == query.address(number),
+            _ => false,
+        };
+        let mut loads = uses.uses.iter().filter(|used| matches!(used, Use::Loaded { .. })).peekable();
+        let is_alone = loads.peek().is_some() && loads.all(reads_word);
+        found.called_alone |= is_alone && !calls.is_empty();
         found.calls.extend(calls);
         found.steps.extend(self.steps(function, uses));
         for used in &uses.uses {
@@ -236,6 +243,7 @@ impl<'a> Scanner<'a> {
             let is_called = matches!(used, Use::Call { .. });
             found.used |= !is_looked_at;
             found.goes_elsewhere |= !is_looked_at && !is_called;
+            found.used_alone |= is_alone && !is_looked_at && !is_called;
             match *used {
                 Use::Loaded { index } => {
                     let instruction = &function.instructions[index];
@@ -290,7 +298,10 @@ impl<'a> Scanner<'a> {
         // What is copied on its own, and called through only where a table before it is read by an index, is more
         // likely a constant that stands behind that table: such constants have no symbols.
         let is_direct = uses.loads.iter().any(|load| load.is_direct);
-        let is_apart = candidate.initialised && uses.copied && !uses.has_symbol && !is_direct;
+        let is_copied_apart = uses.copied && !uses.has_symbol && !is_direct;
+        // Likewise what is a value of its own to all code that reads it alone.
+        let is_read_apart = uses.used_alone && !uses.called_alone;
+        let is_apart = candidate.initialised && (is_copied_apart || is_read_apart);
         let called = (!uses.calls.is_empty() || uses.returned) && !is_apart;
         let (form, reach, finding) = if called {
             let form = if candidate.initialised { Form::DataWord } else { Form::StoredFallback };
@@ -332,6 +343,8 @@ impl<'a> Scanner<'a> {
             }
             let reason = if uses.doubtful {
                 "the code that reads the word could not be analysed"
+            } else if is_read_apart && is_apart && !uses.calls.is_empty() {
+                "the word is read on its own and not called, and may stand behind the table that is called through"
             } else if uses.copied {
                 "the word is copied to where it is not followed"
             } else if uses.loads.is_empty() {
@@ -367,6 +380,10 @@ pub(super) struct CellUses {
     pub(super) returned: bool,
     /// Places where the entry's address is told from what else may be there, before that is called.
     pub(super) guards: usize,
+    /// Code that reads just this word, not a table by an index, calls what it finds.
+    pub(super) called_alone: bool,
+    /// Such code does something else with it than loading, comparing and calling.
+    pub(super) used_alone: bool,
     /// Anything is done with it but loading and comparing.
     pub(super) used: bool,
     /// Anything is done with it but loading, comparing and calling.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::elf::{Image, Segment};
 use crate::functions::Functions;
-use crate::plan::{Plan, PlannedSite};
+use crate::plan::{Plan, PlannedSite, Strategy};
 use crate::site::{Form, Verdict};
 use crate::vsyscall::Entry;
 
@@ -39,17 +39,19 @@ const NEAR: u64 = 64;
 /// Jumps from function to function that are followed to a tail jump into the page.
 const JUMPS: usize = 4;
 
-/// Whether the call may be in another function than the site, or in another file.
-fn travels(form: Form) -> bool {
-    matches!(
-        form,
+/// Whether the call may be in another function than the site, or in another file: what becomes the address of a stub
+/// may go anywhere.
+fn travels(site: &PlannedSite) -> bool {
+    let may_travel = matches!(
+        site.form,
         Form::IfuncFallback
             | Form::StoredFallback
             | Form::DataWord
             | Form::Computed
             | Form::Argument
             | Form::StoredConstant
-    )
+    );
+    may_travel || matches!(site.strategy, Some(Strategy::Stub | Strategy::Vdso))
 }
 
 /// A file that called, with what is needed to find out from where.
@@ -109,7 +111,7 @@ impl<'a> Caller<'a> {
         if let Some((range, _)) = ranges.iter().find(|(range, _)| self.has_address(*range, entry)) {
             return Err(format!("the address is in the code at {}, and no site is listed", range.start));
         }
-        if self.site_of(entry, |site| travels(site.form)).is_some() {
+        if self.site_of(entry, travels).is_some() {
             return Ok((By::Travel, None));
         }
         let calls: Vec<String> = calls.iter().map(ToString::to_string).collect();
