@@ -2,7 +2,9 @@
 //! whether a file is worth decoding, and find what may refer to an address; nothing here decides what the bytes mean.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
+use aho_corasick::packed;
 use memchr::memmem;
 
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
@@ -24,7 +26,7 @@ const STRETCH: usize = 64 * BLOCK;
 pub enum Hit {
     /// Four bytes in an executable segment: perhaps an immediate or displacement.
     Immediate(FileOffset, Vaddr),
-    /// The number subtracted by an instruction that may compute the page's address.
+    /// The number subtracted by an instruction that may compute an entry's address.
     Subtrahend(FileOffset, Vaddr),
     /// Eight aligned bytes outside of executable segments: a pointer to the entry.
     Word(FileOffset, Vaddr, Entry),
@@ -73,21 +75,19 @@ pub fn hits_in(file_type: FileType, segment: &Segment, from: u64, bytes: &[u8], 
         (FileOffset(segment.offset.0 + at), segment.range.start.plus(at))
     };
     if segment.executable {
-        let start = segment.range.start.plus(from);
-        for block in blocks(bytes) {
-            operands_in(bytes, block.clone(), |at, operand| {
-                let (offset, vaddr) = place(at);
-                hits.push(match operand {
-                    Operand::Immediate => Hit::Immediate(offset, vaddr),
-                    Operand::Subtrahend => Hit::Subtrahend(offset, vaddr),
-                });
+        operands(bytes, |at, operand| {
+            let (offset, vaddr) = place(at);
+            hits.push(match operand {
+                Operand::Immediate => Hit::Immediate(offset, vaddr),
+                Operand::Subtrahend => Hit::Subtrahend(offset, vaddr),
             });
-            if file_type == FileType::Exec && start.0 <= u64::from(u32::MAX) {
-                branches_to_page(bytes, block, start, |at| {
-                    let (offset, vaddr) = place(at);
-                    hits.push(Hit::Branch(offset, vaddr));
-                });
-            }
+        });
+        let start = segment.range.start.plus(from);
+        if file_type == FileType::Exec && start.0 <= u64::from(u32::MAX) {
+            branches_to_page(bytes, start, |at| {
+                let (offset, vaddr) = place(at);
+                hits.push(Hit::Branch(offset, vaddr));
+            });
         }
     } else {
         words(bytes, |at, entry| {
@@ -128,32 +128,59 @@ pub(crate) fn any_word(bytes: &[u8]) -> bool {
 enum Operand {
     /// The lower half of an entry's address.
     Immediate,
-    /// What `sub $0xa00000,%r64` subtracts: gcc's way to add the page's address, which is `-0xa00000`.
+    /// What is subtracted by `sub $0xa00000,%r64`, gcc's way to add the page's address, which is `-0xa00000`; or another
+    /// entry's.
     Subtrahend,
 }
 
-/// Calls `found` with each index where the four bytes of such an operand start: `00 {00,04,08} 60 ff`, or
-/// `00 00 a0 00` behind the instruction's first bytes.
-fn operands(bytes: &[u8], mut found: impl FnMut(usize, Operand)) {
-    blocks(bytes).for_each(|block| operands_in(bytes, block, &mut found));
+/// Bytes that every operand has, and where it begins: `00 {00,04,08} 60 ff`, or behind the instruction's first bytes
+/// `00 00 a0 00`, `00 fc 9f 00`, `00 f8 9f 00`. None can begin within another before what is an operand.
+const RARE_PARTS: [(&[u8], usize, Operand); 4] = [
+    (&[0x60, 0xff], 2, Operand::Immediate),
+    (&[0, 0xa0, 0], 1, Operand::Subtrahend),
+    (&[0xfc, 0x9f, 0], 1, Operand::Subtrahend),
+    (&[0xf8, 0x9f, 0], 1, Operand::Subtrahend),
+];
+
+/// Looks for all parts in one pass; nothing where the processor cannot.
+static RARE_PARTS_AT_ONCE: LazyLock<Option<packed::Searcher>> =
+    LazyLock::new(|| packed::Searcher::new(RARE_PARTS.map(|(bytes, ..)| bytes)));
+
+/// Calls `found` with each index where the four bytes of an operand start.
+fn operands(bytes: &[u8], found: impl FnMut(usize, Operand)) {
+    operands_by(RARE_PARTS_AT_ONCE.as_ref(), bytes, found);
 }
 
-/// [`operands`] that end in `block`.
-fn operands_in(bytes: &[u8], block: Range<usize>, mut found: impl FnMut(usize, Operand)) {
-    for tail in occurrences(bytes, block.clone(), &[0x60, 0xff]) {
-        if let Some(at) = tail.checked_sub(2)
-            && matches!(bytes[at..tail], [0, 0 | 4 | 8])
+fn operands_by(searcher: Option<&packed::Searcher>, bytes: &[u8], mut found: impl FnMut(usize, Operand)) {
+    let mut see = |part: usize, at: usize| {
+        let (_, behind, operand) = RARE_PARTS[part];
+        if let Some(start) = at.checked_sub(behind)
+            && is_operand(bytes, start, operand)
         {
-            found(at, Operand::Immediate);
+            found(start, operand);
+        }
+    };
+    match searcher {
+        Some(searcher) => {
+            for part in searcher.find_iter(bytes) {
+                see(part.pattern().as_usize(), part.start());
+            }
+        }
+        None => {
+            for (part, (needle, ..)) in RARE_PARTS.iter().enumerate() {
+                memmem::find_iter(bytes, needle).for_each(|at| see(part, at));
+            }
         }
     }
-    // Without the first byte: two that follow each other can share it.
-    for tail in occurrences(bytes, block, &[0, 0xa0, 0]) {
-        let start = tail.checked_sub(4).and_then(|start| bytes.get(start..tail));
-        if let Some([before @ .., 0]) = start
-            && matches!(before, [_, 0x48, 0x2d] | [0x48 | 0x49, 0x81, 0xe8..=0xef])
-        {
-            found(tail - 1, Operand::Subtrahend);
+}
+
+/// Whether the operand that `start` is the begin of has its first bytes, and an instruction before it, too.
+fn is_operand(bytes: &[u8], start: usize, operand: Operand) -> bool {
+    match operand {
+        Operand::Immediate => matches!(bytes[start..], [0, 0 | 4 | 8, ..]),
+        Operand::Subtrahend => {
+            bytes[start] == 0
+                && matches!(bytes[..start], [.., 0x48, 0x2d] | [.., 0x48 | 0x49, 0x81, 0xe8..=0xef])
         }
     }
 }
@@ -186,15 +213,13 @@ fn words(bytes: &[u8], mut found: impl FnMut(usize, Entry)) {
     }
 }
 
-/// Calls `found` with the index in `block` of `bytes` of each displacement that leads to an entry, read as
-/// that of a `call`, `jmp` or conditional jump; `start` is the address of `bytes`.
-fn branches_to_page(bytes: &[u8], block: Range<usize>, start: Vaddr, mut found: impl FnMut(usize)) {
-    let from = block.start;
-    let (block, start) = (&bytes[from..bytes.len().min(block.end + 3)], start.plus(from as u64));
-    relative(block, start, PAGE, ENTRY_STRIDE * 2 + 1, |at| {
-        let is_branch = matches!(bytes[..from + at], [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f]);
-        if is_branch && Entry::at(relative_target(block, start, at)).is_some() {
-            found(from + at);
+/// Calls `found` with the index in `bytes` of each displacement that leads to an entry, read as that of a `call`, `jmp` or
+/// conditional jump; `start` is the address of `bytes`.
+fn branches_to_page(bytes: &[u8], start: Vaddr, mut found: impl FnMut(usize)) {
+    relative(bytes, start, PAGE, ENTRY_STRIDE * 2 + 1, |at| {
+        let is_branch = matches!(bytes[..at], [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f]);
+        if is_branch && Entry::at(relative_target(bytes, start, at)).is_some() {
+            found(at);
         }
     });
 }
@@ -417,28 +442,29 @@ mod tests {
 
     #[test]
     fn every_operand_is_found_once() {
-        let subtraction = [0x48, 0x81, 0xee, 0, 0, 0xa0, 0];
         const SIZE: usize = 200;
-        for at in (3..SIZE - 4).chain(BLOCK - 9..BLOCK + 9) {
-            let size = if at < SIZE { SIZE } else { 2 * BLOCK };
-            for low in [0, 4, 8] {
-                let mut bytes = vec![0x90; size];
-                bytes[at..at + 4].copy_from_slice(&[0, low, 0x60, 0xff]);
-                let mut found = Vec::new();
-                operands(&bytes, |at, operand| found.push((at, operand)));
-                assert_eq!(found, [(at, Operand::Immediate)]);
+        let all = |bytes: &[u8]| {
+            let [mut at_once, mut one_by_one] = [Vec::new(), Vec::new()];
+            operands(bytes, |at, operand| at_once.push((at, operand)));
+            operands_by(None, bytes, |at, operand| one_by_one.push((at, operand)));
+            assert_eq!(at_once, one_by_one);
+            at_once
+        };
+        for at in 3..SIZE - 4 {
+            for entry in Entry::ALL {
+                let mut bytes = vec![0x90; SIZE];
+                bytes[at..at + 4].copy_from_slice(&(entry.address() as u32).to_le_bytes());
+                assert_eq!(all(&bytes), [(at, Operand::Immediate)], "{entry}");
+                bytes[at - 3..at].copy_from_slice(&[0x48, 0x81, 0xee]);
+                let subtrahend = entry.address().wrapping_neg() as u32;
+                bytes[at..at + 4].copy_from_slice(&subtrahend.to_le_bytes());
+                assert_eq!(all(&bytes), [(at, Operand::Subtrahend)], "{entry}");
             }
-            let mut bytes = vec![0x90; size];
-            bytes[at - 3..at + 4].copy_from_slice(&subtraction);
-            let mut found = Vec::new();
-            operands(&bytes, |at, operand| found.push((at, operand)));
-            assert_eq!(found, [(at, Operand::Subtrahend)]);
         }
-        operands(&[0, 12, 0x60, 0xff, 0, 0, 0xa0, 0], |at, _| panic!("nothing at {at}"));
-        // One that ends where half of one begins.
-        let mut found = Vec::new();
-        operands(&[0, 0xa0, 0x48, 0x2d, 0, 0, 0xa0, 0], |at, _| found.push(at));
-        assert_eq!(found, [4]);
+        assert_eq!(all(&[0, 12, 0x60, 0xff, 0, 0, 0xa0, 0]), []);
+        // Ones that begin behind half of one.
+        assert_eq!(all(&[0, 0xa0, 0x48, 0x2d, 0, 0, 0xa0, 0]), [(4, Operand::Subtrahend)]);
+        assert_eq!(all(&[0xfc, 0x9f, 0, 0, 0x60, 0xff]), [(2, Operand::Immediate)]);
     }
 
     #[test]
@@ -450,7 +476,7 @@ mod tests {
                 bytes[at - 1] = 0xe8;
                 bytes[at..at + 4].copy_from_slice(&displacement.to_le_bytes());
                 let mut found = Vec::new();
-                blocks(&bytes).for_each(|block| branches_to_page(&bytes, block, start, |at| found.push(at)));
+                branches_to_page(&bytes, start, |at| found.push(at));
                 assert_eq!(found, [at], "{entry}");
             }
         }

@@ -163,8 +163,7 @@ impl Analysis<'_> {
             // By an address in a slot, whoever is passed the slot's finds more.
             self.escape(state, value);
             let writer = self.instruction(self.current);
-            let is_outgoing =
-                writer.mnemonic() == Mnemonic::Push || writer.memory_base() != Register::RBP;
+            let is_outgoing = writer.mnemonic() == Mnemonic::Push || writer.memory_base() != Register::RBP;
             let slot = Slot { offset, size, value, is_outgoing };
             if state.is_escaped(&bytes_at(offset, size)) {
                 self.used(value.plain_sites(), Use::PASSED);

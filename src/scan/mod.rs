@@ -284,8 +284,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// `at` is where an instruction may subtract the negated address of the page. Only what is called is a
-    /// site: ten megabytes are a common number.
+    /// `at` is where an instruction may subtract an entry's negated address. Only what is called is a site: ten megabytes
+    /// are a common number.
     fn subtrahend(&mut self, at: Vaddr, functions: &mut BTreeMap<Vaddr, (Function<'a>, Vec<Subject>)>) {
         if !self.image.may_be_code(at) {
             return;
@@ -295,8 +295,8 @@ impl<'a> Scanner<'a> {
         let instruction = function.instructions[index];
         let offsets = code::constant_offsets(self.image, &instruction);
         let is_operand = instruction.ip().wrapping_add(offsets.immediate_offset() as u64) == at.0;
-        let subtracts = matches!(instruction.code(), Code::Sub_RAX_imm32 | Code::Sub_rm64_imm32);
-        let register = gpr(instruction.op0_register()).filter(|_| subtracts && is_operand);
+        let register =
+            gpr(instruction.op0_register()).filter(|_| code::subtracts(&instruction) && is_operand);
         if let Some(register) = register {
             subjects.push(Subject { instruction, constant: Constant::Computed(register) });
         }
@@ -395,11 +395,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The entry that the bytes alone name, to which an index may be added; the first one for its negative.
+    /// The entry that the bytes alone name, to which an index may be added.
     fn nominal_entry(&self, subject: &Subject) -> Entry {
         let instruction = &subject.instruction;
         let immediate =
             (0..instruction.op_count()).find_map(|operand| instruction.try_immediate(operand).ok());
+        let negated = code::subtracts(instruction);
+        let immediate = immediate.map(|number| if negated { number.wrapping_neg() } else { number });
         let displaced = (instruction.code() == Code::Lea_r64_m).then(|| instruction.memory_displacement64());
         immediate.or(displaced).and_then(Entry::at).unwrap_or(Entry::Gettimeofday)
     }
