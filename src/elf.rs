@@ -8,6 +8,7 @@ use std::cell::Cell;
 
 use object::LittleEndian as Le;
 use object::elf;
+use object::pod;
 use object::read::ReadRef as _;
 use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, SectionHeader as _};
 use serde::{Deserialize, Serialize};
@@ -16,11 +17,15 @@ use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
+use crate::memory;
 use crate::search::Hit;
 use crate::vdso::{Page, Start};
 
 /// Pages are this big on x86-64; the kernel maps whole ones.
 pub const PAGE_SIZE: u64 = 0x1000;
+
+/// Relocations of 24 bytes after which those that were read need not stay in memory.
+const RELOCATIONS_AT_A_TIME: usize = 1 << 15;
 
 /// Where the kernel's half of the address space starts.
 const KERNEL_HALF: u64 = 0x8000_0000_0000_0000;
@@ -304,13 +309,18 @@ impl<'a> Image<'a> {
             }
     }
 
-    /// The relocations that the loader applies, with their addresses.
+    /// The relocations that the loader applies, with their addresses. What was gone over leaves memory.
     pub(crate) fn relocations(&self) -> impl Iterator<Item = (Vaddr, &'a elf::Rela64<Le>)> {
         let tables = [self.dynamic.rela, self.dynamic.plt_rela].into_iter().flatten();
         let entries = tables.filter_map(|(at, size)| {
             let entry = size_of::<elf::Rela64<Le>>() as u64;
             let count = usize::try_from(size / entry).unwrap_or(0);
             let entries = self.bytes_at(Vaddr(at))?.read_slice_at::<elf::Rela64<Le>>(0, count).ok()?;
+            let mut before: &[elf::Rela64<Le>] = &[];
+            let entries = entries.chunks(RELOCATIONS_AT_A_TIME).flat_map(move |chunk| {
+                memory::searched(pod::bytes_of_slice(std::mem::replace(&mut before, chunk)));
+                chunk
+            });
             Some((0..).zip(entries).map(move |(index, entry_at)| (Vaddr(at).plus(index * entry), entry_at)))
         });
         entries.flatten()

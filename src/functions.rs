@@ -8,12 +8,14 @@ use gimli::{BaseAddresses, EhFrame, EhFrameHdr, UnwindSection as _};
 use memchr::memchr;
 use object::LittleEndian as Le;
 use object::elf;
+use object::pod;
 use object::read::ReadRef as _;
 use object::read::elf::{FileHeader as _, GnuHashTable, HashTable, SectionHeader as _};
 
 use crate::addr::{Vaddr, VaddrRange};
 use crate::elf::Image;
 use crate::go_table;
+use crate::memory;
 
 /// What says that a function begins somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -242,9 +244,13 @@ fn unwind_starts(image: &Image<'_>, starts: &mut Vec<Start>) {
     let eh_frame = EhFrame::new(bytes, gimli::LittleEndian);
     let bases = bases.set_eh_frame(at.0);
     let mut entries = eh_frame.entries(&bases);
-    let mut known_cie = None;
+    let (mut known_cie, mut done) = (None, 0);
     while let Ok(Some(entry)) = entries.next() {
         let gimli::CieOrFde::Fde(partial) = entry else { continue };
+        if partial.offset() - done >= STRETCH {
+            memory::searched(&bytes[done..partial.offset()]);
+            done = partial.offset();
+        }
         let fde = partial.parse(|section, bases, offset| match &known_cie {
             Some((known, cie)) if *known == offset => Ok(Clone::clone(cie)),
             _ => {
@@ -264,10 +270,14 @@ fn unwind_starts(image: &Image<'_>, starts: &mut Vec<Start>) {
         let start = Start::new(fde.initial_address(), Source::UnwindInfo);
         starts.push(Start { end: fde.end_address(), lsda, ..start });
     }
+    memory::searched(&bytes[done..]);
 }
 
 /// Bytes of the smallest frame description: length, CIE, begin and size of the code, padding.
 const SMALLEST_FDE: usize = 20;
+
+/// Bytes of unwind information after which those that were read need not stay in memory.
+const STRETCH: usize = 1 << 20;
 
 /// `.eh_frame`: from `PT_GNU_EH_FRAME`, which points to it, or from the section of that name.
 fn eh_frame<'a>(image: &Image<'a>) -> Option<(Vaddr, &'a [u8], BaseAddresses)> {
@@ -328,6 +338,8 @@ fn push_symbols<'a>(
         let end = at.saturating_add(symbol.st_size.get(Le));
         starts.push(Start { end, name, resolver, ..Start::new(at, Source::Symbol) });
     }
+    memory::searched(pod::bytes_of_slice(symbols));
+    memory::searched(strings);
 }
 
 /// For each of `addresses`, which are sorted, the largest data object that holds it, as symbols tell.
