@@ -133,8 +133,9 @@ enum Operand {
     Subtrahend,
 }
 
-/// Bytes that every operand has, and where it begins: `00 {00,04,08} 60 ff`, or behind the instruction's first bytes
-/// `00 00 a0 00`, `00 fc 9f 00`, `00 f8 9f 00`. None can begin within another before what is an operand.
+/// Bytes that every operand has, and how far behind its begin: `00 {00,04,08} 60 ff`, or behind the instruction's first
+/// bytes `00 00 a0 00`, `00 fc 9f 00`, `00 f8 9f 00`. Nothing else that is sought ends within those of an operand: a search
+/// for all at once, which goes on behind what it found, misses none.
 const RARE_PARTS: [(&[u8], usize, Operand); 4] = [
     (&[0x60, 0xff], 2, Operand::Immediate),
     (&[0, 0xa0, 0], 1, Operand::Subtrahend),
