@@ -1,6 +1,6 @@
 //! Backward questions about one function: what may still be read behind an instruction, and what a callee writes.
 
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, RflagsBits};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, RflagsBits};
 
 use crate::addr::Vaddr;
 use crate::code::{self, Function};
@@ -214,7 +214,11 @@ fn read_behind(function: &Function<'_>, index: usize, wanted: Places) -> Places 
             match instruction.mnemonic() {
                 Mnemonic::Call => {
                     read |= open & accesses(&mut factory, instruction).read;
-                    break;
+                    // What is called through a pointer may be an entry, too, behind which all is as before but the result.
+                    if matches!(instruction.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32) {
+                        break;
+                    }
+                    open &= !register(RAX);
                 }
                 Mnemonic::Ret => {
                     read |= open & register(RAX);

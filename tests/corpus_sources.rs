@@ -211,9 +211,11 @@ sources! {
     compared_elsewhere: "compared-elsewhere",
     computed_index: "computed-index",
     computed_index_from_time: "computed-index-from-time",
+    computed_index_stored: "computed-index-stored",
     computed_mask: "computed-mask",
     computed: "computed",
     data_word_changed: "data-word-changed",
+    data_word_behind_array: "data-word-behind-array",
     data_word_behind_table: "data-word-behind-table",
     data_word_copied: "data-word-copied",
     data_word_distance: "data-word-distance",
@@ -251,6 +253,7 @@ sources! {
     scratch_read_after: "scratch-read-after",
     stack_slot_reached: "stack-slot-reached",
     stack_slot: "stack-slot",
+    stored_compared: "stored-compared",
     stored_fallback_register: "stored-fallback-register",
     stored_fallback: "stored-fallback",
     tail_jump: "tail-jump",
@@ -292,17 +295,20 @@ fn the_sources_say_what_is_true() {
                 for expect in source.expects(variant) {
                     let vaddr = linked.labels[&expect.label];
                     let offset = elf::offset_of(&bytes, vaddr).expect("the label is in the file") as usize;
-                    let low: &[u8] = match expect.fields["entry"][0].as_str() {
-                        _ if expect.allows("form", "computed") => &[0x60, 0xff],
-                        "gettimeofday" => &[0x00, 0x00, 0x60, 0xff],
-                        "time" => &[0x00, 0x04, 0x60, 0xff],
-                        "getcpu" => &[0x00, 0x08, 0x60, 0xff],
+                    // What is computed with may be the negated address.
+                    let low: &[&[u8]] = match expect.fields["entry"][0].as_str() {
+                        _ if expect.allows("form", "computed") => {
+                            &[&[0x60, 0xff], &[0x00, 0xa0, 0x00], &[0xfc, 0x9f, 0x00], &[0xf8, 0x9f, 0x00]]
+                        }
+                        "gettimeofday" => &[&[0x00, 0x00, 0x60, 0xff]],
+                        "time" => &[&[0x00, 0x04, 0x60, 0xff]],
+                        "getcpu" => &[&[0x00, 0x08, 0x60, 0xff]],
                         other => panic!("{name}: entry {other}"),
                     };
                     let near = &bytes[offset..bytes.len().min(offset + 2 * MAX_INSTRUCTION as usize)];
                     assert!(
                         expect.allows("form", "direct-branch")
-                            || near.windows(low.len()).any(|bytes| bytes == low),
+                            || low.iter().any(|low| near.windows(low.len()).any(|bytes| bytes == *low)),
                         "{name} {variant}: no {low:x?} behind `{}` at {offset:#x}: {near:x?}",
                         expect.label
                     );

@@ -78,13 +78,18 @@ impl Analysis<'_> {
         self.image.global_offset_table() == Some(Vaddr(at))
     }
 
-    /// `size` bytes at `place` are changed by what is computed of them.
-    pub(super) fn changed(&mut self, place: Place, size: i64) {
-        if let Place::Word(at) = place {
-            let overlaps =
-                |cell: Vaddr| at < cell.0.saturating_add(8) && cell.0 < at.saturating_add_signed(size);
-            let sites = self.cells_that(|cell| overlaps(cell.at));
-            self.used(sites, Use::Computed);
+    /// The cells of which the `size` bytes at `place` are a part; of a table, those that symbols tell belong to it: numbers
+    /// may stand before a pointer.
+    pub(super) fn cells_at(&self, place: Place, size: i64) -> SiteSet {
+        match place {
+            Place::Word(at) => self.cells_that(|cell| {
+                at < cell.at.0.saturating_add(8) && cell.at.0 < at.saturating_add_signed(size)
+            }),
+            Place::Table(base) if size == 8 => self.cells_that(|cell| {
+                let is_of_table = cell.object.is_some_and(|object| object.contains(Vaddr(base)));
+                is_of_table && self.is_in_table(base, cell.at)
+            }),
+            Place::Table(_) | Place::Slot(_) | Place::Elsewhere => SiteSet::default(),
         }
     }
 
@@ -117,7 +122,7 @@ impl Analysis<'_> {
             Place::Table(base) if size == 8 => {
                 let mut value: Option<Value> = None;
                 for (number, cell) in self.subjects.cells.iter().enumerate() {
-                    if is_in_table(base, cell.at) {
+                    if self.is_in_table(base, cell.at) {
                         let cell = self.cell_value(index, number).or_other();
                         value = Some(value.map_or(cell, |value| value.join(cell)));
                     }
@@ -154,7 +159,16 @@ impl Analysis<'_> {
     /// The cells that may belong to a table at `base`: of the same object, where symbols tell of objects.
     pub(super) fn cells_of_table(&self, base: Vaddr) -> SiteSet {
         let is_of_object = |cell: &Cell| cell.object.is_none_or(|object| object.contains(base));
-        self.cells_that(|cell| is_in_table(base.0, cell.at) && is_of_object(cell))
+        self.cells_that(|cell| self.is_in_table(base.0, cell.at) && is_of_object(cell))
+    }
+
+    /// Whether the word at `at` may belong to a table that begins at `base`. Tables of functions that run at the begin or
+    /// end of the program end with their sections.
+    fn is_in_table(&self, base: u64, at: Vaddr) -> bool {
+        const ARRAYS: [&[u8]; 5] = [b".preinit_array", b".init_array", b".fini_array", b".ctors", b".dtors"];
+        let is_near = at.0.wrapping_sub(base) < 8 * limits::TABLE_WORDS;
+        let mut arrays = self.image.sections.iter().filter(|section| ARRAYS.contains(&section.name));
+        is_near && !arrays.any(|array| base < array.range.end.0 && array.range.end <= at)
     }
 
     fn cells_that(&self, is_it: impl Fn(&Cell) -> bool) -> SiteSet {
@@ -181,11 +195,6 @@ impl Analysis<'_> {
             }
         }
     }
-}
-
-/// Whether the word at `at` may belong to a table that begins at `base`.
-fn is_in_table(base: u64, at: Vaddr) -> bool {
-    at.0.wrapping_sub(base) < 8 * limits::TABLE_WORDS
 }
 
 pub(super) fn has_memory(instruction: &Instruction) -> bool {

@@ -16,6 +16,9 @@ use crate::vsyscall::Entry;
 /// Where the stack pointer is taken to be after `and $-N,%rsp`: far below everything before it.
 const REALIGNED_FRAME: i64 = 1 << 20;
 
+/// Instructions behind a comparison in which its flags are read.
+const FLAGS_READ_BEHIND: usize = 8;
+
 impl Analysis<'_> {
     /// Executes instruction `index` on `state`.
     pub(super) fn step(&mut self, index: usize, state: &mut State) -> Result<Next, Doubt> {
@@ -289,17 +292,31 @@ impl Analysis<'_> {
         let instruction = self.function.instructions[index];
         let (left, right) =
             (self.full_sites(&instruction, state, 0), self.full_sites(&instruction, state, 1));
-        let null_check = match instruction.mnemonic() {
+        let with_null = match instruction.mnemonic() {
             Mnemonic::Test => {
                 instruction.op0_kind() == OpKind::Register
                     && instruction.op0_register() == instruction.op1_register()
             }
             _ => self.read(index, state, 1).number() == Some(0),
         };
-        if !(null_check && operand_size(&instruction, 0) == 8) {
+        let null_check = with_null && operand_size(&instruction, 0) == 8 && self.asks_for_zero(index);
+        if !null_check {
             self.used(left.union(right), Use::Compared);
         }
         self.bases_used(&instruction, state);
+    }
+
+    /// Whether what reads the flags of the comparison with zero number `index` asks whether it was zero, not for a sign.
+    fn asks_for_zero(&self, index: usize) -> bool {
+        let function = self.function;
+        let straight = (index..function.instructions.len() - 1)
+            .take_while(|&before| function.fall_through(before) == Some(before + 1));
+        let behind = straight.map(|before| function.instructions[before + 1].condition_code());
+        let asked = behind.take(FLAGS_READ_BEHIND).find(|&condition| condition != ConditionCode::None);
+        asked.is_none_or(|condition| {
+            use ConditionCode::{a, be, e, ne};
+            [e, ne, a, be].contains(&condition)
+        })
     }
 
     fn xor(&mut self, index: usize, state: &mut State) -> Result<(), Doubt> {
@@ -401,6 +418,7 @@ impl Analysis<'_> {
         let mut factory = std::mem::replace(&mut self.info, InstructionInfoFactory::new());
         let info_of = factory.info(&instruction);
         let place = has_memory(&instruction).then(|| self.place(&instruction, state));
+        let is_move = moves_vector(&instruction) || instruction.is_string_instruction();
         // Of the registers, only the address is of use.
         let addresses_only = moves_vector(&instruction) && matches!(place, Some(Place::Word(_)));
         for used in info_of.used_registers() {
@@ -414,8 +432,8 @@ impl Analysis<'_> {
         for used in info_of.used_memory() {
             let size = used.memory_size().size() as i64;
             match place.filter(|_| reads(used.access())) {
-                Some(place) if writes(used.access()) => self.changed(place, size),
-                Some(place) => self.copied(place, size, false),
+                Some(place) if is_move && !writes(used.access()) => self.copied(place, size, false),
+                Some(place) => self.used(self.cells_at(place, size), Use::Computed),
                 None => {}
             }
             self.memory_used(used, instruction.is_string_instruction(), state);
@@ -495,7 +513,7 @@ impl Analysis<'_> {
                 Place::Slot(offset) => {
                     state.sites_in(&bytes_at(offset, instruction.memory_size().size() as i64))
                 }
-                _ => SiteSet::default(),
+                place => self.cells_at(place, instruction.memory_size().size() as i64),
             },
             _ => SiteSet::default(),
         }

@@ -185,7 +185,10 @@ impl Analysis<'_> {
         self.used(self.pointers(state.registers[RAX]), Use::PointedResult);
         let top = state.registers[RSP].stack();
         let pushed = top.map_or(Value::UNKNOWN, |offset| state.load(offset, 8));
-        self.called(index, Value { through_slot: false, ..pushed }, true);
+        // Where it may be something else, that is the caller's address: the stack is not as it was taken to be.
+        if !pushed.other {
+            self.called(index, Value { through_slot: false, ..pushed }, true);
+        }
     }
 
     fn join_elsewhere(&mut self, state: &State) {

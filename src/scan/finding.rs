@@ -78,6 +78,8 @@ pub(crate) struct Evidence {
     pub(crate) wrapper: Option<Span>,
     /// What code behind a call expects to find unchanged.
     pub(crate) expected: Expected,
+    /// The value, which a rewrite may change, goes to code that is not followed.
+    pub(crate) is_passed_on: bool,
     /// What else is done with the value, which a rewrite would change.
     pub(crate) conflict: Option<&'static str>,
     /// The flags are free behind the constant.

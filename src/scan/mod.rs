@@ -40,8 +40,14 @@ pub(crate) fn scan<'a>(image: &'a Image<'a>) -> Scan<'a> {
     if hits.is_empty() {
         return Scan { sites: Vec::new(), functions: None };
     }
-    let mut scanner =
-        Scanner { image, functions: Functions::of(image), sites: vec![], cells: vec![], compared: vec![] };
+    let mut scanner = Scanner {
+        image,
+        functions: Functions::of(image),
+        sites: vec![],
+        cells: vec![],
+        kept_words: vec![],
+        compared: vec![],
+    };
     scanner.scan(&hits);
     let Scanner { mut sites, functions, .. } = scanner;
     sites.sort_by_key(|site| site.span.offset);
@@ -74,6 +80,8 @@ struct Scanner<'a> {
     sites: Vec<Site>,
     /// Words of memory to find readers of.
     cells: Vec<Candidate>,
+    /// Words that the address of a called site is stored to, too, each with the site's number.
+    kept_words: Vec<(Vaddr, usize)>,
     /// Entries whose address some code compares a pointer in memory with.
     compared: Vec<Entry>,
 }
@@ -102,6 +110,22 @@ impl<'a> Scanner<'a> {
             }
         }
         self.read_cells();
+        self.note_comparisons();
+    }
+
+    /// Where code compares a pointer in memory with an entry's address, that must not become another one where it goes to
+    /// code that is not followed.
+    fn note_comparisons(&mut self) {
+        for site in &mut self.sites {
+            let Finding::Call(evidence) = &mut site.finding else { continue };
+            let may_be_any = matches!(evidence.constant, Constant::Indexed(_));
+            // With the first entry's, which is the page's, the page as a whole is compared.
+            let is_it = |&entry: &Entry| may_be_any || entry == site.entry || entry == Entry::Gettimeofday;
+            if evidence.conflict.is_none() && evidence.is_passed_on && self.compared.iter().any(is_it) {
+                evidence.conflict =
+                    Some("code elsewhere in the file compares a pointer in memory with the address");
+            }
+        }
     }
 
     fn span(&self, instruction: &Instruction) -> Span {
@@ -138,6 +162,7 @@ impl<'a> Scanner<'a> {
             constant: Constant::Word,
             initialised: true,
             joined: false,
+            flags_are_free: false,
             scratch_is_free: false,
             steps: vec![step(span, Deed::Holds)],
         });
@@ -218,6 +243,7 @@ impl<'a> Scanner<'a> {
             adjacent: false,
             wrapper: None,
             expected: if is_jump { Expected::default() } else { expected.unwrap_or(Expected::ALL) },
+            is_passed_on: false,
             conflict: None,
             flags_are_free: false,
             scratch_is_free: false,
@@ -245,14 +271,15 @@ impl<'a> Scanner<'a> {
         let found = match self.function_at(at, || self.may_matter(at), functions) {
             Ok((function, subjects)) => {
                 let extent = function.extent;
-                function
-                    .covering(at)
-                    .map(|index| (function.instructions[index], subjects, extent))
-                    .ok_or(code::Doubt::NoBoundary)
+                let found = function.covering(at).map(|index| {
+                    let of_pointer = is_of_a_pointer(function, index);
+                    (function.instructions[index], of_pointer, subjects, extent)
+                });
+                found.ok_or(code::Doubt::NoBoundary)
             }
             Err(doubt) => Err(doubt),
         };
-        let (instruction, subjects, extent) = match found {
+        let (instruction, of_pointer, subjects, extent) = match found {
             Ok(found) => found,
             Err(doubt) => return self.undecoded(span, entry, doubt),
         };
@@ -262,7 +289,7 @@ impl<'a> Scanner<'a> {
             Role::Compared => {
                 let reason = "compared with, never called";
                 let span = self.span(&instruction);
-                if is_of_a_pointer(&instruction) {
+                if of_pointer {
                     self.compared.push(entry);
                 }
                 self.push(span, entry, Form::Compare, name, Finding::Harmless(reason.into()));
@@ -429,8 +456,16 @@ impl<'a> Scanner<'a> {
         let in_resolver = function.extent.is_resolver
             || (returned && self.is_named_as_resolver(function.extent.range.start));
         let judged = judge(uses, !calls.is_empty() || elsewhere.is_some(), in_resolver);
-        if computed.is_some() && !matches!(judged, Judged::Call(_)) {
-            if subject.instruction.mnemonic() == Mnemonic::Sub {
+        let compared = uses.deeds.iter().filter(|&&(_, deed)| deed == Deed::Compares);
+        if compared.into_iter().any(|&(index, _)| is_of_a_pointer(function, index)) {
+            self.compared.push(entry);
+        }
+        let constant = match computed {
+            Some(register) if uses.entry.is_none() => Constant::Indexed(register),
+            _ => subject.constant,
+        };
+        if computed.is_some() && !matches!(judged, Judged::Call(_) | Judged::Cell { .. }) {
+            if code::subtracts(&subject.instruction) {
                 return;
             }
             if only_arithmetic {
@@ -444,7 +479,8 @@ impl<'a> Scanner<'a> {
         let (form, reach, finding) = match judged {
             Judged::Cell { at, joined } => {
                 let scratch_is_free = self.scratch_is_free(function, subject);
-                let (constant, function, initialised) = (subject.constant, name, false);
+                let flags_are_free = self.flags_are_free(function, subject);
+                let (function, initialised) = (name, false);
                 self.cells.push(Candidate {
                     at,
                     span,
@@ -453,6 +489,7 @@ impl<'a> Scanner<'a> {
                     constant,
                     initialised,
                     joined,
+                    flags_are_free,
                     scratch_is_free,
                     steps,
                 });
@@ -465,12 +502,14 @@ impl<'a> Scanner<'a> {
                     None => called_form(subject.constant, uses, &calls),
                 };
                 let exact = calls.iter().any(|call| call.exact);
-                let constant = match computed {
-                    Some(register) if uses.entry.is_none() => Constant::Indexed(register),
-                    _ => subject.constant,
-                };
                 let is_always = exact || elsewhere.is_some() || matches!(constant, Constant::Indexed(_));
                 let mut evidence = self.evidence(function, subject, constant, uses, calls, flow);
+                evidence.is_passed_on &= kept.is_none();
+                let words = uses.uses.iter().filter_map(|used| match *used {
+                    Use::StoredTo { at, .. } => Some((at, self.sites.len())),
+                    _ => None,
+                });
+                self.kept_words.extend(words);
                 if let Some(elsewhere) = elsewhere {
                     evidence.conflict = evidence.conflict.or(elsewhere.conflict);
                     evidence.expected = elsewhere.expected;
@@ -611,9 +650,8 @@ impl<'a> Scanner<'a> {
             _ => None,
         });
         let is_called = |used: &Use| matches!(used, Use::Call { .. } | Use::IndexedCall { .. });
-        let entry = uses.entry.unwrap_or_else(|| self.nominal_entry(subject));
-        let conflict =
-            conflict.or_else(|| self.is_compared(entry).filter(|_| !uses.uses.iter().all(is_called)));
+        // What is mangled is of use to nobody else.
+        let is_passed_on = !uses.uses.iter().all(|used| is_called(used) || *used == Use::StoredMangled);
         let only_called = !calls.is_empty()
             && uses.uses.iter().all(|used| matches!(used, Use::Call { exact: true, .. }))
             && !code::jumps_by_distance(function)
@@ -630,8 +668,7 @@ impl<'a> Scanner<'a> {
         let is_simple = is_in_rax && only_called && adjacent && !expected.of_function();
         let wrapper = if is_simple { self.wrapper(function, subject, flow) } else { None };
         let scratch_is_free = self.scratch_is_free(function, subject);
-        let index = function.index_of(Vaddr(subject.instruction.ip()));
-        let flags_are_free = index.is_some_and(|index| liveness::flags_are_free(function, index));
+        let flags_are_free = self.flags_are_free(function, subject);
         let (loads, word_is_only_called, word_may_change) = (Vec::new(), false, false);
         Evidence {
             constant,
@@ -643,17 +680,11 @@ impl<'a> Scanner<'a> {
             adjacent,
             wrapper,
             expected,
+            is_passed_on,
             conflict,
             flags_are_free,
             scratch_is_free,
         }
-    }
-
-    /// Why the address of `entry` must not become another one where it goes to code that is not followed, if it must not.
-    fn is_compared(&self, entry: Entry) -> Option<&'static str> {
-        self.compared
-            .contains(&entry)
-            .then_some("code elsewhere in the file compares a pointer in memory with the address")
     }
 
     /// The first instructions of `function`, up to the constant's, where the stack pointer is aligned for the call and
@@ -703,6 +734,11 @@ impl<'a> Scanner<'a> {
         named
     }
 
+    fn flags_are_free(&self, function: &Function<'a>, subject: &Subject) -> bool {
+        let index = function.index_of(Vaddr(subject.instruction.ip()));
+        index.is_some_and(|index| liveness::flags_are_free(function, index))
+    }
+
     fn scratch_is_free(&self, function: &Function<'a>, subject: &Subject) -> bool {
         let index = function.index_of(Vaddr(subject.instruction.ip()));
         index.is_some_and(|index| liveness::scratch_is_free(function, index))
@@ -726,11 +762,28 @@ fn step(Span { vaddr, offset, len }: Span, deed: Deed) -> Step {
     Step { offset, vaddr, len, deed }
 }
 
-/// Whether what the comparison `instruction` compares stands behind an address: a pointer in a structure. What is in a
-/// register or in the frame is as likely the address of an instruction or of a fault.
-fn is_of_a_pointer(instruction: &Instruction) -> bool {
-    let is_frame = |base| matches!(base, Register::RSP | Register::RBP);
-    instruction.op0_kind() == OpKind::Memory && !is_frame(instruction.memory_base())
+/// Instructions before a comparison that may load what it compares.
+const LOAD_BEFORE: usize = 8;
+
+/// Whether what the comparison number `index` compares stands behind an address: a pointer in a structure. What is in the
+/// frame, or came to a register in another way, is as likely the address of an instruction or of a fault.
+fn is_of_a_pointer(function: &Function<'_>, index: usize) -> bool {
+    let is_pointed_to = |instruction: &Instruction, operand: u32| {
+        instruction.op_kind(operand) == OpKind::Memory
+            && !matches!(instruction.memory_base(), Register::RSP | Register::RBP)
+    };
+    let compare = &function.instructions[index];
+    let is_loaded = |operand: u32| {
+        let register = compare.op_register(operand);
+        let before = (index.saturating_sub(LOAD_BEFORE)..index).rev();
+        let straight = before.take_while(|&before| function.fall_through(before) == Some(before + 1));
+        let mut writers = straight.map(|before| &function.instructions[before]).filter(|instruction| {
+            instruction.op0_kind() == OpKind::Register && instruction.op0_register() == register
+        });
+        compare.op_kind(operand) == OpKind::Register
+            && writers.next().is_some_and(|load| load.mnemonic() == Mnemonic::Mov && is_pointed_to(load, 1))
+    };
+    (0..compare.op_count()).any(|operand| is_pointed_to(compare, operand) || is_loaded(operand))
 }
 
 /// What an instruction does with an immediate that is an entry's address.

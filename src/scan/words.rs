@@ -29,6 +29,7 @@ pub(super) struct Candidate {
     pub(super) initialised: bool,
     /// Code stores it in the stead of another value.
     pub(super) joined: bool,
+    pub(super) flags_are_free: bool,
     pub(super) scratch_is_free: bool,
     /// The way of the address to the word.
     pub(super) steps: Vec<Step>,
@@ -38,22 +39,30 @@ pub(super) struct Candidate {
 const LARGEST_IMMEDIATE: u64 = 4;
 
 impl<'a> Scanner<'a> {
-    /// Finds out which of the collected words are called through.
+    /// Finds out which of the collected words are called through, and what else is done with those that called addresses are
+    /// kept in.
     pub(super) fn read_cells(&mut self) {
-        let candidates = std::mem::take(&mut self.cells);
-        if candidates.is_empty() {
+        let (candidates, kept) = (std::mem::take(&mut self.cells), std::mem::take(&mut self.kept_words));
+        let of_kept = kept.iter().map(|&(at, site)| (at, self.sites[site].entry));
+        let mut cells: Vec<(Vaddr, Entry)> =
+            candidates.iter().map(|candidate| (candidate.at, candidate.entry)).chain(of_kept).collect();
+        if cells.is_empty() {
             return;
         }
-        let mut cells: Vec<(Vaddr, Entry)> =
-            candidates.iter().map(|candidate| (candidate.at, candidate.entry)).collect();
         cells.sort_unstable();
         cells.dedup_by_key(|&mut (at, _)| at);
         let (addresses, entries): (Vec<Vaddr>, Vec<Entry>) = cells.into_iter().unzip();
         let readers = self.readers(&addresses, &entries);
+        let reader = |at: Vaddr| addresses.binary_search(&at).ok().and_then(|index| readers.get(index));
         for candidate in &candidates {
-            let reader = addresses.binary_search(&candidate.at).ok().and_then(|index| readers.get(index));
-            if let Some(reader) = reader {
+            if let Some(reader) = reader(candidate.at) {
                 self.classify_cell(candidate, reader);
+            }
+        }
+        for (at, site) in kept {
+            let conflict = reader(at).and_then(|reader| reader.conflict);
+            if let Finding::Call(evidence) = &mut self.sites[site].finding {
+                evidence.conflict = evidence.conflict.or(conflict);
             }
         }
     }
@@ -304,7 +313,11 @@ impl<'a> Scanner<'a> {
         let is_apart = candidate.initialised && (is_copied_apart || is_read_apart);
         let called = (!uses.calls.is_empty() || uses.returned) && !is_apart;
         let (form, reach, finding) = if called {
-            let form = if candidate.initialised { Form::DataWord } else { Form::StoredFallback };
+            let form = match candidate.constant {
+                Constant::Indexed(_) => Form::Computed,
+                _ if candidate.initialised => Form::DataWord,
+                _ => Form::StoredFallback,
+            };
             let always = candidate.initialised && !uses.may_change();
             let reach = if always { Reach::Always } else { Reach::Fallback };
             // There the code that reads the word is changed, not the word.
@@ -319,15 +332,18 @@ impl<'a> Scanner<'a> {
                 adjacent: false,
                 wrapper: None,
                 expected: uses.expected,
-                conflict: uses
-                    .conflict
-                    .or(self.unrelocatable(candidate, uses))
-                    .or(self.is_compared(candidate.entry).filter(|_| !keeps_value)),
-                flags_are_free: false,
+                is_passed_on: !keeps_value && uses.is_passed_on(),
+                conflict: uses.conflict.or(self.unrelocatable(candidate, uses)),
+                flags_are_free: candidate.flags_are_free,
                 scratch_is_free: candidate.scratch_is_free,
             };
             (form, Some(reach), Finding::Call(evidence))
         } else {
+            // Ten megabytes less is a common number.
+            let holder = code::instruction_at(self.image, candidate.span.vaddr);
+            if !candidate.initialised && holder.is_some_and(|holder| code::subtracts(&holder)) {
+                return;
+            }
             let form = match candidate {
                 Candidate { initialised: true, .. } => Form::DataWord,
                 Candidate { joined: true, .. } => Form::StoredFallback,
@@ -399,6 +415,14 @@ impl CellUses {
     fn is_guarded(&self) -> bool {
         let is_seen_whole = !self.doubtful && !self.pointed_to && !self.escapes && !self.copied;
         self.guards > 0 && !self.used && is_seen_whole
+    }
+
+    /// Whether the word, or what stands in it, goes to code that is not followed; what reads a table by an index may be
+    /// about any of its words.
+    fn is_passed_on(&self) -> bool {
+        let is_of_table = self.loads.iter().any(|load| !load.is_direct);
+        let is_found = self.pointed_to || self.escapes || self.copied;
+        self.goes_elsewhere || is_of_table || is_found || self.doubtful
     }
 
     fn may_change(&self) -> bool {
