@@ -6,6 +6,7 @@
 #@ expect: kept entry=time form=stack-slot verdict=patch strategy=stub reach=fallback function=by_kept_address
 #@ expect: copied entry=time form=stack-slot verdict=patch strategy=stub reach=fallback function=by_string
 #@ expect: eighth entry=time form=stack-slot verdict=patch strategy=stub reach=always function=by_value
+#@ expect: summed entry=time form=direct-call verdict=refused function=as_number
 #@ run: 0
 .include "common.inc"
 .macro frame
@@ -108,6 +109,20 @@ site eighth
     add $16, %rsp
     unframe
 endfunc by_value
+# The constant is called, and an element of an array of numbers that is read by an index.
+func as_number
+    frame
+site summed
+    mov $0xffffffffff600400, %rdx
+    mov %rdx, -8(%rbp)
+    movq $0, -16(%rbp)
+    call *%rdx
+    mov %r10d, %ecx
+    and $1, %ecx
+    mov -16(%rbp,%rcx,8), %rdx
+    neg %rdx
+    unframe
+endfunc as_number
 func eighth_argument
     sub $8, %rsp
     .cfi_def_cfa_offset 16
@@ -125,6 +140,7 @@ check_time by_index
 check_time by_kept_address
 check_time by_string
 check_time by_value
+check_time as_number
 finish
 .bss
 .balign 8

@@ -224,6 +224,12 @@ impl State {
         }
     }
 
+    /// What any slot may hold, or something else.
+    pub(super) fn load_any(&self) -> Value {
+        let values = self.slots.iter().map(|slot| slot.value);
+        Value { through_slot: true, ..values.fold(Value::UNKNOWN, Value::join) }
+    }
+
     /// Sites whose value `bytes` may hold, or a part of it.
     pub(super) fn sites_in(&self, bytes: &Range<i64>) -> SiteSet {
         let slots = self.slots.iter().filter(|slot| slot.overlaps(bytes));

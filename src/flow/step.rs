@@ -110,7 +110,10 @@ impl Analysis<'_> {
                 if place == Place::Elsewhere {
                     self.bases_pointed(&instruction, state);
                     if self.is_in_frame(&instruction, state) {
-                        self.used(state.sites_in(&WHOLE_STACK), Use::PASSED);
+                        if size == 8 {
+                            return state.load_any();
+                        }
+                        self.used(state.sites_in(&WHOLE_STACK), Use::Computed);
                     }
                 }
                 self.copied(place, size, true);
