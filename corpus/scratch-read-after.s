@@ -3,6 +3,8 @@
 #@ expect: rcx entry=time form=direct-call verdict=patch|refused function=reads_rcx
 #@ expect: r11 entry=time form=direct-call verdict=patch|refused function=reads_r11
 #@ expect: loop entry=time form=direct-call verdict=patch|refused function=reads_rcx_next_round
+#@ expect: first entry=time form=direct-call verdict=patch function=keeps_over_two_calls
+#@ expect: second entry=time form=direct-call verdict=patch function=keeps_over_two_calls
 #@ run: 0
 .include "common.inc"
 .text
@@ -52,7 +54,27 @@ site loop
     .cfi_def_cfa_offset 8
     ret
 endfunc reads_rcx_next_round
+func keeps_over_two_calls
+    sub $8, %rsp
+    .cfi_def_cfa_offset 16
+    mov $0x53, %r8d
+site first
+    mov $0xffffffffff600400, %rax
+    call *%rax
+    test %rax, %rax
+    js 1f
+site second
+    mov $0xffffffffff600400, %rax
+    call *%rax
+    cmp $0x53, %r8
+    je 1f
+    xor %eax, %eax
+1:  add $8, %rsp
+    .cfi_def_cfa_offset 8
+    ret
+endfunc keeps_over_two_calls
 begin
+check_time keeps_over_two_calls
 check_time reads_rcx
 check_time reads_r11
 check_time reads_rcx_next_round
