@@ -17,15 +17,12 @@ use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::compression;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
-use crate::memory;
+use crate::memory::{self, STRETCH};
 use crate::search::Hit;
 use crate::vdso::{Page, Start};
 
 /// Pages are this big on x86-64; the kernel maps whole ones.
 pub const PAGE_SIZE: u64 = 0x1000;
-
-/// Relocations of 24 bytes after which those that were read need not stay in memory.
-const RELOCATIONS_AT_A_TIME: usize = 1 << 15;
 
 /// Where the kernel's half of the address space starts.
 const KERNEL_HALF: u64 = 0x8000_0000_0000_0000;
@@ -317,7 +314,7 @@ impl<'a> Image<'a> {
             let count = usize::try_from(size / entry).unwrap_or(0);
             let entries = self.bytes_at(Vaddr(at))?.read_slice_at::<elf::Rela64<Le>>(0, count).ok()?;
             let mut before: &[elf::Rela64<Le>] = &[];
-            let entries = entries.chunks(RELOCATIONS_AT_A_TIME).flat_map(move |chunk| {
+            let entries = entries.chunks(STRETCH / size_of::<elf::Rela64<Le>>()).flat_map(move |chunk| {
                 memory::searched(pod::bytes_of_slice(std::mem::replace(&mut before, chunk)));
                 chunk
             });

@@ -15,7 +15,7 @@ use object::read::elf::{FileHeader as _, GnuHashTable, HashTable, SectionHeader 
 use crate::addr::{Vaddr, VaddrRange};
 use crate::elf::Image;
 use crate::go_table;
-use crate::memory;
+use crate::memory::{self, STRETCH};
 
 /// What says that a function begins somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -275,9 +275,6 @@ fn unwind_starts(image: &Image<'_>, starts: &mut Vec<Start>) {
 
 /// Bytes of the smallest frame description: length, CIE, begin and size of the code, padding.
 const SMALLEST_FDE: usize = 20;
-
-/// Bytes of unwind information after which those that were read need not stay in memory.
-const STRETCH: usize = 1 << 20;
 
 /// `.eh_frame`: from `PT_GNU_EH_FRAME`, which points to it, or from the section of that name.
 fn eh_frame<'a>(image: &Image<'a>) -> Option<(Vaddr, &'a [u8], BaseAddresses)> {

@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use libc::{c_void, siginfo_t};
 use memmap2::Mmap;
 
+/// Bytes after which those that were gone over need not stay in memory.
+pub(crate) const STRETCH: usize = 1 << 20;
+
 /// Files that may be mapped at the same time; more are read.
 const MAPS: usize = 64;
 

@@ -9,7 +9,7 @@ use memchr::memmem;
 
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::elf::{FileType, Image, Segment};
-use crate::memory;
+use crate::memory::{self, STRETCH};
 use crate::vsyscall::{ENTRY_STRIDE, Entry, PAGE};
 
 /// The bytes that every address of the page ends in, as a pointer.
@@ -17,9 +17,6 @@ const WORD_TAIL: [u8; 6] = [0x60, 0xff, 0xff, 0xff, 0xff, 0xff];
 
 /// Bytes searched at a time: they stay in the first-level cache over the passes of a search.
 const BLOCK: usize = 16 << 10;
-
-/// Bytes after which those that were searched need not stay in memory.
-const STRETCH: usize = 64 * BLOCK;
 
 /// Something that looks like an entry's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

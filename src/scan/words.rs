@@ -259,7 +259,7 @@ impl<'a> Scanner<'a> {
                     let register = (instruction.mnemonic() == Mnemonic::Mov)
                         .then(|| gpr(instruction.op0_register()))
                         .flatten();
-                    let is_direct = memory_address(instruction) == query.address(number);
+                    let is_direct = reads_word(used);
                     let flags_are_free = register.is_none() || liveness::flags_are_free(function, index);
                     let is_guarded =
                         is_guard(function, index) || guard::is_at(self.image, Vaddr(instruction.ip()));

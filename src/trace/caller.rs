@@ -39,8 +39,8 @@ const NEAR: u64 = 64;
 /// Jumps from function to function that are followed to a tail jump into the page.
 const JUMPS: usize = 4;
 
-/// Whether the call may be in another function than the site, or in another file: so it is with some forms, with what
-/// becomes the address of a stub, and with what is not patched because it goes elsewhere.
+/// Whether the call may be in another function than the site, or in another file: what becomes the address of a stub
+/// may go anywhere.
 fn travels(site: &PlannedSite) -> bool {
     let may_travel = matches!(
         site.form,
@@ -51,8 +51,7 @@ fn travels(site: &PlannedSite) -> bool {
             | Form::Argument
             | Form::StoredConstant
     );
-    let is_address = matches!(site.strategy, Some(Strategy::Stub | Strategy::Vdso));
-    may_travel || is_address || matches!(site.verdict, Verdict::Refused | Verdict::Unproven)
+    may_travel || matches!(site.strategy, Some(Strategy::Stub | Strategy::Vdso))
 }
 
 /// A file that called, with what is needed to find out from where.
