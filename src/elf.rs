@@ -51,6 +51,17 @@ pub enum Parsed<'a> {
     Foreign(String),
 }
 
+/// A pointer that the loader makes of an addend (`R_X86_64_RELATIVE`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RelativeRelocation {
+    /// Where the pointer will be.
+    pub(crate) at: Vaddr,
+    /// What it will point to, before the file is moved.
+    pub(crate) value: u64,
+    /// Where the relocation says so.
+    pub(crate) addend_at: Vaddr,
+}
+
 /// `ET_EXEC`, `ET_DYN` or `ET_REL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileType {
@@ -321,6 +332,17 @@ impl<'a> Image<'a> {
             Some((0..).zip(entries).map(move |(index, entry_at)| (Vaddr(at).plus(index * entry), entry_at)))
         });
         entries.flatten()
+    }
+
+    /// Those relocations that make a pointer of the load address and an addend.
+    pub(crate) fn relative_relocations(&self) -> impl Iterator<Item = RelativeRelocation> {
+        let relative =
+            self.relocations().filter(|(_, entry)| entry.r_type(Le, false) == elf::R_X86_64_RELATIVE);
+        relative.map(|(at, entry)| RelativeRelocation {
+            at: Vaddr(entry.r_offset.get(Le)),
+            value: entry.r_addend.get(Le).cast_unsigned(),
+            addend_at: at.plus(16),
+        })
     }
 
     /// Whether the load address is added to what is in the file at `word` (`DT_RELR`).

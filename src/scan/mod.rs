@@ -2,6 +2,7 @@
 
 mod finding;
 mod judge;
+mod pointers;
 mod words;
 
 use std::collections::BTreeMap;

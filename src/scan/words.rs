@@ -3,7 +3,8 @@
 
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
-use super::{Call, Constant, Evidence, Finding, Load, Scanner, Site, Span, pointer_at};
+use super::pointers::Pointers;
+use super::{Call, Constant, Evidence, Finding, Load, Scanner, Site, Span};
 use crate::addr::{Vaddr, VaddrRange};
 use crate::code::{self, Function};
 use crate::elf::FileType;
@@ -12,7 +13,6 @@ use crate::functions;
 use crate::guard;
 use crate::limits;
 use crate::liveness::{self, Expected};
-use crate::references;
 use crate::registers::gpr;
 use crate::search;
 use crate::site::{Form, Reach, Step};
@@ -69,16 +69,22 @@ impl<'a> Scanner<'a> {
 
     /// What code does with the words at `addresses`, which are sorted.
     fn readers(&self, addresses: &[Vaddr], entries: &[Entry]) -> Vec<CellUses> {
-        let mut found: Vec<CellUses> = addresses.iter().map(|_| CellUses::default()).collect();
+        let pointed =
+            |&at: &Vaddr| CellUses { pointers: Pointers::to(self.image, at), ..CellUses::default() };
+        let mut found: Vec<CellUses> = addresses.iter().map(pointed).collect();
         let mut functions: Vec<Function<'a>> = Vec::new();
         let mut starts: Vec<Vaddr> = addresses.iter().map(|&at| self.table_start(at)).collect();
-        let objects = functions::objects_around(self.image, addresses);
+        let mut objects = functions::objects_around(self.image, addresses);
+        for ((object, &at), uses) in objects.iter_mut().zip(addresses).zip(&found) {
+            let is_variable = object.is_none() && uses.pointers == Pointers::ByVdsoName;
+            *object = if is_variable { VaddrRange::new(at, 8) } else { *object };
+        }
         for ((&at, start), object) in addresses.iter().zip(&mut starts).zip(&objects) {
             let farthest = Vaddr(at.0.saturating_sub(8 * limits::TABLE_WORDS));
             *start = object.map_or(*start, |object| (*start).min(object.start.max(farthest)));
         }
         for (uses, object) in found.iter_mut().zip(&objects) {
-            uses.has_symbol = object.is_some();
+            uses.has_object = object.is_some();
         }
         let mut first = 0;
         while first < addresses.len() {
@@ -90,7 +96,6 @@ impl<'a> Scanner<'a> {
             let table = VaddrRange { start, end: addresses[behind - 1].plus(8) };
             let is_doubtful = !self.collect_readers(table, &mut functions);
             for number in first..behind {
-                found[number].pointed_to = self.is_pointed_to(addresses[number]);
                 found[number].doubtful = is_doubtful;
             }
             first = behind;
@@ -158,19 +163,6 @@ impl<'a> Scanner<'a> {
             start = before;
         }
         start
-    }
-
-    /// Whether data holds the address of the word at `at`, or of an entry's address right before it, so that code unseen
-    /// may read and write there.
-    fn is_pointed_to(&self, at: Vaddr) -> bool {
-        let before = (0..=limits::TABLE_WORDS).map(|words| Vaddr(at.0.wrapping_sub(8 * words)));
-        let start = before.take_while(|&word| pointer_at(self.image, word).is_some()).last().unwrap_or(at);
-        let table = VaddrRange { start, end: at.plus(1) };
-        let mut found = false;
-        let is_searched = search::absolute_references(self.image, table, |place| {
-            found |= !self.image.may_be_code(place) && references::may_be_pointer(self.image, place);
-        });
-        found || !is_searched
     }
 
     fn note_writers(&self, function: &Function<'a>, addresses: &[Vaddr], found: &mut [CellUses]) {
@@ -292,7 +284,11 @@ impl<'a> Scanner<'a> {
         if !candidate.initialised || self.image.identity.file_type == FileType::Exec {
             return None;
         }
-        if uses.pointed_to || uses.escapes || uses.copied || self.functions.is_exported(candidate.at) {
+        if uses.may_be_read_by_pointer()
+            || uses.escapes
+            || uses.copied
+            || self.functions.is_exported(candidate.at)
+        {
             Some("the word has no relocation that could make it point to a stub, and code unseen may read it")
         } else if uses.doubtful {
             Some(
@@ -307,7 +303,7 @@ impl<'a> Scanner<'a> {
         // What is copied on its own, and called through only where a table before it is read by an index, is more
         // likely a constant that stands behind that table: such constants have no symbols.
         let is_direct = uses.loads.iter().any(|load| load.is_direct);
-        let is_copied_apart = uses.copied && !uses.has_symbol && !is_direct;
+        let is_copied_apart = uses.copied && !uses.has_object && !is_direct;
         // Likewise what is a value of its own to all code that reads it alone.
         let is_read_apart = uses.used_alone && !uses.called_alone;
         let is_apart = candidate.initialised && (is_copied_apart || is_read_apart);
@@ -383,14 +379,14 @@ pub(super) struct CellUses {
     pub(super) steps: Vec<Step>,
     pub(super) loads: Vec<Load>,
     pub(super) written: bool,
-    /// Data points to it, or to its table.
-    pub(super) pointed_to: bool,
+    /// Data that points to it, or to its table.
+    pub(super) pointers: Pointers,
     /// Code computes its address.
     pub(super) address_is_taken: bool,
     /// That address, or its table's, goes where it is not followed.
     pub(super) escapes: bool,
-    /// A symbol tells what data object it belongs to.
-    pub(super) has_symbol: bool,
+    /// It is known what data object it belongs to.
+    pub(super) has_object: bool,
     /// Instructions take the word along to where it is not followed.
     pub(super) copied: bool,
     pub(super) returned: bool,
@@ -413,7 +409,7 @@ impl CellUses {
     /// Whether code that loads the word takes something else where it holds the entry's address, as patched code does,
     /// and no other code calls it.
     fn is_guarded(&self) -> bool {
-        let is_seen_whole = !self.doubtful && !self.pointed_to && !self.escapes && !self.copied;
+        let is_seen_whole = !self.doubtful && !self.may_be_read_by_pointer() && !self.escapes && !self.copied;
         self.guards > 0 && !self.used && is_seen_whole
     }
 
@@ -421,12 +417,16 @@ impl CellUses {
     /// about any of its words.
     fn is_passed_on(&self) -> bool {
         let is_of_table = self.loads.iter().any(|load| !load.is_direct);
-        let is_found = self.pointed_to || self.escapes || self.copied;
+        let is_found = self.may_be_read_by_pointer() || self.escapes || self.copied;
         self.goes_elsewhere || is_of_table || is_found || self.doubtful
     }
 
     fn may_change(&self) -> bool {
-        self.written || self.pointed_to || self.address_is_taken
+        self.written || self.pointers != Pointers::None || self.address_is_taken
+    }
+
+    fn may_be_read_by_pointer(&self) -> bool {
+        self.pointers == Pointers::Unknown
     }
 }
 
