@@ -95,9 +95,7 @@ impl<'a> Scanner<'a> {
             let start = Vaddr(starts[first].0.saturating_sub(LARGEST_IMMEDIATE));
             let table = VaddrRange { start, end: addresses[behind - 1].plus(8) };
             let is_doubtful = !self.collect_readers(table, &mut functions);
-            for number in first..behind {
-                found[number].doubtful = is_doubtful;
-            }
+            found[first..behind].iter_mut().for_each(|uses| uses.doubtful = is_doubtful);
             first = behind;
         }
         for function in &functions {
