@@ -56,11 +56,22 @@ pub fn is_candidate(head: &[u8]) -> bool {
 /// # Errors
 /// Those of reading.
 pub fn glance(source: &Source, head: &[u8], buffer: &mut [u8]) -> Result<Glance> {
+    glance_at(head, source.size(), Bytes::Streamed { source, buffer })
+}
+
+/// Looks at a file that is in memory.
+///
+/// # Errors
+/// None.
+pub fn glance_mapped(bytes: &[u8]) -> Result<Glance> {
+    glance_at(&bytes[..bytes.len().min(HEAD)], bytes.len() as u64, Bytes::Mapped(bytes))
+}
+
+fn glance_at(head: &[u8], size: u64, mut stream: Bytes<'_>) -> Result<Glance> {
     if let Some(foreign) = elf::foreign(head) {
         return Ok(Glance::Foreign(foreign));
     }
-    let mut stream = Stream { source, buffer };
-    if let Some(headers) = Headers::parse(head, source.size()) {
+    if let Some(headers) = Headers::parse(head, size) {
         let hits = stream.hits(&headers)?;
         return Ok(match hits {
             Some(hits) if hits.is_empty() => Glance::Clean,
@@ -68,7 +79,7 @@ pub fn glance(source: &Source, head: &[u8], buffer: &mut [u8]) -> Result<Glance>
         });
     }
     if elf::is_object(head) || head.starts_with(ARCHIVE_MAGIC) {
-        return Ok(match stream.places()? {
+        return Ok(match stream.places(size)? {
             Some(places) if places.is_empty() => Glance::Clean,
             places => Glance::Unclear(places.map(Found::Places)),
         });
@@ -150,13 +161,15 @@ impl Passing {
     }
 }
 
-/// Bytes of a file as they stream by.
-struct Stream<'a> {
-    source: &'a Source,
-    buffer: &'a mut [u8],
+/// Bytes of a file.
+enum Bytes<'a> {
+    /// As they stream by.
+    Streamed { source: &'a Source, buffer: &'a mut [u8] },
+    /// In memory.
+    Mapped(&'a [u8]),
 }
 
-impl Stream<'_> {
+impl Bytes<'_> {
     /// Everything in the segments that looks like an entry's address, in order; nothing where that is too much,
     /// or bytes are missing.
     fn hits(&mut self, headers: &Headers) -> Result<Option<Vec<Hit>>> {
@@ -177,13 +190,13 @@ impl Stream<'_> {
 
     /// Every offset of the file where something looks like an entry's address, in order; nothing where that is too
     /// much, or bytes are missing.
-    fn places(&mut self) -> Result<Option<Vec<u64>>> {
+    fn places(&mut self, size: u64) -> Result<Option<Vec<u64>>> {
         let mut places = Vec::new();
         let collect = |from: u64, block: &[u8]| {
             search::entries_in(block, |at| places.push(from + at as u64));
             places.len() <= HITS
         };
-        if !self.all_blocks(0, self.source.size(), collect)? {
+        if !self.all_blocks(0, size, collect)? {
             return Ok(None);
         }
         places.sort_unstable();
@@ -199,16 +212,24 @@ impl Stream<'_> {
         len: u64,
         mut test: impl FnMut(u64, &[u8]) -> bool,
     ) -> Result<bool> {
+        let (source, buffer) = match self {
+            Self::Streamed { source, buffer } => (source, buffer),
+            Self::Mapped(bytes) => {
+                let end = offset.checked_add(len).and_then(|end| usize::try_from(end).ok());
+                let bytes = end.and_then(|end| bytes.get(usize::try_from(offset).ok()?..end));
+                return Ok(bytes.is_some_and(|bytes| search::all_blocks(bytes, test)));
+            }
+        };
         let (mut done, mut kept) = (0, 0);
         while done < len {
             let wanted = (len - done).min(BLOCK as u64) as usize;
-            let read = self.source.read_block(offset + done, &mut self.buffer[kept..kept + wanted])?;
+            let read = source.read_block(offset + done, &mut buffer[kept..kept + wanted])?;
             let filled = kept + read;
-            if read < wanted || !test(done - kept as u64, &self.buffer[..filled]) {
+            if read < wanted || !test(done - kept as u64, &buffer[..filled]) {
                 return Ok(false);
             }
             kept = filled.min(search::OVERLAP);
-            self.buffer.copy_within(filled - kept..filled, 0);
+            buffer.copy_within(filled - kept..filled, 0);
             done += read as u64;
         }
         Ok(true)
@@ -257,7 +278,7 @@ mod tests {
     fn an_operand_is_found_once_wherever_the_blocks_end() {
         const OPERAND: [u8; 4] = [0x00, 0x04, 0x60, 0xff];
         let (file, size) = (tempfile::NamedTempFile::new().expect("a file"), 2 * BLOCK + 1000);
-        let ends = [BLOCK, 2 * BLOCK, size];
+        let ends = [4 << 10, BLOCK, 2 * BLOCK, size];
         for at in ends.iter().flat_map(|end| end - 9..end + 3).filter(|at| at + OPERAND.len() <= size) {
             for is_object in [false, true] {
                 let mut bytes = program(size);
@@ -266,6 +287,7 @@ mod tests {
                 std::fs::write(file.path(), &bytes).expect("written");
                 let source = Source::open(file.path()).expect("a source");
                 let seen = glance(&source, &bytes[..HEAD], &mut vec![0; BUFFER]).expect("a glance");
+                assert_eq!(glance_mapped(&bytes).expect("a glance"), seen, "at {at}");
                 let offset = match seen {
                     Glance::Unclear(Some(Found::Hits(hits))) => match hits[..] {
                         [Hit::Immediate(offset, _)] if !is_object => offset.0,

@@ -9,6 +9,8 @@
 //! handler that was there before.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use std::ffi::c_int;
 use std::fs::File;
 use std::io;
@@ -134,24 +136,49 @@ extern "C" fn put_zeros(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     }
 }
 
+/// Tells that all of `bytes` will be read: where they are of a file in memory, they enter it at once.
+pub(crate) fn wanted(bytes: &[u8]) {
+    let page = rustix::param::page_size();
+    let (start, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
+    let first = start & !(page - 1);
+    if is_of_whole_file(first, end) {
+        // SAFETY: pages of a live map of a file, since whoever holds `bytes` holds the map. What cannot be had is read in
+        // when it is used, or SIGBUS tells.
+        unsafe { libc::madvise(first as *mut c_void, end - first, libc::MADV_POPULATE_READ) };
+    }
+}
+
+/// Tells that `bytes`, which are not many, will be read soon, so that they are on their way from memory until then.
+pub(crate) fn soon(bytes: &[u8]) {
+    const LINE: usize = 64;
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(LINE) {
+        // SAFETY: a hint, which reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+}
+
 /// Tells that `bytes` were searched, and that hardly any of them will be read again: where they are of a file in memory,
 /// they leave it, but for a last page that is not searched to its end. Who reads them again all the same finds them again.
 pub(crate) fn searched(bytes: &[u8]) {
+    let page = rustix::param::page_size();
     let (start, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
+    let (first, behind) = (start & !(page - 1), end & !(page - 1));
+    if first < behind && is_of_whole_file(start, end) {
+        // SAFETY: whole pages of a live map of a file, which begins with a page and which nobody writes to: they are
+        // read from the file again.
+        // It stays mapped, since whoever holds `bytes` holds the map.
+        unsafe { libc::madvise(first as *mut c_void, behind - first, libc::MADV_DONTNEED) };
+    }
+}
+
+/// Whether the addresses from `start` to `end` are of a file in memory that was not made shorter.
+fn is_of_whole_file(start: usize, end: usize) -> bool {
     let holds = |range: &&Range| {
         let first = range.start.load(Ordering::Acquire);
         first > 1 && first <= start && end <= range.end.load(Ordering::Relaxed)
     };
-    if RANGES.iter().any(|range| holds(&range) && !range.is_cut.load(Ordering::Relaxed)) {
-        let page = rustix::param::page_size();
-        let (first, behind) = (start & !(page - 1), end & !(page - 1));
-        if first < behind {
-            // SAFETY: whole pages of a live map of a file, which begins with a page and which nobody writes to: they are
-            // read from the file again.
-            // It stays mapped, since whoever holds `bytes` holds the map.
-            unsafe { libc::madvise(first as *mut c_void, behind - first, libc::MADV_DONTNEED) };
-        }
-    }
+    RANGES.iter().any(|range| holds(&range) && !range.is_cut.load(Ordering::Relaxed))
 }
 
 /// Large blocks of memory go back to the system as soon as they are free. For commands, not for libraries: the

@@ -39,8 +39,8 @@ pub fn hits(image: &Image<'_>) -> Vec<Hit> {
     }
     let mut hits = Vec::new();
     for segment in &image.segments {
-        stretches(image.segment_bytes(segment), |from, stretch| {
-            hits_in(image.identity.file_type, segment, from, stretch, &mut hits);
+        all_blocks(image.segment_bytes(segment), |from, block| {
+            hits_in(image.identity.file_type, segment, from, block, &mut hits);
             true
         });
     }
@@ -52,14 +52,25 @@ pub fn hits(image: &Image<'_>) -> Vec<Hit> {
 /// Bytes of a segment that a stream of blocks repeats from the block before: a pointer less one byte.
 pub const OVERLAP: usize = 7;
 
-/// Whether `search` holds for each stretch of `bytes`, which overlap by [`OVERLAP`]; it gets where the stretch begins.
+/// Whether `search` holds for each block of `bytes`; blocks overlap by [`OVERLAP`], and it gets where the block begins.
 /// What was searched leaves memory.
-pub(crate) fn stretches(bytes: &[u8], mut search: impl FnMut(u64, &[u8]) -> bool) -> bool {
-    (0..bytes.len()).step_by(STRETCH).all(|at| {
-        let (from, end) = (at.saturating_sub(OVERLAP), bytes.len().min(at + STRETCH));
-        let is_wanted = search(from as u64, &bytes[from..end]);
-        // The next one begins with the last of them.
-        memory::searched(&bytes[from..end.saturating_sub(OVERLAP).max(from)]);
+pub(crate) fn all_blocks(bytes: &[u8], mut search: impl FnMut(u64, &[u8]) -> bool) -> bool {
+    /// Bytes searched at a time, while those of the next block are on their way from memory.
+    const BLOCK: usize = 4 << 10;
+    let part = |from: usize, len: usize| bytes.get(from..bytes.len().min(from + len)).unwrap_or_default();
+    (0..bytes.len()).step_by(BLOCK).all(|at| {
+        if at.is_multiple_of(STRETCH) {
+            memory::wanted(part(at, STRETCH));
+        }
+        memory::soon(part(at + BLOCK, BLOCK));
+        let from = at.saturating_sub(OVERLAP);
+        let is_wanted = search(from as u64, part(from, at + BLOCK - from));
+        if (at + BLOCK).is_multiple_of(STRETCH) || at + BLOCK >= bytes.len() {
+            // The next block begins with the last of them.
+            let first = at - at % STRETCH;
+            let last = bytes.len().min(at + BLOCK).saturating_sub(OVERLAP);
+            memory::searched(&bytes[first.saturating_sub(OVERLAP)..last.max(first.saturating_sub(OVERLAP))]);
+        }
         is_wanted
     })
 }
@@ -199,9 +210,12 @@ fn occurrences<'b>(
     memmem::find_iter(within, needle).map(move |at| block.start + at)
 }
 
+/// Looks for [`WORD_TAIL`].
+static WORD_TAILS: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(&WORD_TAIL));
+
 /// Calls `found` with each index where the eight bytes of an entry's address start.
 fn words(bytes: &[u8], mut found: impl FnMut(usize, Entry)) {
-    for tail in memmem::find_iter(bytes, &WORD_TAIL) {
+    for tail in WORD_TAILS.find_iter(bytes) {
         if let Some(at) = tail.checked_sub(2)
             && let Some(word) = bytes[at..].first_chunk::<8>()
             && let Some(entry) = Entry::at(u64::from_le_bytes(*word))

@@ -74,15 +74,32 @@ impl Source {
     /// Those of [`Source::read`] and of `look`; `Io` where the file cannot be mapped, `Unsafe` where it was made
     /// shorter meanwhile.
     pub fn look<T>(&self, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
-        let is_large = (READ_BYTES + 1..=limits::FILE_BYTES).contains(&self.size());
-        let map = if is_large { Map::of(&self.file) } else { Ok(None) };
-        let map = map.map_err(|error| Error::io("cannot map", error))?;
-        let Some(map) = map else { return look(&self.read()?) };
+        match self.map()? {
+            Some(map) => self.look_at(&map, look),
+            None => look(&self.read()?),
+        }
+    }
+
+    /// What `look` tells of the bytes of the file, which is in memory.
+    ///
+    /// # Errors
+    /// Those of `look`; `Unsafe` where the file was made shorter meanwhile.
+    pub(crate) fn look_at<T>(&self, map: &Map, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         let told = look(map.bytes());
         if map.is_cut() || map.bytes().len() as u64 != self.size() {
             return Err(self.changed());
         }
         told
+    }
+
+    /// The file in memory, where it is large and can be there.
+    ///
+    /// # Errors
+    /// `Io` where the file cannot be mapped.
+    pub(crate) fn map(&self) -> Result<Option<Map>> {
+        let is_large = (READ_BYTES + 1..=limits::FILE_BYTES).contains(&self.size());
+        let map = if is_large { Map::of(&self.file) } else { Ok(None) };
+        map.map_err(|error| Error::io("cannot map", error))
     }
 
     pub(crate) fn file(&self) -> &File {

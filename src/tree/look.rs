@@ -140,11 +140,17 @@ impl<'a> Looker<'a> {
         }
         self.progress.candidates.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(source.size(), Ordering::Relaxed);
-        let wants_all = self.purpose == Purpose::Report(Depth::Everything);
+        let map = source.map()?;
         let mut found = None;
-        if !wants_all {
-            let size = source.read_block(0, head)?;
-            match glance::glance(&source, &head[..size], blocks)? {
+        if self.purpose != Purpose::Report(Depth::Everything) {
+            let glance = match &map {
+                Some(map) => source.look_at(map, glance::glance_mapped)?,
+                None => {
+                    let size = source.read_block(0, head)?;
+                    glance::glance(&source, &head[..size], blocks)?
+                }
+            };
+            match glance {
                 Glance::Unclear(searched) => found = searched,
                 Glance::Clean | Glance::Foreign(_) => return Ok(None),
             }
@@ -153,7 +159,11 @@ impl<'a> Looker<'a> {
         let is_searched = matches!(found, Some(Found::Hits(_)));
         let _room = self.room.of(if is_searched { source.size() / 4 } else { source.size() });
         let path = entry.path();
-        let seen = source.look(|bytes| self.examine(&source, bytes, found, &path))?;
+        let examine = |bytes: &[u8]| self.examine(&source, bytes, found, &path);
+        let seen = match &map {
+            Some(map) => source.look_at(map, examine)?,
+            None => examine(&source.read()?)?,
+        };
         let seen = seen.map(|(file, entry)| Seen {
             names: vec![path],
             inode,
