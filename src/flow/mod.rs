@@ -100,6 +100,8 @@ pub(crate) enum Use {
     Loaded { index: usize },
     /// Returned to the caller.
     Returned,
+    /// In the register of the second half of a result, rdx, when the function returns. It may be left over there.
+    ReturnedSecond,
     /// Stored to the memory word at this address, as it is; `joined`: or another value in its stead.
     StoredTo { at: Vaddr, joined: bool },
     /// Stored somewhere, as it is.
@@ -131,7 +133,7 @@ impl Use {
             Self::Call { jump: false, .. } | Self::IndexedCall { .. } => Deed::Calls,
             Self::Call { jump: true, .. } => Deed::Jumps,
             Self::Loaded { .. } => Deed::Loads,
-            Self::Returned => Deed::Returns,
+            Self::Returned | Self::ReturnedSecond => Deed::Returns,
             Self::StoredTo { .. } | Self::Stored => Deed::Stores,
             Self::StoredMangled => Deed::StoresMangled,
             Self::Compared => Deed::Compares,

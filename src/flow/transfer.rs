@@ -8,7 +8,7 @@ use crate::addr::Vaddr;
 use crate::code::{self, Function};
 use crate::guard;
 use crate::liveness::registers_written;
-use crate::registers::{ARGUMENTS, CALLER_SAVED, Gpr, R11, RAX, RCX, RDI, RSI, RSP, gpr};
+use crate::registers::{ARGUMENTS, CALLER_SAVED, Gpr, R11, RAX, RCX, RDI, RDX, RSI, RSP, gpr};
 
 /// Bytes that `gettimeofday(rdi, rsi)`, `time(rdi)` and `getcpu(rdi, rsi)` may write at their pointers.
 const VSYSCALL_WRITES: [(Gpr, i64); 2] = [(RDI, 16), (RSI, 8)];
@@ -182,6 +182,7 @@ impl Analysis<'_> {
             *if !value.entry.is_empty() && !value.other { kept } else { lost } += 1;
         }
         self.used(state.registers[RAX].sites(), Use::Returned);
+        self.used(state.registers[RDX].plain_sites(), Use::ReturnedSecond);
         self.used(self.pointers(state.registers[RAX]), Use::PointedResult);
         let top = state.registers[RSP].stack();
         let pushed = top.map_or(Value::UNKNOWN, |offset| state.load(offset, 8));

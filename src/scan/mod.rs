@@ -273,7 +273,8 @@ impl<'a> Scanner<'a> {
             Ok((function, subjects)) => {
                 let extent = function.extent;
                 let found = function.covering(at).map(|index| {
-                    let of_pointer = is_of_a_pointer(function, index);
+                    // Of a stretch of code, what stands before it is not known.
+                    let of_pointer = is_of_a_pointer(function, index) || !function.extent.is_bounded;
                     (function.instructions[index], of_pointer, subjects, extent)
                 });
                 found.ok_or(code::Doubt::NoBoundary)
@@ -301,7 +302,7 @@ impl<'a> Scanner<'a> {
                 self.push(span, entry, Form::Computed, name, Finding::Unproven(reason.into()));
             }
             // Where nothing tells code from data, four bytes that no instruction takes whole are nothing.
-            Role::Other(_) if !extent.is_bounded => {}
+            Role::Other(_) if !extent.is_bounded => self.note_possible_comparison(at, entry),
             Role::Other(reason) => {
                 let holder = step(self.span(&instruction), Deed::Contains);
                 self.push(span, entry, Form::OtherInstruction, name, Finding::Harmless(reason.into()));
@@ -340,8 +341,17 @@ impl<'a> Scanner<'a> {
         self.push(span, entry, Form::Data, None, Finding::Harmless("not aligned as a pointer is".into()));
     }
 
+    /// Nothing proves where instructions begin around `at`: what may be a comparison with the address of `entry` there may
+    /// be one of a pointer.
+    fn note_possible_comparison(&mut self, at: Vaddr, entry: Entry) {
+        if self.holder(at, |role| matches!(role, Role::Compared)).is_some() {
+            self.compared.push(entry);
+        }
+    }
+
     /// Nothing proves where instructions begin at `span`; what may be there all the same?
     fn undecoded(&mut self, span: Span, entry: Entry, doubt: code::Doubt) {
+        self.note_possible_comparison(span.vaddr, entry);
         match self.holder(span.vaddr, |role| matches!(role, Role::Followed(_))) {
             Some(instruction) => {
                 let span = self.span(&instruction);

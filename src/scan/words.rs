@@ -235,6 +235,7 @@ impl<'a> Scanner<'a> {
                 Use::Compared
                     | Use::Loaded { .. }
                     | Use::Guarded
+                    | Use::ReturnedSecond
                     | Use::Copied
                     | Use::Pointed
                     | Use::PointedResult
