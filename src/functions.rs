@@ -215,7 +215,8 @@ impl<'a> Functions<'a> {
 
 /// Sorts `starts` into functions and entries inside of functions.
 fn layered(mut starts: Vec<Start>, names: &Names<'_>) -> (Vec<Start>, Vec<u64>) {
-    starts.sort_unstable_by_key(|start| (u128::from(start.at) << 8) | start.source as u128);
+    // Stable, since what the tables tell comes in runs that are sorted already.
+    starts.sort_by_key(|start| (start.at, start.source));
     let mut secondary = Vec::new();
     starts.dedup_by(|start, last| {
         if last.at == start.at {

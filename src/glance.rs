@@ -4,6 +4,7 @@
 
 use crate::elf::{self, Headers, Segment};
 use crate::error::Result;
+use crate::memory::Map;
 use crate::search::{self, Hit};
 use crate::store::Source;
 
@@ -33,14 +34,14 @@ const HITS: usize = 4096;
 /// First bytes of a file that [`is_candidate`] wants.
 pub const MAGIC: usize = 8;
 
-/// First bytes of a file that [`glance`] wants: the headers of most programs.
+/// First bytes of a file that a look wants: the headers of most programs.
 pub const HEAD: usize = 4096;
 
 /// Bytes read at a time: they stay in the second-level cache until they are searched.
 const BLOCK: usize = 64 << 10;
 
-/// Room that [`glance`] needs for blocks.
-pub const BUFFER: usize = search::OVERLAP + BLOCK;
+/// Room for a block.
+const BUFFER: usize = search::OVERLAP + BLOCK;
 
 /// First bytes of an `ar` archive.
 pub const ARCHIVE_MAGIC: &[u8] = b"!<arch>\n";
@@ -51,20 +52,20 @@ pub fn is_candidate(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF") || head.starts_with(ARCHIVE_MAGIC)
 }
 
-/// Looks at `source`, whose first bytes are `head`; `buffer` has room for [`BUFFER`] bytes.
+/// Looks at `source`, in memory where it has a `map`; else it streams by, through `buffer`.
 ///
 /// # Errors
 /// Those of reading.
-pub fn glance(source: &Source, head: &[u8], buffer: &mut [u8]) -> Result<Glance> {
-    glance_at(head, source.size(), Bytes::Streamed { source, buffer })
-}
-
-/// Looks at a file that is in memory.
-///
-/// # Errors
-/// None.
-pub fn glance_mapped(bytes: &[u8]) -> Result<Glance> {
-    glance_at(&bytes[..bytes.len().min(HEAD)], bytes.len() as u64, Bytes::Mapped(bytes))
+pub(crate) fn glance(source: &Source, map: Option<&Map>, buffer: &mut Vec<u8>) -> Result<Glance> {
+    if let Some(map) = map {
+        return source.look(Some(map), |bytes| {
+            glance_at(&bytes[..bytes.len().min(HEAD)], bytes.len() as u64, Bytes::Mapped(bytes))
+        });
+    }
+    buffer.resize(HEAD + BUFFER, 0);
+    let (head, buffer) = buffer.split_at_mut(HEAD);
+    let size = source.read_block(0, head)?;
+    glance_at(&head[..size], source.size(), Bytes::Streamed { source, buffer })
 }
 
 fn glance_at(head: &[u8], size: u64, mut stream: Bytes<'_>) -> Result<Glance> {
@@ -286,8 +287,9 @@ mod tests {
                 bytes[at..at + OPERAND.len()].copy_from_slice(&OPERAND);
                 std::fs::write(file.path(), &bytes).expect("written");
                 let source = Source::open(file.path()).expect("a source");
-                let seen = glance(&source, &bytes[..HEAD], &mut vec![0; BUFFER]).expect("a glance");
-                assert_eq!(glance_mapped(&bytes).expect("a glance"), seen, "at {at}");
+                let seen = glance(&source, None, &mut Vec::new()).expect("a glance");
+                let map = Map::of(source.file()).expect("no error").expect("a map");
+                assert_eq!(glance(&source, Some(&map), &mut Vec::new()).expect("a glance"), seen, "at {at}");
                 let offset = match seen {
                     Glance::Unclear(Some(Found::Hits(hits))) => match hits[..] {
                         [Hit::Immediate(offset, _)] if !is_object => offset.0,

@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::examine::{examine, examine_searched};
 use crate::explain::listing;
 use crate::glance::{self, Glance};
+use crate::memory::Map;
 use crate::outcome::{Action, Direction, Explanation, File, Kind, Unchanged, Written};
 use crate::plan::{Plan, PlannedSite, Via};
 use crate::record::Record;
@@ -89,15 +90,16 @@ pub enum Depth {
 /// Those of reading, and of [`examine`].
 pub fn scan(path: &Path, via: Via, depth: Depth) -> Result<File> {
     let source = Source::open(path)?;
+    let map = source.map()?;
     let mut found = None;
     if depth < Depth::Everything {
-        match first_look(&source)? {
+        match first_look(&source, map.as_ref())? {
             Glance::Clean => return Ok(File::clean(path, source.size())),
             Glance::Unclear(searched) => found = searched,
             Glance::Foreign(_) => {}
         }
     }
-    source.look(|bytes| {
+    source.look(map.as_ref(), |bytes| {
         let (kind, plan) = examine_searched(bytes, via, found)?;
         let has_sites = plan.as_ref().is_none_or(|plan| !plan.sites.is_empty());
         let is_summed = depth == Depth::Everything || (depth == Depth::Checksums && has_sites);
@@ -118,14 +120,13 @@ pub fn scan(path: &Path, via: Via, depth: Depth) -> Result<File> {
 }
 
 /// A first look at a file that was named. An archive that is named is to be a sound one.
-fn first_look(source: &Source) -> Result<Glance> {
-    let mut head = [0; glance::HEAD];
-    let size = source.read_block(0, &mut head)?;
-    let head = &head[..size];
-    if !head.starts_with(b"\x7fELF") {
+fn first_look(source: &Source, map: Option<&Map>) -> Result<Glance> {
+    let mut magic = [0; glance::MAGIC];
+    let size = source.read_block(0, &mut magic)?;
+    if !magic[..size].starts_with(b"\x7fELF") {
         return Ok(Glance::Unclear(None));
     }
-    glance::glance(source, head, &mut vec![0; glance::BUFFER])
+    glance::glance(source, map, &mut Vec::new())
 }
 
 /// Shows what is seen of the sites of the file at `path`: of all, or of the one that is, or begins, `at` this

@@ -68,23 +68,12 @@ impl Source {
         &self.place
     }
 
-    /// What `look` tells of the bytes of the whole file. Large files are mapped.
+    /// What `look` tells of the bytes of the whole file, which are those of its `map` where there is one.
     ///
     /// # Errors
-    /// Those of [`Source::read`] and of `look`; `Io` where the file cannot be mapped, `Unsafe` where it was made
-    /// shorter meanwhile.
-    pub fn look<T>(&self, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
-        match self.map()? {
-            Some(map) => self.look_at(&map, look),
-            None => look(&self.read()?),
-        }
-    }
-
-    /// What `look` tells of the bytes of the file, which is in memory.
-    ///
-    /// # Errors
-    /// Those of `look`; `Unsafe` where the file was made shorter meanwhile.
-    pub(crate) fn look_at<T>(&self, map: &Map, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    /// Those of [`Source::read`] and of `look`; `Unsafe` where the file was made shorter meanwhile.
+    pub(crate) fn look<T>(&self, map: Option<&Map>, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        let Some(map) = map else { return look(&self.read()?) };
         let told = look(map.bytes());
         if map.is_cut() || map.bytes().len() as u64 != self.size() {
             return Err(self.changed());

@@ -99,9 +99,7 @@ impl<'a> Looker<'a> {
     pub fn look(&self, entry: &walk::Entry<'_>) {
         self.progress.files.fetch_add(1, Ordering::Relaxed);
         BUFFER.with_borrow_mut(|buffer| {
-            buffer.resize(glance::BUFFER + glance::HEAD, 0);
-            let (head, blocks) = buffer.split_at_mut(glance::HEAD);
-            let looked = self.look_with(entry, head, blocks).unwrap_or_else(|error| {
+            let looked = self.look_with(entry, buffer).unwrap_or_else(|error| {
                 let names = vec![entry.path()];
                 Some(Seen { names, inode: None, links: 1, result: Err(error), entry: None })
             });
@@ -111,7 +109,7 @@ impl<'a> Looker<'a> {
         });
     }
 
-    fn look_with(&self, entry: &walk::Entry<'_>, head: &mut [u8], blocks: &mut [u8]) -> Result<Option<Seen>> {
+    fn look_with(&self, entry: &walk::Entry<'_>, buffer: &mut Vec<u8>) -> Result<Option<Seen>> {
         let opened = entry.open().map_err(|errno| Error::io("cannot open", errno))?;
         let Some(file) = opened else { return Ok(None) };
         // Most files are told by this, which is all that is read of them.
@@ -143,14 +141,7 @@ impl<'a> Looker<'a> {
         let map = source.map()?;
         let mut found = None;
         if self.purpose != Purpose::Report(Depth::Everything) {
-            let glance = match &map {
-                Some(map) => source.look_at(map, glance::glance_mapped)?,
-                None => {
-                    let size = source.read_block(0, head)?;
-                    glance::glance(&source, &head[..size], blocks)?
-                }
-            };
-            match glance {
+            match glance::glance(&source, map.as_ref(), buffer)? {
                 Glance::Unclear(searched) => found = searched,
                 Glance::Clean | Glance::Foreign(_) => return Ok(None),
             }
@@ -159,11 +150,7 @@ impl<'a> Looker<'a> {
         let is_searched = matches!(found, Some(Found::Hits(_)));
         let _room = self.room.of(if is_searched { source.size() / 4 } else { source.size() });
         let path = entry.path();
-        let examine = |bytes: &[u8]| self.examine(&source, bytes, found, &path);
-        let seen = match &map {
-            Some(map) => source.look_at(map, examine)?,
-            None => examine(&source.read()?)?,
-        };
+        let seen = source.look(map.as_ref(), |bytes| self.examine(&source, bytes, found, &path))?;
         let seen = seen.map(|(file, entry)| Seen {
             names: vec![path],
             inode,
