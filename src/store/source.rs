@@ -71,14 +71,18 @@ impl Source {
     /// What `look` tells of the bytes of the whole file, which are those of its `map` where there is one.
     ///
     /// # Errors
-    /// Those of [`Source::read`] and of `look`; `Unsafe` where the file was made shorter meanwhile.
+    /// Those of [`Source::read`] and of `look`; `Io` where a part cannot be read, `Unsafe` where the file was made shorter
+    /// meanwhile.
     pub(crate) fn look<T>(&self, map: Option<&Map>, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         let Some(map) = map else { return look(&self.read()?) };
         let told = look(map.bytes());
-        if map.is_cut() || map.bytes().len() as u64 != self.size() {
-            return Err(self.changed());
+        if !map.is_cut() && map.bytes().len() as u64 == self.size() {
+            return told;
         }
-        told
+        match rustix::fs::fstat(&self.file) {
+            Ok(now) if stamp(&now) == stamp(&self.stat) => Err(Error::io("cannot read", Errno::IO)),
+            _ => Err(self.changed()),
+        }
     }
 
     /// The file in memory, where it is large and can be there.
