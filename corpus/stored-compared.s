@@ -5,6 +5,8 @@
 #@ expect: halved entry=time form=stored-fallback verdict=refused function=store_halved
 #@ expect: signed entry=time form=stored-fallback verdict=refused function=store_signed
 #@ expect: kept entry=time form=direct-call|stored-fallback verdict=refused function=store_called
+#@ expect: slot entry=time form=stored-fallback verdict=refused
+#@ may: number entry=time form=data-word verdict=unproven|harmless
 #@ run: 0
 .include "common.inc"
 .macro store name
@@ -70,7 +72,43 @@ func distance_of_kept
     neg %rax
     ret
 endfunc distance_of_kept
+# Stored to a word by code that gets it back from a function that it passed its place on the stack, and compares it.
+func store_and_compare
+    sub $24, %rsp
+    .cfi_def_cfa_offset 32
+    mov own(%rip), %rax
+    test %rax, %rax
+    jne 1f
+site slot
+    mov $0xffffffffff600400, %rax
+1:  mov %rax, word_of_slot(%rip)
+    mov %rax, 8(%rsp)
+    lea 8(%rsp), %rdi
+    call nothing
+    mov 8(%rsp), %rax
+    cmp number(%rip), %rax
+    sete %al
+    movzbl %al, %eax
+    add $24, %rsp
+    .cfi_def_cfa_offset 8
+    ret
+endfunc store_and_compare
+func nothing
+    ret
+endfunc nothing
+func by_slot
+    sub $8, %rsp
+    .cfi_def_cfa_offset 16
+    call *word_of_slot(%rip)
+    add $8, %rsp
+    .cfi_def_cfa_offset 8
+    ret
+endfunc by_slot
 begin
+call store_and_compare
+cmp $1, %rax
+jne .Lbad
+check_time by_slot
 call store_compared
 call store_added
 call store_halved
@@ -100,8 +138,12 @@ finish
 .data
 .balign 8
 begin_of_page: .quad -0xa00001
+site number
+number: .quad -0x9ffc00
 .bss
 .balign 8
+own: .quad 0
+word_of_slot: .quad 0
 word_compared: .quad 0
 word_added: .quad 0
 word_halved: .quad 0

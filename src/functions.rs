@@ -343,16 +343,29 @@ fn push_symbols<'a>(
 /// For each of `addresses`, which are sorted, the largest data object that holds it, as symbols tell.
 pub(crate) fn objects_around(image: &Image<'_>, addresses: &[Vaddr]) -> Vec<Option<VaddrRange>> {
     let mut objects: Vec<Option<VaddrRange>> = vec![None; addresses.len()];
-    let mut note = |symbols: &[elf::Sym64<Le>]| {
-        for symbol in symbols.iter().filter(|symbol| symbol.st_type() == elf::STT_OBJECT) {
-            let at = Vaddr(symbol.st_value.get(Le));
-            let Some(object) = VaddrRange::new(at, symbol.st_size.get(Le)) else { continue };
-            let first = addresses.partition_point(|&address| address < object.start);
-            let inside = addresses[first..].iter().take_while(|&&address| object.contains(address)).count();
-            for known in &mut objects[first..first + inside] {
-                *known = Some(known.filter(|known| known.len() >= object.len()).unwrap_or(object));
-            }
+    each_object(image, |object| {
+        let first = addresses.partition_point(|&address| address < object.start);
+        let inside = addresses[first..].iter().take_while(|&&address| object.contains(address)).count();
+        for known in &mut objects[first..first + inside] {
+            *known = Some(known.filter(|known| known.len() >= object.len()).unwrap_or(object));
         }
+    });
+    objects
+}
+
+/// The data objects that symbols tell of and that begin in `range`.
+pub(crate) fn objects_in(image: &Image<'_>, range: VaddrRange) -> Vec<VaddrRange> {
+    let mut objects = Vec::new();
+    each_object(image, |object| objects.extend(range.contains(object.start).then_some(object)));
+    objects
+}
+
+fn each_object(image: &Image<'_>, mut found: impl FnMut(VaddrRange)) {
+    let mut note = |symbols: &[elf::Sym64<Le>]| {
+        let objects = symbols.iter().filter(|symbol| symbol.st_type() == elf::STT_OBJECT);
+        let range =
+            |symbol: &elf::Sym64<Le>| VaddrRange::new(Vaddr(symbol.st_value.get(Le)), symbol.st_size.get(Le));
+        objects.filter_map(range).for_each(&mut found);
     };
     if let Some((symbols, _)) = dynamic_symbols(image) {
         note(symbols);
@@ -362,7 +375,6 @@ pub(crate) fn objects_around(image: &Image<'_>, addresses: &[Vaddr]) -> Vec<Opti
     if let Ok(table) = sections.and_then(|sections| sections.symbols(Le, image.bytes, elf::SHT_SYMTAB)) {
         note(table.symbols());
     }
-    objects
 }
 
 /// The dynamic symbols, found as the loader finds them: without section headers.

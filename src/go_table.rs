@@ -18,7 +18,9 @@ pub(crate) fn functions(image: &Image<'_>) -> Vec<VaddrRange> {
 }
 
 fn named(image: &Image<'_>) -> Option<Vec<VaddrRange>> {
-    let section = image.sections.iter().find(|section| section.allocated && section.name == b".gopclntab")?;
+    // The second where the program can be loaded anywhere.
+    const NAMES: [&[u8]; 2] = [b".gopclntab", b".data.rel.ro.gopclntab"];
+    let section = image.sections.iter().find(|section| section.allocated && NAMES.contains(&section.name))?;
     read(image, image.bytes_at(section.range.start)?)
 }
 

@@ -474,7 +474,10 @@ impl Planner<'_> {
         if let Some(whole) = evidence.wrapper.filter(|_| self.page.is_some()) {
             return one(whole, Role::Constant, &|before| encode::jump(before, whole.vaddr, target));
         }
-        let returned_to = evidence.calls.iter().find(|call| call.through == Through::Return);
+        // A `ret` that does more has more bytes, and what it does must go on.
+        let is_plain = |span: Span| span.len == 1;
+        let returned_to =
+            evidence.calls.iter().find(|call| call.through == Through::Return && is_plain(call.span));
         if let Some(call) = returned_to.filter(|_| evidence.adjacent) {
             let whole = Span { len: span.len + call.span.len, ..span };
             return one(whole, Role::Constant, &|before| encode::jump(before, span.vaddr, target));

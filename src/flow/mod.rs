@@ -39,6 +39,8 @@ pub(crate) struct Subjects {
     /// Addresses of the instructions that hold an entry's (or the page's) address.
     pub(crate) instructions: Vec<Vaddr>,
     pub(crate) cells: Vec<Cell>,
+    /// The data objects around the cells that symbols tell of.
+    pub(crate) objects: Vec<VaddrRange>,
     /// An entry's address that a caller passes, or that a callee returns.
     pub(crate) incoming: Option<Incoming>,
 }
@@ -128,12 +130,15 @@ impl Use {
     /// Left on the stack for code that is not known.
     const PASSED: Self = Self::Argument { callee: None, register: RSP };
 
-    fn deed(self) -> Deed {
-        match self {
+    /// What of it is shown.
+    fn deed(self) -> Option<Deed> {
+        Some(match self {
             Self::Call { jump: false, .. } | Self::IndexedCall { .. } => Deed::Calls,
             Self::Call { jump: true, .. } => Deed::Jumps,
             Self::Loaded { .. } => Deed::Loads,
-            Self::Returned | Self::ReturnedSecond => Deed::Returns,
+            Self::Returned => Deed::Returns,
+            // Where it is meant, the instruction before that moves it there is shown.
+            Self::ReturnedSecond => return None,
             Self::StoredTo { .. } | Self::Stored => Deed::Stores,
             Self::StoredMangled => Deed::StoresMangled,
             Self::Compared => Deed::Compares,
@@ -141,7 +146,7 @@ impl Use {
             Self::Computed | Self::Guarded => Deed::Computes,
             Self::Copied => Deed::Moves,
             Self::Pointed | Self::PointedResult => Deed::Near,
-        }
+        })
     }
 }
 
@@ -447,7 +452,9 @@ impl Analysis<'_> {
             for site in sites.iter() {
                 self.flow.sites[site].uses.push(used);
             }
-            self.done(sites, used.deed());
+            if let Some(deed) = used.deed() {
+                self.done(sites, deed);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use iced_x86::{Instruction, OpKind, Register};
 
 use super::state::{Known, SiteSet, State, Value};
 use super::{Analysis, Cell, Use};
-use crate::addr::Vaddr;
+use crate::addr::{Vaddr, VaddrRange};
 use crate::limits;
 use crate::registers::gpr;
 
@@ -122,7 +122,7 @@ impl Analysis<'_> {
             Place::Table(base) if size == 8 => {
                 let mut value: Option<Value> = None;
                 for (number, cell) in self.subjects.cells.iter().enumerate() {
-                    if self.is_in_table(base, cell.at) {
+                    if self.is_in_table(base, cell.at) && !self.is_behind_object(base, cell.at) {
                         let cell = self.cell_value(index, number).or_other();
                         value = Some(value.map_or(cell, |value| value.join(cell)));
                     }
@@ -169,6 +169,12 @@ impl Analysis<'_> {
         let is_near = at.0.wrapping_sub(base) < 8 * limits::TABLE_WORDS;
         let mut arrays = self.image.sections.iter().filter(|section| ARRAYS.contains(&section.name));
         is_near && !arrays.any(|array| base < array.range.end.0 && array.range.end <= at)
+    }
+
+    /// Whether symbols tell of an object that begins at `base` and ends before `at`.
+    fn is_behind_object(&self, base: u64, at: Vaddr) -> bool {
+        let is_before = |object: &VaddrRange| object.start.0 == base && object.end <= at;
+        self.subjects.objects.iter().any(|object| !object.is_empty() && is_before(object))
     }
 
     fn cells_that(&self, is_it: impl Fn(&Cell) -> bool) -> SiteSet {

@@ -41,6 +41,8 @@ pub(super) fn judge(uses: &SiteUses, called: bool, in_resolver: bool) -> Judged 
         unproven(Form::Computed, "computed with, and the result is not followed")
     } else if has(|used| *used == Use::Compared) {
         Judged::Not(Form::Compare, Finding::Harmless("compared with, never called".into()))
+    } else if has(|used| *used == Use::ReturnedSecond) {
+        unproven(Form::StoredConstant, "may be returned to callers that are not known")
     } else {
         unproven(Form::OtherInstruction, "no use of the value is seen")
     }

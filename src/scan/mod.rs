@@ -21,7 +21,7 @@ use crate::guard;
 use crate::limits;
 use crate::liveness::{self, Expected};
 use crate::references;
-use crate::registers::{RAX, gpr};
+use crate::registers::{Gpr, RAX, gpr};
 use crate::search::{self, Hit};
 use crate::site::{Deed, Form, Reach, Step};
 use crate::vsyscall::Entry;
@@ -163,6 +163,7 @@ impl<'a> Scanner<'a> {
             constant: Constant::Word,
             initialised: true,
             joined: false,
+            conflict: None,
             flags_are_free: false,
             scratch_is_free: false,
             steps: vec![step(span, Deed::Holds)],
@@ -462,7 +463,13 @@ impl<'a> Scanner<'a> {
         let name = function.extent.name.map(str::to_owned);
         let calls = self.calls(function, flow, query, number);
         let elsewhere = if calls.is_empty() { self.called_elsewhere(function, uses) } else { None };
-        let only_arithmetic = uses.entry.is_none() && uses.uses.iter().all(|used| *used == Use::Computed);
+        let only_arithmetic = computed.is_some()
+            && uses.entry.is_none()
+            && uses.uses.iter().all(|used| match *used {
+                Use::Computed | Use::Compared => true,
+                Use::Argument { callee: Some(callee), register } => self.is_left_over(callee, register),
+                _ => false,
+            });
         let returned = uses.uses.contains(&Use::Returned);
         let in_resolver = function.extent.is_resolver
             || (returned && self.is_named_as_resolver(function.extent.range.start));
@@ -476,7 +483,8 @@ impl<'a> Scanner<'a> {
             _ => subject.constant,
         };
         if computed.is_some() && !matches!(judged, Judged::Call(_) | Judged::Cell { .. }) {
-            if code::subtracts(&subject.instruction) {
+            // Ten megabytes less is a common number; ten megabytes and an entry less is not.
+            if code::subtracts(&subject.instruction) && (only_arithmetic || entry == Entry::Gettimeofday) {
                 return;
             }
             if only_arithmetic {
@@ -500,6 +508,7 @@ impl<'a> Scanner<'a> {
                     constant,
                     initialised,
                     joined,
+                    conflict: conflict(uses),
                     flags_are_free,
                     scratch_is_free,
                     steps,
@@ -569,16 +578,28 @@ impl<'a> Scanner<'a> {
 
     /// Follows a value that comes into the function at `at` from another one.
     fn note_incoming(&self, at: Vaddr, incoming: Incoming, found: &mut CellUses) {
-        let decoded = Function::decode(self.image, &self.functions, at);
-        let complete = decoded.and_then(|function| function.complete(self.image, &self.functions));
-        let Ok(function) = complete else { return };
-        if matches!(incoming, Incoming::Argument(_)) && function.extent.range.start != at {
-            return;
-        }
-        let query = Subjects { incoming: Some(incoming), ..Subjects::default() };
-        if let Ok(flow) = flow::analyse(self.image, &self.functions, &function, &query) {
+        if let Some((function, query, flow)) = self.incoming(at, incoming) {
             self.note_uses(&function, &flow, &query, 0, &flow.sites[0], found);
         }
+    }
+
+    /// Whether the function at `callee` does nothing with what comes in `register`.
+    fn is_left_over(&self, callee: Vaddr, register: Gpr) -> bool {
+        let incoming = self.incoming(callee, Incoming::Argument(register));
+        incoming.is_some_and(|(_, _, flow)| flow.sites[0].uses.is_empty())
+    }
+
+    /// The function at `at`, and what it does with a value that comes in from another one; nothing where it cannot be
+    /// followed.
+    fn incoming(&self, at: Vaddr, incoming: Incoming) -> Option<(Function<'a>, Subjects, Flow)> {
+        let decoded = Function::decode(self.image, &self.functions, at);
+        let function = decoded.and_then(|function| function.complete(self.image, &self.functions)).ok()?;
+        if matches!(incoming, Incoming::Argument(_)) && function.extent.range.start != at {
+            return None;
+        }
+        let query = Subjects { incoming: Some(incoming), ..Subjects::default() };
+        let flow = flow::analyse(self.image, &self.functions, &function, &query).ok()?;
+        Some((function, query, flow))
     }
 
     fn calls(&self, function: &Function<'a>, flow: &Flow, query: &Subjects, number: usize) -> Vec<Call> {
@@ -655,11 +676,7 @@ impl<'a> Scanner<'a> {
             }
             _ => expected,
         });
-        let conflict = uses.uses.iter().find_map(|used| match used {
-            Use::Compared => Some("the address is also compared with something"),
-            Use::Computed => Some("the address is also computed with"),
-            _ => None,
-        });
+        let conflict = conflict(uses);
         let is_called = |used: &Use| matches!(used, Use::Call { .. } | Use::IndexedCall { .. });
         // What is mangled is of use to nobody else.
         let is_passed_on = !uses.uses.iter().all(|used| is_called(used) || *used == Use::StoredMangled);
@@ -766,6 +783,15 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// What is done with a value so that it must not become another one.
+fn conflict(uses: &SiteUses) -> Option<&'static str> {
+    uses.uses.iter().find_map(|used| match used {
+        Use::Compared => Some("the address is also compared with something"),
+        Use::Computed => Some("the address is also computed with"),
+        _ => None,
+    })
+}
+
 /// Instructions before the first one that has to do with a site, to show where that is.
 const STEPS_BEFORE: usize = 3;
 
@@ -792,7 +818,7 @@ fn is_of_a_pointer(function: &Function<'_>, index: usize) -> bool {
             instruction.op0_kind() == OpKind::Register && instruction.op0_register() == register
         });
         compare.op_kind(operand) == OpKind::Register
-            && writers.next().is_some_and(|load| load.mnemonic() == Mnemonic::Mov && is_pointed_to(load, 1))
+            && writers.next().is_some_and(|load| load.op_count() == 2 && is_pointed_to(load, 1))
     };
     (0..compare.op_count()).any(|operand| is_pointed_to(compare, operand) || is_loaded(operand))
 }

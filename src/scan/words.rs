@@ -29,6 +29,8 @@ pub(super) struct Candidate {
     pub(super) initialised: bool,
     /// Code stores it in the stead of another value.
     pub(super) joined: bool,
+    /// What the code that stores it does with it otherwise, so that it must not become another one.
+    pub(super) conflict: Option<&'static str>,
     pub(super) flags_are_free: bool,
     pub(super) scratch_is_free: bool,
     /// The way of the address to the word.
@@ -105,8 +107,11 @@ impl<'a> Scanner<'a> {
         let words: Vec<Cell> = words
             .map(|(((&at, &entry), object), uses)| Cell { at, entry, object, may_change: uses.may_change() })
             .collect();
+        let first = starts.iter().min().zip(addresses.last());
+        let tables = first.and_then(|(&start, &last)| VaddrRange::new(start, last.0.saturating_sub(start.0)));
+        let objects = tables.map_or_else(Vec::new, |tables| functions::objects_in(self.image, tables));
         for function in &functions {
-            self.note_readers(function, &words, &mut found);
+            self.note_readers(function, &words, &objects, &mut found);
         }
         found
     }
@@ -189,8 +194,14 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn note_readers(&self, function: &Function<'a>, cells: &[Cell], found: &mut [CellUses]) {
-        let mut query = Subjects::default();
+    fn note_readers(
+        &self,
+        function: &Function<'a>,
+        cells: &[Cell],
+        objects: &[VaddrRange],
+        found: &mut [CellUses],
+    ) {
+        let mut query = Subjects { objects: objects.to_vec(), ..Subjects::default() };
         for (chunk, cells) in cells.chunks(limits::SITES_PER_FUNCTION).enumerate() {
             query.cells = cells.to_vec();
             let first = chunk * limits::SITES_PER_FUNCTION;
@@ -283,11 +294,9 @@ impl<'a> Scanner<'a> {
         if !candidate.initialised || self.image.identity.file_type == FileType::Exec {
             return None;
         }
-        if uses.may_be_read_by_pointer()
-            || uses.escapes
-            || uses.copied
-            || self.functions.is_exported(candidate.at)
-        {
+        // What a lookup in the vDSO writes is the program's own, though Go exports all its names for plugins.
+        let is_exported = self.functions.is_exported(candidate.at) && uses.pointers != Pointers::ByVdsoName;
+        if uses.may_be_read_by_pointer() || uses.escapes || uses.copied || is_exported {
             Some("the word has no relocation that could make it point to a stub, and code unseen may read it")
         } else if uses.doubtful {
             Some(
@@ -328,7 +337,7 @@ impl<'a> Scanner<'a> {
                 wrapper: None,
                 expected: uses.expected,
                 is_passed_on: !keeps_value && uses.is_passed_on(),
-                conflict: uses.conflict.or(self.unrelocatable(candidate, uses)),
+                conflict: candidate.conflict.or(uses.conflict).or(self.unrelocatable(candidate, uses)),
                 flags_are_free: candidate.flags_are_free,
                 scratch_is_free: candidate.scratch_is_free,
             };
