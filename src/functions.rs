@@ -377,6 +377,12 @@ fn each_object(image: &Image<'_>, mut found: impl FnMut(VaddrRange)) {
     }
 }
 
+/// Where the dynamic symbols are.
+pub(crate) fn dynamic_symbol_table(image: &Image<'_>) -> Option<VaddrRange> {
+    let (symbols, _) = dynamic_symbols(image)?;
+    VaddrRange::new(Vaddr(image.dynamic.symtab?), size_of_val(symbols) as u64)
+}
+
 /// The dynamic symbols, found as the loader finds them: without section headers.
 fn dynamic_symbols<'a>(image: &Image<'a>) -> Option<(&'a [elf::Sym64<Le>], &'a [u8])> {
     let dynamic = &image.dynamic;

@@ -3,6 +3,7 @@
 use super::pointer_at;
 use crate::addr::{Vaddr, VaddrRange};
 use crate::elf::Image;
+use crate::functions;
 use crate::limits;
 use crate::references;
 use crate::search;
@@ -18,9 +19,10 @@ pub(super) enum Pointers {
     #[default]
     None,
     /// Each stands in a table with the name that the function has in the vDSO: what is found there by the name is to be
-    /// stored to the word, which is a variable of its own. It is written by them, and not read.
+    /// stored to the word, which is a variable of its own. It is written by them, and not read. Go exports all its names for
+    /// plugins, this word's, too.
     ByVdsoName,
-    /// Code unseen may read and write by them.
+    /// Code unseen may read and write by them, or by the word's name.
     Unknown,
 }
 
@@ -31,8 +33,11 @@ impl Pointers {
         let start = before.take_while(|&word| pointer_at(image, word).is_some()).last().unwrap_or(at);
         let table = VaddrRange { start, end: at.plus(1) };
         let mut holders: Vec<(Vaddr, u64)> = Vec::new();
+        // A symbol is no pointer; who uses it by name is asked for elsewhere.
+        let symbols = functions::dynamic_symbol_table(image);
+        let is_symbol = |place: Vaddr| symbols.is_some_and(|symbols| symbols.contains(place));
         let is_searched = search::absolute_references(image, table, |place| {
-            if !image.may_be_code(place) && references::may_be_pointer(image, place) {
+            if !image.may_be_code(place) && !is_symbol(place) && references::may_be_pointer(image, place) {
                 let number = image.array_at(place).map(i32::from_le_bytes);
                 holders.extend(number.map(|number| (place, i64::from(number).cast_unsigned())));
             }

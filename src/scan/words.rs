@@ -71,8 +71,14 @@ impl<'a> Scanner<'a> {
 
     /// What code does with the words at `addresses`, which are sorted.
     fn readers(&self, addresses: &[Vaddr], entries: &[Entry]) -> Vec<CellUses> {
-        let pointed =
-            |&at: &Vaddr| CellUses { pointers: Pointers::to(self.image, at), ..CellUses::default() };
+        let pointed = |&at: &Vaddr| {
+            let pointers = match Pointers::to(self.image, at) {
+                // By its name.
+                Pointers::None if self.functions.is_exported(at) => Pointers::Unknown,
+                pointers => pointers,
+            };
+            CellUses { pointers, ..CellUses::default() }
+        };
         let mut found: Vec<CellUses> = addresses.iter().map(pointed).collect();
         let mut functions: Vec<Function<'a>> = Vec::new();
         let mut starts: Vec<Vaddr> = addresses.iter().map(|&at| self.table_start(at)).collect();
