@@ -300,9 +300,7 @@ impl<'a> Scanner<'a> {
         if !candidate.initialised || self.image.identity.file_type == FileType::Exec {
             return None;
         }
-        // What a lookup in the vDSO writes is the program's own, though Go exports all its names for plugins.
-        let is_exported = self.functions.is_exported(candidate.at) && uses.pointers != Pointers::ByVdsoName;
-        if uses.may_be_read_by_pointer() || uses.escapes || uses.copied || is_exported {
+        if uses.may_be_read_by_pointer() || uses.escapes || uses.copied {
             Some("the word has no relocation that could make it point to a stub, and code unseen may read it")
         } else if uses.doubtful {
             Some(
