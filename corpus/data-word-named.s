@@ -32,6 +32,11 @@ finish
 name: .ascii "__vdso_gettimeofday"
 .data
 .balign 8
+# Go exports all names for plugins, this one, too.
+.globl exported_word
+.type exported_word, @object
+.size exported_word, 8
+exported_word:
 site word
 word: .quad 0xffffffffff600000
     .quad 0x1234
