@@ -48,13 +48,18 @@ pub(super) fn judge(uses: &SiteUses, called: bool, in_resolver: bool) -> Judged 
     }
 }
 
-pub(super) fn called_form(constant: Constant, uses: &SiteUses, calls: &[Call]) -> Form {
+/// The form of a site that some of `calls` go through.
+pub(super) fn called_form<'a>(
+    constant: Constant,
+    uses: &SiteUses,
+    mut calls: impl Iterator<Item = &'a Call>,
+) -> Form {
     let through_slot = uses.uses.iter().any(|used| matches!(used, Use::Call { through_slot: true, .. }));
     if matches!(constant, Constant::Computed(_)) {
         Form::Computed
     } else if through_slot {
         Form::StackSlot
-    } else if calls.iter().all(|call| call.jump) {
+    } else if calls.all(|call| call.jump) {
         Form::TailJump
     } else {
         Form::DirectCall

@@ -24,7 +24,7 @@ use crate::references;
 use crate::registers::{Gpr, RAX, gpr};
 use crate::search::{self, Hit};
 use crate::site::{Deed, Form, Reach, Step};
-use crate::vsyscall::Entry;
+use crate::vsyscall::{Entry, PAGE};
 
 /// What a scan found; `functions` is there where something had to be decoded.
 #[derive(Debug)]
@@ -117,16 +117,41 @@ impl<'a> Scanner<'a> {
     /// Where code compares a pointer in memory with an entry's address, that must not become another one where it goes to
     /// code that is not followed.
     fn note_comparisons(&mut self) {
-        for site in &mut self.sites {
+        let may_conflict = |site: &Site| match &site.finding {
+            Finding::Call(evidence) => evidence.conflict.is_none() && evidence.is_passed_on,
+            _ => false,
+        };
+        if self.sites.iter().any(may_conflict) && self.any_distance_from_page() {
+            self.compared.push(Entry::Gettimeofday);
+        }
+        for site in self.sites.iter_mut().filter(|site| may_conflict(site)) {
             let Finding::Call(evidence) = &mut site.finding else { continue };
             let may_be_any = matches!(evidence.constant, Constant::Indexed(_));
             // With the first entry's, which is the page's, the page as a whole is compared.
             let is_it = |&entry: &Entry| may_be_any || entry == site.entry || entry == Entry::Gettimeofday;
-            if evidence.conflict.is_none() && evidence.is_passed_on && self.compared.iter().any(is_it) {
+            if self.compared.iter().any(is_it) {
                 evidence.conflict =
                     Some("code elsewhere in the file compares a pointer in memory with the address");
             }
         }
+    }
+
+    /// Whether code asks of a pointer in memory whether it leads into the page, by its distance.
+    fn any_distance_from_page(&self) -> bool {
+        let distance = VaddrRange { start: Vaddr(PAGE.wrapping_neg()), end: Vaddr(PAGE.wrapping_neg() + 1) };
+        let mut places = Vec::new();
+        let are_all = search::absolute_references(self.image, distance, |at| {
+            if self.image.may_be_code(at) {
+                places.push(at);
+            }
+        });
+        let asks = |&at: &Vaddr| {
+            let function = Function::decode(self.image, &self.functions, at);
+            function.is_ok_and(|function| {
+                function.covering(at).is_some_and(|index| asks_for_page(&function, index))
+            })
+        };
+        !are_all || places.len() > limits::CELL_READERS || places.iter().any(asks)
     }
 
     fn span(&self, instruction: &Instruction) -> Span {
@@ -519,7 +544,10 @@ impl<'a> Scanner<'a> {
             Judged::Call(kept) => {
                 let form = match kept {
                     Some(form) => form,
-                    None => called_form(subject.constant, uses, &calls),
+                    None => {
+                        let by_others = elsewhere.as_ref().map_or(&[][..], |elsewhere| &elsewhere.calls);
+                        called_form(subject.constant, uses, calls.iter().chain(by_others))
+                    }
                 };
                 let exact = calls.iter().any(|call| call.exact);
                 let is_always = exact || elsewhere.is_some() || matches!(constant, Constant::Indexed(_));
@@ -799,28 +827,57 @@ fn step(Span { vaddr, offset, len }: Span, deed: Deed) -> Step {
     Step { offset, vaddr, len, deed }
 }
 
-/// Instructions before a comparison that may load what it compares.
-const LOAD_BEFORE: usize = 8;
+/// Instructions before a comparison that may load what it compares, and behind a subtraction that compare the difference.
+const NEAR_COMPARISON: usize = 8;
 
-/// Whether what the comparison number `index` compares stands behind an address: a pointer in a structure. What is in the
-/// frame, or came to a register in another way, is as likely the address of an instruction or of a fault.
+/// Whether what the comparison number `index` compares stands behind an address: a pointer in a structure, or in an array.
+/// What is in a variable of the frame, or came to a register in another way, is as likely the address of an instruction
+/// or of a fault.
 fn is_of_a_pointer(function: &Function<'_>, index: usize) -> bool {
-    let is_pointed_to = |instruction: &Instruction, operand: u32| {
-        instruction.op_kind(operand) == OpKind::Memory
-            && !matches!(instruction.memory_base(), Register::RSP | Register::RBP)
-    };
     let compare = &function.instructions[index];
-    let is_loaded = |operand: u32| {
-        let register = compare.op_register(operand);
-        let before = (index.saturating_sub(LOAD_BEFORE)..index).rev();
-        let straight = before.take_while(|&before| function.fall_through(before) == Some(before + 1));
-        let mut writers = straight.map(|before| &function.instructions[before]).filter(|instruction| {
-            instruction.op0_kind() == OpKind::Register && instruction.op0_register() == register
-        });
-        compare.op_kind(operand) == OpKind::Register
-            && writers.next().is_some_and(|load| load.op_count() == 2 && is_pointed_to(load, 1))
+    (0..compare.op_count()).any(|operand| {
+        is_pointed_to(compare, operand)
+            || (compare.op_kind(operand) == OpKind::Register
+                && is_loaded(function, index, compare.op_register(operand)))
+    })
+}
+
+/// Whether operand `operand` of `instruction` is in memory that no variable of the frame names.
+fn is_pointed_to(instruction: &Instruction, operand: u32) -> bool {
+    instruction.op_kind(operand) == OpKind::Memory
+        && (!matches!(instruction.memory_base(), Register::RSP | Register::RBP)
+            || instruction.memory_index() != Register::None)
+}
+
+/// Whether `register` is loaded from such memory right before instruction `index`.
+fn is_loaded(function: &Function<'_>, index: usize, register: Register) -> bool {
+    let before = (index.saturating_sub(NEAR_COMPARISON)..index).rev();
+    let straight = before.take_while(|&before| function.fall_through(before) == Some(before + 1));
+    let mut writers = straight.map(|before| &function.instructions[before]).filter(|instruction| {
+        instruction.op0_kind() == OpKind::Register && instruction.op0_register() == register
+    });
+    writers.next().is_some_and(|load| load.op_count() == 2 && is_pointed_to(load, 1))
+}
+
+/// Whether instruction `index` subtracts the page's address from a pointer that was loaded, to compare the distance.
+fn asks_for_page(function: &Function<'_>, index: usize) -> bool {
+    let instruction = &function.instructions[index];
+    let pointer = match instruction.code() {
+        Code::Add_RAX_imm32 | Code::Add_rm64_imm32
+            if instruction.immediate32to64().cast_unsigned() == PAGE.wrapping_neg() =>
+        {
+            instruction.op0_register()
+        }
+        Code::Lea_r64_m if instruction.memory_displacement64() == PAGE.wrapping_neg() => {
+            instruction.memory_base()
+        }
+        _ => return false,
     };
-    (0..compare.op_count()).any(|operand| is_pointed_to(compare, operand) || is_loaded(operand))
+    let compares = |behind: &Instruction| {
+        behind.mnemonic() == Mnemonic::Cmp && behind.op0_register() == instruction.op0_register()
+    };
+    let mut behind = function.instructions[index + 1..].iter().take(NEAR_COMPARISON);
+    behind.any(compares) && is_loaded(function, index, pointer)
 }
 
 /// What an instruction does with an immediate that is an entry's address.

@@ -54,7 +54,8 @@ impl<'a> Scanner<'a> {
         cells.sort_unstable();
         cells.dedup_by_key(|&mut (at, _)| at);
         let (addresses, entries): (Vec<Vaddr>, Vec<Entry>) = cells.into_iter().unzip();
-        let readers = self.readers(&addresses, &entries);
+        let mut readers = self.readers(&addresses, &entries);
+        self.note_conflicts_where_kept(&mut readers, &entries);
         let reader = |at: Vaddr| addresses.binary_search(&at).ok().and_then(|index| readers.get(index));
         for candidate in &candidates {
             if let Some(reader) = reader(candidate.at) {
@@ -66,6 +67,27 @@ impl<'a> Scanner<'a> {
             if let Finding::Call(evidence) = &mut self.sites[site].finding {
                 evidence.conflict = evidence.conflict.or(conflict);
             }
+        }
+    }
+
+    /// What stands in a word may be stored to another one, where code compares or computes with it.
+    fn note_conflicts_where_kept(&self, readers: &mut [CellUses], entries: &[Entry]) {
+        let mut kept: Vec<(Vaddr, Entry)> = readers
+            .iter()
+            .zip(entries)
+            .filter(|(reader, _)| reader.conflict.is_none() && !reader.calls.is_empty())
+            .flat_map(|(reader, &entry)| reader.kept_in.iter().map(move |&at| (at, entry)))
+            .collect();
+        if kept.is_empty() {
+            return;
+        }
+        kept.sort_unstable();
+        kept.dedup_by_key(|&mut (at, _)| at);
+        let (addresses, kept_entries): (Vec<Vaddr>, Vec<Entry>) = kept.into_iter().unzip();
+        let where_kept = self.readers(&addresses, &kept_entries);
+        for reader in readers.iter_mut().filter(|reader| reader.conflict.is_none()) {
+            let words = reader.kept_in.iter().filter_map(|at| addresses.binary_search(at).ok());
+            reader.conflict = words.filter_map(|word| where_kept[word].conflict).next();
         }
     }
 
@@ -281,6 +303,7 @@ impl<'a> Scanner<'a> {
                 Use::Compared => found.conflict = Some("the pointer is also compared with something"),
                 Use::Computed => found.conflict = Some("the pointer is also computed with"),
                 Use::Returned if function.extent.is_resolver => found.returned = true,
+                Use::StoredTo { at, .. } => found.kept_in.push(at),
                 Use::Guarded => found.guards += 1,
                 Use::Copied => found.copied = true,
                 Use::Pointed => found.escapes = true,
@@ -402,6 +425,8 @@ pub(super) struct CellUses {
     /// Instructions take the word along to where it is not followed.
     pub(super) copied: bool,
     pub(super) returned: bool,
+    /// Words that what stands in it is stored to.
+    pub(super) kept_in: Vec<Vaddr>,
     /// Places where the entry's address is told from what else may be there, before that is called.
     pub(super) guards: usize,
     /// Code that reads just this word, not a table by an index, calls what it finds.
