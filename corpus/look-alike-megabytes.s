@@ -1,7 +1,6 @@
 # Ten megabytes less, and an entry's distance from there: numbers. Only the distance is uncommon enough to be told of.
 #@ expect: less entry=gettimeofday form=other-instruction verdict=harmless function=left_over
 #@ expect: distance entry=time form=computed verdict=unproven|harmless function=distant
-#@ run: 0
 .include "common.inc"
 .text
 # What is left over in a register that carries arguments, and that the callee overwrites.

@@ -101,6 +101,15 @@ impl Random {
     }
 }
 
+/// The bytes of `range`, which words fill.
+fn bytes_of(range: Range<u64>, mut word: impl FnMut() -> u64) -> Vec<u8> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    for place in bytes.chunks_exact_mut(8) {
+        place.copy_from_slice(&word().to_le_bytes());
+    }
+    bytes
+}
+
 fn mix(mut value: u64) -> u64 {
     value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -497,12 +506,10 @@ impl Machine {
         if start.frame_pointer || random.below(2) == 0 {
             values[RBP] = STACK_MIDDLE + 0x80 + random.below(0x10) * 16;
         }
-        let mut words: Vec<u64> = (FRAME.start..FRAME.end)
-            .step_by(8)
-            .map(|_| if random.below(3) == 0 { SENTINEL } else { random.value() })
-            .collect();
+        let mut frame = bytes_of(FRAME, || if random.below(3) == 0 { SENTINEL } else { random.value() });
         if start.is_entry {
-            words[((values[RSP] - FRAME.start) / 8) as usize] = SENTINEL;
+            let returned_to = (values[RSP] - FRAME.start) as usize;
+            frame[returned_to..returned_to + 8].copy_from_slice(&SENTINEL.to_le_bytes());
         }
         for (register, value) in values.into_iter().enumerate() {
             self.set(register, value);
@@ -513,7 +520,6 @@ impl Machine {
             let function = if start.has_vdso() { MODEL + number * MODEL_STRIDE } else { 0 };
             self.engine.mem_write(pointer, &function.to_le_bytes()).expect("the pointers are mapped");
         }
-        let frame: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
         self.engine.mem_write(FRAME.start, &frame).expect("the stack is mapped");
     }
 }
@@ -901,7 +907,7 @@ fn map_page(engine: &mut Unicorn<Watch>, page: u64) -> bool {
 
 fn contents_of(page: u64) -> Vec<u8> {
     let mut random = Random(mix(page));
-    (0..PAGE_SIZE / 8).flat_map(|_| random.value().to_le_bytes()).collect()
+    bytes_of(0..PAGE_SIZE, || random.value())
 }
 
 /// `p_memsz` of the PT_LOAD number `index`.
