@@ -30,11 +30,13 @@ keep getcpu 0xffffffffff600800
 func is_time
     mov 8(%rdi), %rax
     xor %ecx, %ecx
+    test %rax, %rax
+    je 1f
 site compared
     mov $0xffffffffff600400, %rdx
     cmp %rdx, %rax
     sete %cl
-    mov %ecx, %eax
+1:  mov %ecx, %eax
     ret
 endfunc is_time
 func is_getcpu

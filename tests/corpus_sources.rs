@@ -238,6 +238,7 @@ sources! {
     forms: "forms",
     direct_call_rax: "direct-call-rax",
     direct_call_registers: "direct-call-registers",
+    go_table: "go-table",
     hoisted: "hoisted",
     ibt: "ibt",
     ifunc_fallback: "ifunc-fallback",
@@ -330,5 +331,25 @@ fn the_sources_say_what_is_true() {
                 }
             }
         }
+    }
+}
+
+/// Where a Go program can be loaded anywhere, its table is in another section.
+#[test]
+fn go_tables_are_known_by_both_their_names() {
+    if !["as", "strip", "ld.bfd", "objcopy"].into_iter().all(need) {
+        return;
+    }
+    let (dir, source) = (temp_dir(), Source::load("go-table"));
+    let object = source.assemble(dir.path());
+    let (link, linker) = source.variants()[0];
+    let stripped = &source.link(&object, link, linker, dir.path()).files[1];
+    for (name, verdict) in [(".data.rel.ro.gopclntab", "patch"), (".other", "unproven")] {
+        let mut objcopy = std::process::Command::new("objcopy");
+        let renamed = harness::with_suffix(stripped, name);
+        objcopy.args(["--rename-section", &format!(".gopclntab={name}")]).arg(stripped).arg(&renamed);
+        harness::Ran::of(&mut objcopy).expect(0);
+        let verdicts: Vec<_> = scan(&renamed).into_iter().map(|site| site.verdict).collect();
+        assert_eq!(verdicts, [verdict], "{name}");
     }
 }

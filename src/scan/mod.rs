@@ -854,7 +854,8 @@ fn is_loaded(function: &Function<'_>, index: usize, register: Register) -> bool 
     let before = (index.saturating_sub(NEAR_COMPARISON)..index).rev();
     let straight = before.take_while(|&before| function.fall_through(before) == Some(before + 1));
     let mut writers = straight.map(|before| &function.instructions[before]).filter(|instruction| {
-        instruction.op0_kind() == OpKind::Register && instruction.op0_register() == register
+        let only_reads = matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push);
+        instruction.op0_kind() == OpKind::Register && instruction.op0_register() == register && !only_reads
     });
     writers.next().is_some_and(|load| load.op_count() == 2 && is_pointed_to(load, 1))
 }
