@@ -87,6 +87,18 @@ impl Subject {
         Some(Self { name, plan, patched, constant_registers: constants, starts, original })
     }
 
+    /// As [`Self::new`], of a file that `source` was linked to.
+    fn of_source(source: &Source, name: String, file: &Path, via: Via) -> Option<Self> {
+        let mut subject = Self::new(name, read(file), via)?;
+        if let Some((_, arguments)) = FROM_THE_BEGIN.iter().find(|(name, _)| *name == source.name) {
+            for starts in subject.starts.values_mut() {
+                starts.retain(|start| start.is_entry);
+                starts.iter_mut().for_each(|start| start.arguments = arguments);
+            }
+        }
+        Some(subject)
+    }
+
     /// The machines of the original and of `patched`.
     fn machines(&self, patched: &[u8]) -> (Machine, Machine) {
         let none = BTreeSet::new();
@@ -223,7 +235,7 @@ fn starts(image: &Image<'_>, plan: &Plan, site: &PlannedSite) -> Vec<Start> {
             }
             frame_pointer |= code[(instruction.ip() - begin) as usize..].starts_with(&[0x48, 0x89, 0xe5]);
         }
-        let start = |at, is_entry| Start { at, seed: 0, is_entry, frame_pointer };
+        let start = |at, is_entry| Start { is_entry, frame_pointer, ..Start::of_function(at, 0) };
         starts.insert(begin, start(begin, is_entry));
         // In the middle of a computation, only what was computed before leads to the entry.
         let extent = extent.map_or(at..at + 1, |extent| extent.range.start.0..extent.range.end.0);
@@ -616,8 +628,7 @@ fn run_site(
     }
     for (entry, stub) in stubs {
         for _ in 0..states / 4 {
-            let start =
-                Start { at: entry.address(), seed: random.next(), is_entry: true, frame_pointer: false };
+            let start = Start::of_function(entry.address(), random.next());
             run(&mut judge, &start, &Start { at: stub, ..start }, false)?;
         }
     }
@@ -658,8 +669,10 @@ fn report(what: &str, files: usize, tally: Tally) {
 }
 
 /// Functions that jump by a distance that they compute, or keep the page's address and an index: from a state of any
-/// registers they get anywhere, as into the middle of an instruction or out of the page. tests/corpus_sources.rs runs them.
-const NOT_FROM_ANY_STATE: [&str; 2] = ["label-distance-between", "computed-index-stored"];
+/// registers they get anywhere, as into the middle of an instruction or out of the page. They are run from their begin, with
+/// these as the first argument, if any.
+const FROM_THE_BEGIN: [(&str, &[u64]); 2] =
+    [("label-distance-between", &[]), ("computed-index-stored", &[0, 0x400, 0x800])];
 
 /// The corpus' sources that have something to patch.
 fn sources() -> Vec<Source> {
@@ -671,7 +684,6 @@ fn sources() -> Vec<Source> {
             read_text(path).lines().any(|line| line.starts_with("#@") && line.contains("verdict=patch"))
         })
         .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
-        .filter(|name| !NOT_FROM_ANY_STATE.contains(&name.as_str()))
         .collect();
     names.sort();
     names.iter().map(|name| Source::load(name)).collect()
@@ -696,7 +708,7 @@ fn corpus_sources() {
                 let name = format!("{} {}", source.name, Variant { link, linker, dress });
                 for (via, states) in WAYS {
                     let name = format!("{name} via {via:?}");
-                    let Some(subject) = Subject::new(name, read(file), via) else { continue };
+                    let Some(subject) = Subject::of_source(&source, name, file, via) else { continue };
                     files += 1;
                     tally += run_subject(&subject, STATES_OF_SOURCE / states);
                 }
@@ -995,7 +1007,7 @@ fn mistakes_are_noticed_via(via: Via) {
             }
             let linked = source.link(&object, link, Linker::Bfd, dir.path());
             let name = format!("{} via {via:?}", linked.files[0].display());
-            let Some(subject) = Subject::new(name, read(&linked.files[0]), via) else { continue };
+            let Some(subject) = Subject::of_source(&source, name, &linked.files[0], via) else { continue };
             forms.extend(subject.starts.keys().map(|&index| subject.plan.sites[index].form.to_string()));
             caught.add(&subject);
         }
@@ -1051,7 +1063,7 @@ fn run_entry(
     let mut judge = Judge::new(subject, machines.0.bias);
     let mut random = Random(at);
     for _ in 0..states {
-        let start = Start { at: entry.address(), seed: random.next(), is_entry: true, frame_pointer: false };
+        let start = Start::of_function(entry.address(), random.next());
         let original = machines.0.run(&start);
         let patched = machines.1.run(&Start { at, ..start });
         let is_cut = matches!(judge.compare(&start, &original, &patched)?, Agreed::Cut);

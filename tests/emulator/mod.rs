@@ -126,9 +126,16 @@ pub struct Start {
     pub is_entry: bool,
     /// rbp is the frame's.
     pub frame_pointer: bool,
+    /// What the first argument is one of; anything where it is empty.
+    pub arguments: &'static [u64],
 }
 
 impl Start {
+    /// A call of the function at `at`.
+    pub fn of_function(at: u64, seed: u64) -> Self {
+        Self { at, seed, is_entry: true, frame_pointer: false, arguments: &[] }
+    }
+
     /// Whether the pointers of the page lead to the model of a vDSO.
     pub fn has_vdso(&self) -> bool {
         self.seed & 8 != 0
@@ -499,6 +506,9 @@ impl Machine {
                 6 => STACK_MIDDLE + 0x80 + random.below(0x20) * 8,
                 _ => random.value(),
             };
+        }
+        if !start.arguments.is_empty() {
+            values[RDI] = start.arguments[random.below(start.arguments.len() as u64) as usize];
         }
         // As the ABI has it, or as it is within a function.
         let aligned = random.below(2) * 8;
