@@ -10,9 +10,7 @@ use harness::{Ran, need, read, root, temp_dir, tool};
 fn manuals_and_completions_know_every_command() {
     let dir = temp_dir();
     let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .args(["run", "--quiet", "--locked", "--profile", "test", "--example", "manuals", "--"])
-        .arg(dir.path());
+    cargo.args(["run", "--quiet", "--locked", "--example", "manuals", "--"]).arg(dir.path());
     Ran::of(cargo.current_dir(root())).expect(0);
     let help = tool(["--help"]).expect(0).stdout;
     let (_, commands) = help.split_once("Commands:\n").expect("a list");
