@@ -210,6 +210,7 @@ sources! {
     clean: "clean",
     compared_elsewhere: "compared-elsewhere",
     compared_distance: "compared-distance",
+    compared_distance_unseen: "compared-distance-unseen",
     compared_in_register: "compared-in-register",
     compared_unseen: "compared-unseen",
     computed_index: "computed-index",

@@ -145,11 +145,15 @@ impl<'a> Scanner<'a> {
                 places.push(at);
             }
         });
-        let asks = |&at: &Vaddr| {
-            let function = Function::decode(self.image, &self.functions, at);
-            function.is_ok_and(|function| {
+        let asks = |&at: &Vaddr| match Function::decode(self.image, &self.functions, at) {
+            Ok(function) if function.extent.is_bounded => {
                 function.covering(at).is_some_and(|index| asks_for_page(&function, index))
-            })
+            }
+            // Where nothing tells where a function begins, what stands before is not known.
+            _ => self.possible_holders(at).any(|instruction| {
+                pointer_of_distance(&instruction).is_some()
+                    && code::has_operand_at(self.image, &instruction, at)
+            }),
         };
         !are_all || places.len() > limits::CELL_READERS || places.iter().any(asks)
     }
@@ -231,10 +235,12 @@ impl<'a> Scanner<'a> {
     /// The first instruction that begins up to eleven bytes before `at` and would have a role with these bytes that
     /// `is_wanted`.
     fn holder(&self, at: Vaddr, is_wanted: impl Fn(&Role) -> bool) -> Option<Instruction> {
-        (1..=11).find_map(|back| {
-            let instruction = code::instruction_at(self.image, Vaddr(at.0.checked_sub(back)?))?;
-            is_wanted(&self.role(&instruction, at)).then_some(instruction)
-        })
+        self.possible_holders(at).find(|instruction| is_wanted(&self.role(instruction, at)))
+    }
+
+    /// The instructions that begin up to eleven bytes before `at`, wherever instructions really begin; the nearest first.
+    fn possible_holders(&self, at: Vaddr) -> impl Iterator<Item = Instruction> {
+        (1..=11).filter_map(move |back| code::instruction_at(self.image, Vaddr(at.0.checked_sub(back)?)))
     }
 
     /// `at` is the displacement of what may be a branch straight into the page.
@@ -863,22 +869,24 @@ fn is_loaded(function: &Function<'_>, index: usize, register: Register) -> bool 
 /// Whether instruction `index` subtracts the page's address from a pointer that was loaded, to compare the distance.
 fn asks_for_page(function: &Function<'_>, index: usize) -> bool {
     let instruction = &function.instructions[index];
-    let pointer = match instruction.code() {
-        Code::Add_RAX_imm32 | Code::Add_rm64_imm32
-            if instruction.immediate32to64().cast_unsigned() == PAGE.wrapping_neg() =>
-        {
-            instruction.op0_register()
-        }
-        Code::Lea_r64_m if instruction.memory_displacement64() == PAGE.wrapping_neg() => {
-            instruction.memory_base()
-        }
-        _ => return false,
-    };
+    let Some(pointer) = pointer_of_distance(instruction) else { return false };
     let compares = |behind: &Instruction| {
         behind.mnemonic() == Mnemonic::Cmp && behind.op0_register() == instruction.op0_register()
     };
     let mut behind = function.instructions[index + 1..].iter().take(NEAR_COMPARISON);
     behind.any(compares) && is_loaded(function, index, pointer)
+}
+
+/// The register that `instruction` subtracts the page's address from, by adding ten megabytes.
+fn pointer_of_distance(instruction: &Instruction) -> Option<Register> {
+    let (added, register) = match instruction.code() {
+        Code::Add_RAX_imm32 | Code::Add_rm64_imm32 => {
+            (instruction.immediate32to64().cast_unsigned(), instruction.op0_register())
+        }
+        Code::Lea_r64_m => (instruction.memory_displacement64(), instruction.memory_base()),
+        _ => return None,
+    };
+    (added == PAGE.wrapping_neg()).then_some(register)
 }
 
 /// What an instruction does with an immediate that is an entry's address.
