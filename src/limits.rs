@@ -53,6 +53,9 @@ pub const GUARDED_INSTRUCTIONS: usize = 5;
 /// Words before a data word that may belong to the same table.
 pub const TABLE_WORDS: u64 = 64;
 
+/// Bytes of one element of a table: an index that counts from one is added to an address so far before the table.
+pub const TABLE_ELEMENT_BYTES: u64 = 64;
+
 /// Gaps between functions that are tried as room for one stub before the segment's tail is.
 pub const STUB_GAPS: usize = 512;
 

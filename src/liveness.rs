@@ -66,6 +66,11 @@ impl Expected {
         self.0 & (register(RCX) | register(R11)) != 0
     }
 
+    /// Whether a look at what is called changes some of it ([`crate::guard`]).
+    pub(crate) fn of_guard(self) -> bool {
+        self.0 & (register(R11) | flags(STATUS_FLAGS)) != 0
+    }
+
     /// Whether a function may change some of it.
     pub(crate) fn of_function(self) -> bool {
         self.0 != 0

@@ -640,7 +640,7 @@ impl Planner<'_> {
                 "the word has no relocation that could make it point to a stub, and is not only called",
             );
         }
-        if evidence.expected.of_function() {
+        if evidence.expected.of_guard() {
             return Err("code behind the call reads a register that a look at what is called changes");
         }
         let (mut stubs, mut edits) = (Vec::new(), Vec::new());

@@ -8,6 +8,7 @@ use crate::code::{self, Function};
 use crate::elf::{FileType, Image};
 use crate::functions::Functions;
 use crate::search;
+use crate::vsyscall::Entry;
 
 /// Bytes from the end of a short branch to its target, at most.
 const SHORT_REACH: u64 = 128;
@@ -52,6 +53,16 @@ pub(crate) fn may_be_pointer(image: &Image<'_>, at: Vaddr) -> bool {
     }
     let is_word = at.0.is_multiple_of(8) && image.array_at::<4>(at.plus(4)) == Some([0; 4]);
     image.identity.file_type != FileType::Dyn || is_word
+}
+
+/// Whether the word at `at` may hold a function when the program starts, or nothing, as words of tables of functions do.
+pub(crate) fn may_hold_function(image: &Image<'_>, functions: &Functions<'_>, at: Vaddr) -> bool {
+    image.array_at::<8>(at).map(u64::from_le_bytes).is_some_and(|word| {
+        word == 0
+            || Entry::at(word).is_some()
+            || image.is_executable(Vaddr(word))
+            || functions.is_relocated(image, at)
+    })
 }
 
 /// Whether a short branch of another function leads into `range`.

@@ -4,6 +4,7 @@
 //! addresses a place may hold and whether it may hold something else as well; what is not proven to
 //! be otherwise is "something else". Joins only ever lose knowledge, so it settles.
 
+mod known;
 mod place;
 mod state;
 mod step;

@@ -2,10 +2,13 @@
 
 use iced_x86::{Instruction, OpKind, Register};
 
-use super::state::{Known, SiteSet, State, Value};
+use super::known::{Known, Series};
+use super::state::{SiteSet, State, Value};
 use super::{Analysis, Cell, Use};
 use crate::addr::{Vaddr, VaddrRange};
+use crate::elf::FileType;
 use crate::limits;
+use crate::references;
 use crate::registers::gpr;
 
 /// What a memory operand addresses.
@@ -15,8 +18,8 @@ pub(super) enum Place {
     Slot(i64),
     /// A fixed address (before the load bias).
     Word(u64),
-    /// A word of a table of 8-byte words that begins at a fixed address.
-    Table(u64),
+    /// One of these addresses, which are counted from this one.
+    Table(Series, Vaddr),
     /// Anything else.
     Elsewhere,
 }
@@ -27,44 +30,57 @@ impl Analysis<'_> {
         if matches!(instruction.segment_prefix(), Register::FS | Register::GS) {
             return Place::Elsewhere;
         }
+        match self.address(instruction, state) {
+            Known::Stack(offset) => Place::Slot(offset),
+            Known::Constant(at) => Place::Word(at),
+            Known::Series(series) if self.is_of_file(instruction, state, series) => {
+                let displacement = instruction.memory_displacement64();
+                // As with an index that counts from one.
+                let is_before = displacement.cast_signed() < 0;
+                let from = if is_before { series.first.wrapping_sub(displacement) } else { series.first };
+                Place::Table(series, Vaddr(from))
+            }
+            Known::Series(_) | Known::Nothing => Place::Elsewhere,
+        }
+    }
+
+    /// The address, or the number, that the base, index and displacement of `instruction` make.
+    pub(super) fn address(&self, instruction: &Instruction, state: &State) -> Known {
         if instruction.is_ip_rel_memory_operand() {
-            return Place::Word(instruction.ip_rel_memory_address());
+            return Known::Constant(instruction.ip_rel_memory_address());
         }
-        let displacement = instruction.memory_displacement64();
-        let base = match instruction.memory_base() {
-            Register::None => Known::Constant(0),
-            register => match gpr(register) {
-                Some(number) if register.size() == 8 => state.registers[number].known,
-                _ => Known::Nothing,
-            },
+        let known = |register: Register| match gpr(register) {
+            _ if register == Register::None => Known::Constant(0),
+            Some(number) if register.size() == 8 => state.registers[number].known,
+            _ => Known::Nothing,
         };
-        let scale = u64::from(instruction.memory_index_scale());
-        let index = match instruction.memory_index() {
-            Register::None => Some(0),
-            register => gpr(register)
-                .and_then(|number| state.registers[number].number())
-                .map(|number| number.wrapping_mul(scale)),
-        };
-        match (base, index) {
-            (Known::Stack(offset), Some(index)) => {
-                Place::Slot(offset.wrapping_add_unsigned(displacement).wrapping_add_unsigned(index))
+        let (displacement, scale) =
+            (instruction.memory_displacement64(), instruction.memory_index_scale().into());
+        let (base, index) = (instruction.memory_base(), instruction.memory_index());
+        match (known(base), known(index)) {
+            (Known::Stack(offset), Known::Constant(index)) => {
+                let index = index.wrapping_mul(scale);
+                Known::Stack(offset.wrapping_add_unsigned(displacement).wrapping_add_unsigned(index))
             }
-            (Known::Constant(base), Some(index)) => {
-                Place::Word(base.wrapping_add(displacement).wrapping_add(index))
+            (of_base, of_index) => {
+                let sum = of_base.series().zip(of_index.series()).map(|(of_base, of_index)| {
+                    if base == index { of_base.times(scale + 1) } else { of_base.plus(of_index.times(scale)) }
+                });
+                sum.map_or(Known::Nothing, |sum| Known::from(sum.plus(Series::of(displacement))))
             }
-            (Known::Element(base), Some(index)) => {
-                Place::Table(base.wrapping_add(displacement).wrapping_add(index))
-            }
-            // Any distance from the global offset table, of several.
-            (Known::Constant(base), None) if scale == 1 && self.is_global_offset_table(base) => {
-                Place::Elsewhere
-            }
-            (Known::Constant(base), None) if scale == 8 || base != 0 => {
-                Place::Table(base.wrapping_add(displacement))
-            }
-            (Known::Nothing, Some(index)) if index != 0 => Place::Table(index.wrapping_add(displacement)),
-            _ => Place::Elsewhere,
         }
+    }
+
+    /// Whether `series`, which `instruction` addresses, begins with an address of the file: in one that is loaded anywhere,
+    /// a displacement alone is none.
+    fn is_of_file(&self, instruction: &Instruction, state: &State, series: Series) -> bool {
+        let registers = [instruction.memory_base(), instruction.memory_index()];
+        let known = || registers.into_iter().filter_map(gpr).map(|number| state.registers[number].known);
+        let firsts = || known().filter_map(Known::series).map(|series| series.first);
+        // Any distance from the global offset table, of several.
+        let is_distance = series.stride == 1 && firsts().any(|first| self.is_global_offset_table(first));
+        let is_fixed = self.image.identity.file_type == FileType::Exec || firsts().any(|first| first != 0);
+        !is_distance && is_fixed && self.image.segment_at(Vaddr(series.first)).is_some()
     }
 
     /// Whether the memory operand of `instruction`, which is [`Place::Elsewhere`], counts from a stack address: it may be
@@ -74,22 +90,27 @@ impl Analysis<'_> {
         registers.into_iter().filter_map(gpr).any(|number| state.registers[number].stack().is_some())
     }
 
+    /// Whether `at`, which any number is added to, is an address of the file.
+    pub(super) fn is_base(&self, at: u64, pointed_to: SiteSet) -> bool {
+        let is_fixed = self.image.identity.file_type == FileType::Exec;
+        let is_of_file = !pointed_to.is_empty() || (is_fixed && self.image.segment_at(Vaddr(at)).is_some());
+        is_of_file && !self.is_global_offset_table(at)
+    }
+
     pub(super) fn is_global_offset_table(&self, at: u64) -> bool {
         self.image.global_offset_table() == Some(Vaddr(at))
     }
 
-    /// The cells of which the `size` bytes at `place` are a part; of a table, those that symbols tell belong to it: numbers
-    /// may stand before a pointer.
+    /// The cells of which the `size` bytes at `place` are a part.
     pub(super) fn cells_at(&self, place: Place, size: i64) -> SiteSet {
         match place {
             Place::Word(at) => self.cells_that(|cell| {
                 at < cell.at.0.saturating_add(8) && cell.at.0 < at.saturating_add_signed(size)
             }),
-            Place::Table(base) if size == 8 => self.cells_that(|cell| {
-                let is_of_table = cell.object.is_some_and(|object| object.contains(Vaddr(base)));
-                is_of_table && self.is_in_table(base, cell.at)
-            }),
-            Place::Table(_) | Place::Slot(_) | Place::Elsewhere => SiteSet::default(),
+            Place::Table(series, from) if size == 8 => {
+                self.cells_that(|cell| self.is_element(series, from, cell))
+            }
+            Place::Table(..) | Place::Slot(_) | Place::Elsewhere => SiteSet::default(),
         }
     }
 
@@ -104,8 +125,10 @@ impl Analysis<'_> {
                 };
                 self.cells_that(|cell| is_read(cell.at))
             }
-            Place::Table(base) if size > 8 || (size == 8 && !is_followed) => self.cells_of_table(Vaddr(base)),
-            Place::Table(_) | Place::Slot(_) | Place::Elsewhere => SiteSet::default(),
+            Place::Table(series, _) if size > 8 || (size == 8 && !is_followed) => {
+                self.cells_of_table(Vaddr(series.first))
+            }
+            Place::Table(..) | Place::Slot(_) | Place::Elsewhere => SiteSet::default(),
         };
         self.used(sites, Use::Copied);
     }
@@ -119,10 +142,10 @@ impl Analysis<'_> {
                     None => Value::UNKNOWN,
                 }
             }
-            Place::Table(base) if size == 8 => {
+            Place::Table(series, from) if size == 8 => {
                 let mut value: Option<Value> = None;
                 for (number, cell) in self.subjects.cells.iter().enumerate() {
-                    if self.is_in_table(base, cell.at) && !self.is_behind_object(base, cell.at) {
+                    if self.is_element(series, from, cell) {
                         let cell = self.cell_value(index, number).or_other();
                         value = Some(value.map_or(cell, |value| value.join(cell)));
                     }
@@ -147,7 +170,7 @@ impl Analysis<'_> {
         // Code that counts from the global offset table takes its address for that of everything.
         let cells = match value.known {
             Known::Constant(at) if self.is_global_offset_table(at) => SiteSet::default(),
-            Known::Constant(at) | Known::Element(at) => self.cells_of_table(Vaddr(at)),
+            Known::Constant(at) | Known::Series(Series { first: at, .. }) => self.cells_of_table(Vaddr(at)),
             Known::Stack(_) | Known::Nothing => {
                 self.used(from, Use::Pointed);
                 return value;
@@ -159,22 +182,43 @@ impl Analysis<'_> {
     /// The cells that may belong to a table at `base`: of the same object, where symbols tell of objects.
     pub(super) fn cells_of_table(&self, base: Vaddr) -> SiteSet {
         let is_of_object = |cell: &Cell| cell.object.is_none_or(|object| object.contains(base));
-        self.cells_that(|cell| self.is_in_table(base.0, cell.at) && is_of_object(cell))
+        self.cells_that(|cell| {
+            is_near(base, cell.at) && !self.is_behind_array(base, cell.at) && is_of_object(cell)
+        })
     }
 
-    /// Whether the word at `at` may belong to a table that begins at `base`. Tables of functions that run at the begin or
-    /// end of the program end with their sections.
-    fn is_in_table(&self, base: u64, at: Vaddr) -> bool {
+    /// Whether one of the tables of functions that run at the begin or end of the program has `from` and ends before `at`.
+    fn is_behind_array(&self, from: Vaddr, at: Vaddr) -> bool {
         const ARRAYS: [&[u8]; 5] = [b".preinit_array", b".init_array", b".fini_array", b".ctors", b".dtors"];
-        let is_near = at.0.wrapping_sub(base) < 8 * limits::TABLE_WORDS;
         let mut arrays = self.image.sections.iter().filter(|section| ARRAYS.contains(&section.name));
-        is_near && !arrays.any(|array| base < array.range.end.0 && array.range.end <= at)
+        arrays.any(|array| from < array.range.end && array.range.end <= at)
     }
 
-    /// Whether symbols tell of an object that begins at `base` and ends before `at`.
-    fn is_behind_object(&self, base: u64, at: Vaddr) -> bool {
-        let is_before = |object: &VaddrRange| object.start.0 == base && object.end <= at;
-        self.subjects.objects.iter().any(|object| !object.is_empty() && is_before(object))
+    /// Whether code that reads one of `series`, which it counts from `from`, may read `cell`: symbols tell that it is of
+    /// that object, or what it reads before it are functions, too. What is before `from` need not be of the table.
+    fn is_element(&self, series: Series, from: Vaddr, cell: &Cell) -> bool {
+        let holds_function =
+            |word: u64| references::may_hold_function(self.image, self.functions, Vaddr(word));
+        let is_of_object = || cell.object.is_some_and(|object| object.contains(Vaddr(series.first)));
+        let is_of_table = || {
+            let is_behind = self.is_behind_object(series, cell.at);
+            !is_behind && series.words_before(cell.at.0).skip(1).all(holds_function)
+        };
+        let may_reach = || {
+            is_near(Vaddr(series.first), cell.at)
+                && !self.is_behind_array(from, cell.at)
+                && (is_of_object() || is_of_table())
+        };
+        series.contains(cell.at.0) && (series.is_bounded() || may_reach())
+    }
+
+    /// Whether symbols tell of an object with `series` in its first element that ends before `at`.
+    fn is_behind_object(&self, series: Series, at: Vaddr) -> bool {
+        let is_before = |object: &VaddrRange| {
+            let field = series.first.wrapping_sub(object.start.0);
+            field < series.stride.max(8) && object.contains(Vaddr(series.first)) && object.end <= at
+        };
+        self.subjects.objects.iter().any(is_before)
     }
 
     fn cells_that(&self, is_it: impl Fn(&Cell) -> bool) -> SiteSet {
@@ -201,6 +245,11 @@ impl Analysis<'_> {
             }
         }
     }
+}
+
+/// Whether the word at `at` may belong to a table that begins at `base`.
+fn is_near(base: Vaddr, at: Vaddr) -> bool {
+    at.0.wrapping_sub(base.0) < 8 * limits::TABLE_WORDS
 }
 
 pub(super) fn has_memory(instruction: &Instruction) -> bool {

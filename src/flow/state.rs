@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::known::Known;
 use crate::code::Doubt;
 use crate::limits;
 use crate::registers::{RBP, RSP};
@@ -26,17 +27,6 @@ impl SiteSet {
     pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
         (0..limits::SITES_PER_FUNCTION).filter(move |site| self.0 >> site & 1 == 1)
     }
-}
-
-/// A number that a place is known to hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
-    Nothing,
-    Constant(u64),
-    /// Distance from the stack pointer at the function's entry.
-    Stack(i64),
-    /// The address of a word of the table of 8-byte words that begins here, by an index that is not known.
-    Element(u64),
 }
 
 /// What a register or stack slot may hold.
@@ -93,16 +83,17 @@ impl Value {
             pointed_to: self.pointed_to.union(other.pointed_to),
             other: self.other | other.other,
             through_slot: self.through_slot | other.through_slot,
-            known: if self.known == other.known && self.sites() == other.sites() {
-                self.known
-            } else {
-                Known::Nothing
-            },
+            known: if self.sites() == other.sites() { self.known.join(other.known) } else { Known::Nothing },
         }
     }
 
     pub(super) fn says_something(self) -> bool {
-        !self.sites().is_empty() || self.known != Known::Nothing
+        self.may_be_of_site() || self.known != Known::Nothing
+    }
+
+    /// Whether it may have to do with a site: what is not known of such a value is not left out.
+    pub(super) fn may_be_of_site(self) -> bool {
+        !self.sites().union(self.pointed_to).is_empty()
     }
 
     pub(super) fn or_other(self) -> Self {
@@ -226,25 +217,27 @@ impl State {
 
     /// What any slot may hold, or something else.
     pub(super) fn load_any(&self) -> Value {
-        let values = self.slots.iter().map(|slot| slot.value);
-        Value { through_slot: true, ..values.fold(Value::UNKNOWN, Value::join) }
+        Value { through_slot: true, ..self.values_that(|_| true) }
     }
 
-    /// Sites whose value `bytes` may hold, or a part of it.
-    pub(super) fn sites_in(&self, bytes: &Range<i64>) -> SiteSet {
-        let slots = self.slots.iter().filter(|slot| slot.overlaps(bytes));
-        slots.fold(SiteSet::default(), |sites, slot| sites.union(slot.value.plain_sites()))
+    /// What `bytes` may hold, or a part of it.
+    pub(super) fn values_in(&self, bytes: &Range<i64>) -> Value {
+        self.values_that(|slot| slot.overlaps(bytes))
     }
 
-    /// Sites whose value a call may find as an argument, where `top` is the stack pointer.
-    pub(super) fn sites_passed(&self, top: i64) -> SiteSet {
+    /// What a call may find as an argument, where `top` is the stack pointer.
+    pub(super) fn values_passed(&self, top: i64) -> Value {
         // Arguments begin where the stack ends.
         let may_be_several = self.lowest_outgoing <= top;
-        let is_passed = |slot: &&Slot| {
-            slot.overlaps(&bytes_at(top, 8)) || (may_be_several && slot.is_outgoing && slot.offset >= top)
-        };
-        let slots = self.slots.iter().filter(is_passed);
-        slots.fold(SiteSet::default(), |sites, slot| sites.union(slot.value.plain_sites()))
+        self.values_that(|slot| {
+            let is_there = slot.overlaps(&bytes_at(top, 8)) || (may_be_several && slot.offset >= top);
+            slot.is_outgoing && is_there
+        })
+    }
+
+    fn values_that(&self, is_it: impl Fn(&Slot) -> bool) -> Value {
+        let values = self.slots.iter().filter(|slot| is_it(slot)).map(|slot| slot.value);
+        values.fold(Value::UNKNOWN, Value::join)
     }
 
     pub(super) fn store(&mut self, stored: Slot) -> Result<(), Doubt> {
@@ -257,10 +250,10 @@ impl State {
             return Ok(());
         }
         if self.slots.len() == limits::STACK_SLOTS {
-            if value.sites().is_empty() {
+            if !value.may_be_of_site() {
                 return Ok(());
             }
-            let Some(spare) = self.slots.iter().position(|slot| slot.value.sites().is_empty()) else {
+            let Some(spare) = self.slots.iter().position(|slot| !slot.value.may_be_of_site()) else {
                 return Err(Doubt::Limit);
             };
             self.slots.remove(spare);
@@ -304,10 +297,12 @@ impl State {
 
 /// What a 32-bit read or write leaves of `value`.
 pub(super) fn truncated(value: Value) -> Value {
-    match value.number() {
-        Some(number) => Value::constant(u64::from(number as u32)),
-        None => Value::UNKNOWN,
-    }
+    Value::known(value.known.of_lower_half(u64::from))
+}
+
+/// What becomes of `value` where its lower half is extended by its sign.
+pub(super) fn sign_extended(value: Value) -> Value {
+    Value::known(value.known.of_lower_half(|half| i64::from(half.cast_signed()).cast_unsigned()))
 }
 
 pub(super) fn add(value: Value, bytes: i64) -> Value {

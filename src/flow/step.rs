@@ -4,8 +4,9 @@ use iced_x86::{
     Code, ConditionCode, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register, UsedMemory,
 };
 
+use super::known::{Known, Series};
 use super::place::{Place, has_memory};
-use super::state::{Known, SiteSet, Slot, State, Value, WHOLE_STACK, add, bytes_at, truncated};
+use super::state::{SiteSet, Slot, State, Value, WHOLE_STACK, add, bytes_at, sign_extended, truncated};
 use super::{Analysis, Next, Use};
 use crate::addr::Vaddr;
 use crate::code::{self, Doubt};
@@ -49,6 +50,7 @@ impl Analysis<'_> {
             Mnemonic::Add | Mnemonic::Or | Mnemonic::Sub | Mnemonic::And | Mnemonic::Shl => {
                 self.arithmetic(index, state)?;
             }
+            Mnemonic::Imul => self.multiply(index, state)?,
             Mnemonic::Cdqe | Mnemonic::Movsxd => self.sign_extend(index, state)?,
             Mnemonic::Syscall => {
                 for register in SYSCALL_ARGUMENTS {
@@ -113,7 +115,7 @@ impl Analysis<'_> {
                         if size == 8 {
                             return state.load_any();
                         }
-                        self.used(state.sites_in(&WHOLE_STACK), Use::Computed);
+                        self.slots_used(state.values_in(&WHOLE_STACK), Use::Computed);
                     }
                 }
                 self.copied(place, size, true);
@@ -164,7 +166,6 @@ impl Analysis<'_> {
     }
 
     fn store(&mut self, state: &mut State, place: Place, size: i64, value: Value) -> Result<(), Doubt> {
-        self.used(value.pointed_to, Use::Pointed);
         if let Place::Slot(offset) = place {
             // By an address in a slot, whoever is passed the slot's finds more.
             self.escape(state, value);
@@ -172,11 +173,12 @@ impl Analysis<'_> {
             let is_outgoing = writer.mnemonic() == Mnemonic::Push || writer.memory_base() != Register::RBP;
             let slot = Slot { offset, size, value, is_outgoing };
             if state.is_escaped(&bytes_at(offset, size)) {
-                self.used(value.plain_sites(), Use::PASSED);
+                self.slots_used(value, Use::PASSED);
                 return state.store(Slot { value: value.or_other(), ..slot });
             }
             return state.store(slot);
         }
+        self.used(value.pointed_to, Use::Pointed);
         let stored = match place {
             Place::Word(at) if size == 8 => Use::StoredTo { at: Vaddr(at), joined: value.other },
             _ => Use::Stored,
@@ -235,13 +237,12 @@ impl Analysis<'_> {
 
     fn lea(&mut self, index: usize, state: &mut State) {
         let instruction = self.function.instructions[index];
-        let known = match self.place(&instruction, state) {
-            Place::Slot(offset) => Known::Stack(offset),
-            Place::Word(at) => Known::Constant(at),
-            Place::Table(base) if instruction.memory_index_scale() == 8 => Known::Element(base),
-            _ => Known::Nothing,
+        let known = match (self.address(&instruction, state), self.place(&instruction, state)) {
+            // Of what is added to an address, or to nothing, it is at most known what it is a multiple of.
+            (Known::Series(series), Place::Elsewhere) if series.first != 0 => Known::Nothing,
+            (known, _) => known,
         };
-        if matches!(known, Known::Element(_) | Known::Nothing) {
+        if matches!(known, Known::Series(_) | Known::Nothing) {
             for register in [instruction.memory_base(), instruction.memory_index()] {
                 if let Some(number) = gpr(register) {
                     let value = state.registers[number];
@@ -361,19 +362,23 @@ impl Analysis<'_> {
     fn arithmetic(&mut self, index: usize, state: &mut State) -> Result<(), Doubt> {
         let instruction = self.function.instructions[index];
         let subject = self.subjects.instruction(instruction.ip()).is_some();
-        let Some(target) =
-            gpr(instruction.op0_register()).filter(|_| instruction.op0_kind() == OpKind::Register)
-        else {
-            return self.anything_else(index, state);
+        let is_register =
+            instruction.op0_kind() == OpKind::Register && gpr(instruction.op0_register()).is_some();
+        let is_slot = || {
+            operand_size(&instruction, 0) == 8 && matches!(self.place(&instruction, state), Place::Slot(_))
         };
+        if !is_register && !is_slot() {
+            return self.anything_else(index, state);
+        }
         let (left, right) = (self.read(index, state, 0), self.read(index, state, 1));
         if !left.sites().is_empty() || !right.sites().is_empty() {
             return self.anything_else(index, state);
         }
-        if target == RSP && instruction.mnemonic() == Mnemonic::And {
+        if instruction.op0_register() == Register::RSP && instruction.mnemonic() == Mnemonic::And {
             state.registers[RSP] = add(state.registers[RSP], -REALIGNED_FRAME);
             return Ok(());
         }
+        let pointed_to = left.pointed_to.union(right.pointed_to);
         let value = match (instruction.mnemonic(), left.known, right.number()) {
             (Mnemonic::Add, Known::Stack(offset), Some(number)) => {
                 Value::known(Known::Stack(offset.wrapping_add_unsigned(number)))
@@ -382,7 +387,6 @@ impl Analysis<'_> {
                 Value::known(Known::Stack(offset.wrapping_sub_unsigned(number)))
             }
             (mnemonic, Known::Constant(a), Some(b)) => {
-                let pointed_to = left.pointed_to.union(right.pointed_to);
                 Value { pointed_to, ..Value::constant(compute(mnemonic, a, b)) }
             }
             (_, Known::Stack(_), None) => {
@@ -390,30 +394,60 @@ impl Analysis<'_> {
                 Value::UNKNOWN
             }
             _ if subject => Value::UNKNOWN,
-            // An address and an index, or a distance: still an address, of which nothing is done yet.
-            (Mnemonic::Add, ..) if !left.pointed_to.union(right.pointed_to).is_empty() => {
-                self.escape(state, left);
-                self.escape(state, right);
-                Value { pointed_to: left.pointed_to.union(right.pointed_to), ..Value::UNKNOWN }
-            }
-            _ => return self.anything_else(index, state),
+            (mnemonic, ..) => match self.series(mnemonic, left, right) {
+                Known::Nothing if mnemonic != Mnemonic::Add || pointed_to.is_empty() => {
+                    return self.anything_else(index, state);
+                }
+                // An address and an index, or a distance: still an address, of which nothing is done yet.
+                known => {
+                    self.escape(state, left);
+                    self.escape(state, right);
+                    Value { pointed_to, ..Value::known(known) }
+                }
+            },
         };
         self.write(index, state, value)
     }
 
+    /// What is known of the element, or the index, that `mnemonic` makes of `left` and `right`.
+    fn series(&self, mnemonic: Mnemonic, left: Value, right: Value) -> Known {
+        let Some((known, other)) = left.known.series().zip(right.known.series()) else {
+            return Known::Nothing;
+        };
+        let series = match (mnemonic, right.number()) {
+            (Mnemonic::Add, _) => known.plus(other),
+            (Mnemonic::Sub, Some(number)) => known.plus(Series::of(number.wrapping_neg())),
+            (Mnemonic::Shl, Some(bits)) => known.times(1 << (bits & 0x3f)),
+            (Mnemonic::Imul, Some(factor)) => known.times(factor),
+            _ => return Known::Nothing,
+        };
+        let is_one =
+            series.stride != 1 || self.is_base(series.first, left.pointed_to.union(right.pointed_to));
+        if is_one { Known::from(series) } else { Known::Nothing }
+    }
+
+    /// `imul $size,index,index`.
+    fn multiply(&mut self, index: usize, state: &mut State) -> Result<(), Doubt> {
+        if self.instruction(index).op_count() != 3 {
+            return self.anything_else(index, state);
+        }
+        let (left, right) = (self.read(index, state, 1), self.read(index, state, 2));
+        let is_index = left.sites().union(left.pointed_to).is_empty() && left.stack().is_none();
+        match self.series(Mnemonic::Imul, left, right) {
+            known if is_index => self.write(index, state, Value::known(known)),
+            _ => self.anything_else(index, state),
+        }
+    }
+
     fn sign_extend(&mut self, index: usize, state: &mut State) -> Result<(), Doubt> {
         let instruction = self.function.instructions[index];
-        let extended = |value: Value| match value.number() {
-            Some(number) => Value::constant(i64::from((number as u32).cast_signed()).cast_unsigned()),
-            None => Value::UNKNOWN,
-        };
         if instruction.mnemonic() == Mnemonic::Cdqe {
             self.used(state.registers[RAX].plain_sites(), Use::Computed);
-            state.registers[RAX] = extended(state.registers[RAX]);
+            state.registers[RAX] = sign_extended(state.registers[RAX]);
             return Ok(());
         }
         self.used(self.full_sites(&instruction, state, 1), Use::Computed);
-        let value = extended(self.read(index, state, 1));
+        let value = sign_extended(self.read(index, state, 1));
         self.write(index, state, value)
     }
 
@@ -424,12 +458,26 @@ impl Analysis<'_> {
         let info_of = factory.info(&instruction);
         let place = has_memory(&instruction).then(|| self.place(&instruction, state));
         let is_move = moves_vector(&instruction) || instruction.is_string_instruction();
-        // Of the registers, only the address is of use.
-        let addresses_only = moves_vector(&instruction) && matches!(place, Some(Place::Word(_)));
+        // It is known what a register that is only a part of the address leads to.
+        let is_followed = match place {
+            Some(Place::Word(_) | Place::Slot(_)) => true,
+            Some(Place::Table(..)) => instruction.memory_size().size() <= 8,
+            _ => false,
+        };
+        let is_operand = |register: Register| {
+            (0..instruction.op_count()).any(|operand| {
+                instruction.op_kind(operand) == OpKind::Register
+                    && gpr(instruction.op_register(operand)) == gpr(register)
+            })
+        };
+        let is_address = |register: Register| {
+            let registers = [instruction.memory_base(), instruction.memory_index()];
+            is_followed && registers.contains(&register) && !is_operand(register)
+        };
         for used in info_of.used_registers() {
             if let (Some(number), true) = (gpr(used.register()), reads(used.access())) {
                 self.used(state.registers[number].plain_sites(), Use::Computed);
-                if !addresses_only {
+                if !is_address(used.register()) {
                     self.used(state.registers[number].pointed_to, Use::Pointed);
                 }
             }
@@ -477,7 +525,7 @@ impl Analysis<'_> {
             Some(offset) => {
                 let behind = if is_string { i64::MAX } else { size };
                 if reads(used.access()) {
-                    self.used(state.sites_in(&bytes_at(offset, behind)), Use::Computed);
+                    self.slots_used(state.values_in(&bytes_at(offset, behind)), Use::Computed);
                 }
                 if writes(used.access()) {
                     state.disturb(&bytes_at(offset, behind));
@@ -486,7 +534,7 @@ impl Analysis<'_> {
             }
             None => {
                 if is_in_frame && reads(used.access()) {
-                    self.used(state.sites_in(&WHOLE_STACK), Use::PASSED);
+                    self.slots_used(state.values_in(&WHOLE_STACK), Use::PASSED);
                 }
                 if writes(used.access()) {
                     if is_in_frame {
@@ -516,7 +564,7 @@ impl Analysis<'_> {
                 .map_or(SiteSet::default(), |number| state.registers[number].plain_sites()),
             OpKind::Memory => match self.place(instruction, state) {
                 Place::Slot(offset) => {
-                    state.sites_in(&bytes_at(offset, instruction.memory_size().size() as i64))
+                    state.values_in(&bytes_at(offset, instruction.memory_size().size() as i64)).plain_sites()
                 }
                 place => self.cells_at(place, instruction.memory_size().size() as i64),
             },

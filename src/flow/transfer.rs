@@ -97,9 +97,15 @@ impl Analysis<'_> {
     /// Where `value` is an address of the stack, whatever is there or above may be read and written by code unseen.
     pub(super) fn escape(&mut self, state: &mut State, value: Value) {
         if let Some(offset) = value.stack() {
-            self.used(state.sites_in(&(offset..i64::MAX)), Use::PASSED);
+            self.slots_used(state.values_in(&(offset..i64::MAX)), Use::PASSED);
         }
         state.escape(value);
+    }
+
+    /// `value` is what slots may hold that are `used`, all of them or a part.
+    pub(super) fn slots_used(&mut self, value: Value, used: Use) {
+        self.used(value.plain_sites(), used);
+        self.used(value.pointed_to, Use::Pointed);
     }
 
     /// Values in argument registers go to whoever is called.
@@ -109,7 +115,7 @@ impl Analysis<'_> {
             self.used(self.pointers(state.registers[register]), Use::Pointed);
         }
         if let Some(top) = state.registers[RSP].stack() {
-            self.used(state.sites_passed(top), Use::PASSED);
+            self.slots_used(state.values_passed(top), Use::PASSED);
         }
     }
 

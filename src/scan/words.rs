@@ -4,7 +4,7 @@
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
 use super::pointers::Pointers;
-use super::{Call, Constant, Evidence, Finding, Load, Scanner, Site, Span};
+use super::{Call, Constant, Evidence, Finding, Load, Scanner, Site, Span, pointer_at};
 use crate::addr::{Vaddr, VaddrRange};
 use crate::code::{self, Function};
 use crate::elf::FileType;
@@ -13,6 +13,7 @@ use crate::functions;
 use crate::guard;
 use crate::limits;
 use crate::liveness::{self, Expected};
+use crate::references;
 use crate::registers::gpr;
 use crate::search;
 use crate::site::{Form, Reach, Step};
@@ -103,27 +104,24 @@ impl<'a> Scanner<'a> {
         };
         let mut found: Vec<CellUses> = addresses.iter().map(pointed).collect();
         let mut functions: Vec<Function<'a>> = Vec::new();
-        let mut starts: Vec<Vaddr> = addresses.iter().map(|&at| self.table_start(at)).collect();
         let mut objects = functions::objects_around(self.image, addresses);
         for ((object, &at), uses) in objects.iter_mut().zip(addresses).zip(&found) {
             let is_variable = object.is_none() && uses.pointers == Pointers::ByVdsoName;
             *object = if is_variable { VaddrRange::new(at, 8) } else { *object };
         }
-        for ((&at, start), object) in addresses.iter().zip(&mut starts).zip(&objects) {
-            let farthest = Vaddr(at.0.saturating_sub(8 * limits::TABLE_WORDS));
-            *start = object.map_or(*start, |object| (*start).min(object.start.max(farthest)));
-        }
+        let tables: Vec<VaddrRange> =
+            addresses.iter().zip(&objects).map(|(&at, &object)| self.table_around(at, object)).collect();
         for (uses, object) in found.iter_mut().zip(&objects) {
             uses.has_object = object.is_some();
         }
         let mut first = 0;
         while first < addresses.len() {
             // Words of one table are looked for at once.
-            let is_behind = |&next: &usize| starts[next] > addresses[next - 1];
+            let is_behind = |&next: &usize| tables[next].start >= tables[next - 1].end;
             let behind = (first + 1..addresses.len()).find(is_behind).unwrap_or(addresses.len());
             // An immediate behind the displacement moves what this seems to lead to.
-            let start = Vaddr(starts[first].0.saturating_sub(LARGEST_IMMEDIATE));
-            let table = VaddrRange { start, end: addresses[behind - 1].plus(8) };
+            let start = Vaddr(tables[first].start.0.saturating_sub(LARGEST_IMMEDIATE));
+            let table = VaddrRange { start, end: tables[behind - 1].end };
             let is_doubtful = !self.collect_readers(table, &mut functions);
             found[first..behind].iter_mut().for_each(|uses| uses.doubtful = is_doubtful);
             first = behind;
@@ -135,9 +133,9 @@ impl<'a> Scanner<'a> {
         let words: Vec<Cell> = words
             .map(|(((&at, &entry), object), uses)| Cell { at, entry, object, may_change: uses.may_change() })
             .collect();
-        let first = starts.iter().min().zip(addresses.last());
-        let tables = first.and_then(|(&start, &last)| VaddrRange::new(start, last.0.saturating_sub(start.0)));
-        let objects = tables.map_or_else(Vec::new, |tables| functions::objects_in(self.image, tables));
+        let start = tables.iter().map(|table| table.start).min();
+        let whole = start.zip(addresses.last()).map(|(start, &end)| VaddrRange { start, end });
+        let objects = whole.map_or_else(Vec::new, |whole| functions::objects_in(self.image, whole));
         for function in &functions {
             self.note_readers(function, &words, &objects, &mut found);
         }
@@ -177,23 +175,36 @@ impl<'a> Scanner<'a> {
         are_all
     }
 
-    /// The first word of the table that the word at `at` may belong to: pointers to code, or nothing,
-    /// stand before it.
-    fn table_start(&self, at: Vaddr) -> Vaddr {
-        let mut start = at;
-        for _ in 0..limits::TABLE_WORDS {
-            let before = Vaddr(start.0.wrapping_sub(8));
-            let Some(word) = self.image.array_at::<8>(before).map(u64::from_le_bytes) else { break };
-            let is_function = Entry::at(word).is_some() || self.image.is_executable(Vaddr(word)) || word == 0;
-            if self.image.is_in_global_offset_table(before) {
-                break;
-            }
-            if !is_function && !self.functions.is_relocated(self.image, before) {
-                break;
-            }
-            start = before;
+    /// The addresses that code may name which reads the word at `at` by an index: those of the table that it may belong to.
+    /// Pointers stand before it there, to code or to names, or nothing; symbols tell of `object`. Where the word holds an
+    /// entry's address from the begin on, an element before the table, too, for indices from one on, and in a file with
+    /// fixed addresses all to an element behind it, for those up to zero.
+    fn table_around(&self, at: Vaddr, object: Option<VaddrRange>) -> VaddrRange {
+        let is_fixed = self.image.identity.file_type == FileType::Exec;
+        let points = |word: Vaddr| {
+            let pointer = self.image.array_at::<8>(word).map(u64::from_le_bytes);
+            is_fixed && pointer.is_some_and(|pointer| self.image.segment_at(Vaddr(pointer)).is_some())
+        };
+        let holds_function = |word: Vaddr| references::may_hold_function(self.image, &self.functions, word);
+        let words_before = (1..=limits::TABLE_WORDS).map(|words| Vaddr(at.0.wrapping_sub(8 * words)));
+        let is_before = |&word: &Vaddr| {
+            !self.image.is_in_global_offset_table(word) && (points(word) || holds_function(word))
+        };
+        let (farthest, behind) = (at.0.saturating_sub(8 * limits::TABLE_WORDS), at.plus(8));
+        let start = words_before.take_while(is_before).last().unwrap_or(at);
+        let start = object.map_or(start, |object| start.min(object.start.max(Vaddr(farthest))));
+        if pointer_at(self.image, at).is_none() {
+            return VaddrRange { start, end: behind };
         }
-        start
+        let start = Vaddr(start.0.saturating_sub(limits::TABLE_ELEMENT_BYTES));
+        if !is_fixed {
+            return VaddrRange { start, end: behind };
+        }
+        let words_behind = (1..=limits::TABLE_WORDS).map(|words| at.plus(8 * words));
+        let is_behind = |&word: &Vaddr| points(word) || pointer_at(self.image, word).is_some();
+        let last = words_behind.take_while(is_behind).last().unwrap_or(at);
+        let end = object.map_or(last.plus(8), |object| object.end.min(at.plus(8 * limits::TABLE_WORDS)));
+        VaddrRange { start, end: end.plus(limits::TABLE_ELEMENT_BYTES) }
     }
 
     fn note_writers(&self, function: &Function<'a>, addresses: &[Vaddr], found: &mut [CellUses]) {
