@@ -191,6 +191,8 @@ pub struct Image<'a> {
     relro: Option<VaddrRange>,
     /// File ranges of the program and section header tables.
     tables: [(u64, u64); 2],
+    /// File range of the program headers of the file that was edited, where this is another one's; empty otherwise.
+    former_program_headers: (u64, u64),
     /// Bytes that may still be searched for references.
     search_budget: Cell<u64>,
     /// What looks like an entry's address, where the file was searched before.
@@ -223,6 +225,7 @@ impl<'a> Image<'a> {
             relro: None,
             search_budget: Cell::new(limits::searched_bytes(bytes.len())),
             known_hits: None,
+            former_program_headers: (0, 0),
             tables: [
                 match file_type(header) {
                     FileType::Rel => (0, 0),
@@ -245,13 +248,16 @@ impl<'a> Image<'a> {
 
     /// The same kind of image of other `bytes`: those of this one with some edits made.
     pub(crate) fn of_edited<'b>(&self, bytes: &'b [u8]) -> Option<Image<'b>> {
-        match self.identity.file_type {
-            FileType::Rel => parse_linked(bytes).ok(),
+        let edited = match self.identity.file_type {
+            FileType::Rel => parse_linked(bytes).ok()?,
             FileType::Exec | FileType::Dyn => match parse(bytes).ok()? {
-                Parsed::Image(image) => Some(*image),
-                _ => None,
+                Parsed::Image(image) => *image,
+                _ => return None,
             },
-        }
+        };
+        let is_original = self.former_program_headers == (0, 0);
+        let former = if is_original { self.tables[0] } else { self.former_program_headers };
+        Some(Image { former_program_headers: former, ..edited })
     }
 
     /// The segment whose bytes in the file hold `at`.
@@ -300,11 +306,13 @@ impl<'a> Image<'a> {
     }
 
     /// Whether the `len` bytes at `offset` have a part in what the kernel reads of the file: the ELF header
-    /// and the program headers.
+    /// and the program headers, or those from which others were made.
     pub(crate) fn is_in_headers(&self, offset: FileOffset, len: usize) -> bool {
         let header = (0, size_of::<elf::FileHeader64<Le>>() as u64);
         let end = offset.0.saturating_add(len as u64);
-        [header, self.tables[0]].into_iter().any(|(start, behind)| offset.0 < behind && start < end)
+        [header, self.tables[0], self.former_program_headers]
+            .into_iter()
+            .any(|(start, behind)| offset.0 < behind && start < end)
     }
 
     /// Whether `at` is code as far as the section headers, where there are any, can tell.

@@ -36,6 +36,9 @@ const KINDS: [&str; 2] = ["-no-pie -fno-pie", "-pie -fPIE"];
 const WAYS: [(Via, usize); 2] = [(Via::Syscall, 1), (Via::Vdso, 2)];
 /// States in which a mistake has to show.
 const STATES_OF_MUTANT: usize = 200;
+
+/// Of an index that is not known, one in some hundred is that of an entry.
+const STATES_OF_INDEX: usize = 20 * STATES_OF_MUTANT;
 /// States for each entry of the page.
 const STATES_OF_ENTRY: usize = 2000;
 /// Starts before the instruction that holds an address, besides it and the function's beginning.
@@ -454,7 +457,7 @@ impl<'a> Judge<'a> {
                 What::Call(to) | What::Jump(to) => to > i64::MAX as u64,
                 _ => false,
             };
-            if undefined && self.subject.has_index() {
+            if event.split || (undefined && self.subject.has_index()) {
                 return Ok(Agreed::Cut);
             }
             let Some(of_patch) = of_patch else {
@@ -508,8 +511,9 @@ impl<'a> Judge<'a> {
             let is_return = matches!(original.what, What::Return(_));
             let kept = is_return && ![RAX, RDX].contains(&register);
             // A system call or a function of the vDSO changes these, and a detour may.
-            let by_detour =
-                register == R11 && [What::Call(other), What::Jump(other)].contains(&original.what);
+            let is_called = [What::Call(other), What::Jump(other)].contains(&original.what)
+                || (self.subject.has_guard() && run.events.iter().any(|event| event.trace.contains(&other)));
+            let by_detour = register == R11 && is_called;
             let lost = by_detour
                 || run.garbage.get(&other) == Some(&Some(register))
                 || [RCX, R11].contains(&register) && self.stubs.contains_key(&other);
@@ -668,11 +672,15 @@ fn report(what: &str, files: usize, tally: Tally) {
     assert!(sites > 0 && calls * 20 > runs, "{what}: too few runs make a call");
 }
 
-/// Functions that jump by a distance that they compute, or keep the page's address and an index: from a state of any
-/// registers they get anywhere, as into the middle of an instruction or out of the page. They are run from their begin, with
-/// these as the first argument, if any.
-const FROM_THE_BEGIN: [(&str, &[u64]); 2] =
-    [("label-distance-between", &[]), ("computed-index-stored", &[0, 0x400, 0x800])];
+/// Functions that jump by a distance that they compute, keep the page's address and an index, or add to what is in a table,
+/// or print it: from a state of any registers they get anywhere, as into the middle of an instruction, out of the page or
+/// into another table. They are run from their begin, with these as the first argument, if any.
+const FROM_THE_BEGIN: [(&str, &[u64]); 4] = [
+    ("label-distance-between", &[]),
+    ("computed-index-stored", &[0, 0x400, 0x800]),
+    ("data-word-fields", &[]),
+    ("look-alike-fields", &[]),
+];
 
 /// The corpus' sources that have something to patch.
 fn sources() -> Vec<Source> {
@@ -940,9 +948,13 @@ impl Caught {
                 .collect();
             for mutant in subject.mutants(edit) {
                 machines.1 = subject.machine_of_patch(&mutant.bytes);
-                let is_caught = sites.iter().any(|&site| {
-                    run_site(subject, site, &mut machines, STATES_OF_MUTANT, edit.offset.0).is_err()
-                });
+                let states = match edit.form {
+                    Form::Computed => STATES_OF_INDEX,
+                    _ => STATES_OF_MUTANT,
+                };
+                let is_caught = sites
+                    .iter()
+                    .any(|&site| run_site(subject, site, &mut machines, states, edit.offset.0).is_err());
                 let form =
                     sites.first().map_or_else(String::new, |&site| subject.plan.sites[site].form.to_string());
                 match mutant.excuse {

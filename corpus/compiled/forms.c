@@ -51,3 +51,14 @@ int f_compare(void *p) { return p == (void *)0xffffffffff600000UL; }
 void f_store_key(unsigned long *t) { t[0] = 0xffffffffff600000UL; t[1] = 0xffffffffff600400UL; }
 extern void *mmap_hint(void *, unsigned long); void *f_hint(void) { return mmap_hint((void *)0xffffffffff600000UL, 4096); }
 long f_spilled(int a, int b, int c, int d, int e, int f) { time_fn t = TIME; gtod_fn g = GTOD; getcpu_fn k = GETCPU; struct tv tv; unsigned cpu; long s = 0; for (int i = 0; i < a; i++) { s += t(0) + b; opaque(c); g(&tv, 0); s += tv.us + d; opaque(e); k(&cpu, 0, 0); s += cpu * f; } return s; }
+struct call { const char *name; gtod_fn f; };
+static const struct call calls[] = {{"gettimeofday", GTOD}, {"time", (gtod_fn)TIME}, {"getcpu", (gtod_fn)GETCPU}};
+long f_fields(int i, void *p) { return calls[i].f(p, 0); }
+long f_fields_from_one(int number, void *p) { return calls[number - 1].f(p, 0); }
+struct numbered { const char *name; int number; time_fn f; };
+static struct numbered numbered[] = {{"first", 1, TIME}, {"second", 2, TIME}, {"third", 3, TIME}};
+long f_walk(int without) { long s = 0; for (struct numbered *n = numbered; n < numbered + 3; n++) if (n->number++ != without) s += n->f(0); return s; }
+void set_walk(int i, time_fn f) { numbered[i].f = f; }
+static int equal(const char *a, const char *b) { while (*a && *a == *b) a++, b++; return *a == *b; }
+static const struct call named[] = {{"getcpu", (gtod_fn)GETCPU}, {"gettimeofday", GTOD}, {"time", (gtod_fn)TIME}, {0, 0}};
+long f_by_name(const char *name, void *p) { for (const struct call *c = named; c->name; c++) if (equal(c->name, name)) return c->f(p, 0); return -1; }

@@ -13,10 +13,12 @@ long f_time_null(void), f_time_ptr(long *), f_gtod(struct tv *), f_gtod_local(vo
     f_table(int, void *), f_ctable(int, void *), f_ops(void), f_ops2(struct tv *), f_macro_known(void),
     f_macro_unknown(int, void *), f_or_unknown(unsigned, void *), f_argument(void), f_argument2(int),
     f_across_call(int), f_across_call_loop(int), f_switch(int, void *), f_cold(int), f_likely(struct tv *),
-    f_lazy(void), f_asm(void), f_call_returned(void), f_spilled(int, int, int, int, int, int);
+    f_lazy(void), f_asm(void), f_call_returned(void), f_spilled(int, int, int, int, int, int),
+    f_fields(int, void *), f_fields_from_one(int, void *), f_walk(int), f_by_name(const char *, void *);
 
 struct ops { long pad; long (*t)(long *); long (*g)(struct tv *, void *); };
-void set_vdso(void *), set_ptr(long (*)(long *)), set_table(int, void *), set_ops(struct ops *);
+void set_vdso(void *), set_ptr(long (*)(long *)), set_table(int, void *), set_ops(struct ops *),
+    set_walk(int, long (*)(long *));
 static long mine(void) { return 42; }
 
 static long now(void) { return syscall(SYS_time, 0); }
@@ -73,12 +75,17 @@ static int check(int number) {
     case 35: set_ptr((long (*)(long *))mine); return f_static_ptr() == 42;
     case 36: set_table(1, (void *)mine); return f_table(1, 0) == 42;
     case 37: set_vdso((void *)mine); return f_fallback(&tv) == 42 && f_lazy() == 42;
+    case 38: return g(f_fields(0, &tv)) && t(f_fields(1, 0));
+    case 39: return g(f_fields_from_one(1, &tv)) && t(f_fields_from_one(2, 0));
+    case 40: return near(f_walk(2), 2 * now());
+    case 41: return t(f_by_name("time", 0)) && g(f_by_name("gettimeofday", &tv)) && f_by_name("none", 0) == -1;
+    case 42: set_walk(0, (long (*)(long *))mine); return near(f_walk(2), 42 + now());
     default: return 0;
     }
 }
 
 int main(void) {
-    for (int number = 0; number <= 37; number++) {
+    for (int number = 0; number <= 42; number++) {
         int status;
         pid_t child = fork();
         if (!child) _exit(check(number) ? 0 : 1);

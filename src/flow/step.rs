@@ -371,6 +371,10 @@ impl Analysis<'_> {
             return self.anything_else(index, state);
         }
         let (left, right) = (self.read(index, state, 0), self.read(index, state, 1));
+        // `or $-1,%rax`, whatever was there.
+        if instruction.mnemonic() == Mnemonic::Or && right.number() == Some(u64::MAX) {
+            return self.write(index, state, right);
+        }
         if !left.sites().is_empty() || !right.sites().is_empty() {
             return self.anything_else(index, state);
         }

@@ -185,6 +185,8 @@ pub struct Event {
     pub writes: Vec<(u64, usize, u64)>,
     /// The instructions since the last event, without those that the patch changes.
     pub trace: Vec<u64>,
+    /// A part of what the patch changes was read or written as data before, by an address that is no element's.
+    pub split: bool,
 }
 
 impl fmt::Debug for Event {
@@ -240,6 +242,8 @@ enum Stop {
     Called {
         behind: u64,
     },
+    /// A detour that was called has jumped to code of the file.
+    Left,
     Return {
         pops: u64,
     },
@@ -265,6 +269,10 @@ struct Watch {
     seed: u64,
     stop: Option<Stop>,
     called: Option<u64>,
+    /// A detour was called; where that call returns to.
+    detoured: Option<u64>,
+    /// A part of what the patch changes was read or written as data.
+    split: bool,
     wait_after: bool,
     last: u64,
     steps: usize,
@@ -282,6 +290,14 @@ struct Watch {
 impl Watch {
     fn pass_left(&mut self, at: u64, size: u64) {
         self.passed_left |= self.left.range(at..at.saturating_add(size)).next().is_some();
+    }
+
+    /// `size` bytes at `at` are read or written.
+    fn access(&mut self, at: u64, size: u64) {
+        let bytes = at..at.saturating_add(size);
+        let is_split =
+            |range: &&Range<u64>| bytes.start < range.end && range.start < bytes.end && bytes != **range;
+        self.split |= self.changed.iter().any(|range| is_split(&range));
     }
 
     fn changed_at(&self, at: u64) -> Option<u64> {
@@ -328,6 +344,8 @@ impl Machine {
             seed: 0,
             stop: None,
             called: None,
+            detoured: None,
+            split: false,
             wait_after: false,
             last: 0,
             steps: 0,
@@ -447,14 +465,7 @@ impl Machine {
     pub fn run(&mut self, start: &Start) -> Run {
         self.prepare(start);
         let in_page = (PAGE..PAGE + PAGE_SIZE).contains(&start.at);
-        let mut driver = Driver {
-            machine: self,
-            run: Run::default(),
-            depth: 0,
-            detoured: None,
-            calls: 0,
-            seed: start.seed,
-        };
+        let mut driver = Driver { machine: self, run: Run::default(), depth: 0, calls: 0, seed: start.seed };
         if in_page {
             let behind = driver.jump(start.at);
             driver.go(behind);
@@ -488,6 +499,8 @@ impl Machine {
         watch.seed = start.seed;
         watch.stop = None;
         watch.called = None;
+        watch.detoured = None;
+        watch.split = false;
         watch.wait_after = false;
         watch.steps = 0;
         watch.traced = 0;
@@ -540,8 +553,6 @@ struct Driver<'a> {
     run: Run,
     /// Functions that were entered and have not returned.
     depth: usize,
-    /// A detour was called; where that call returns to.
-    detoured: Option<u64>,
     /// Calls so far: what they give differs from one to the next.
     calls: u64,
     seed: u64,
@@ -563,6 +574,7 @@ impl Driver<'_> {
                     self.machine.set(RSP, stack.wrapping_add(pops));
                     self.go_back(to)
                 }
+                (_, Some(Stop::Left)) => self.jump(here),
                 (_, Some(Stop::Syscall)) => self.syscall(here),
                 (_, Some(Stop::After)) => {
                     self.event(What::After(here));
@@ -591,11 +603,11 @@ impl Driver<'_> {
         };
         let watch = self.machine.engine.get_data_mut();
         let (writes, trace) = (std::mem::take(&mut watch.writes), std::mem::take(&mut watch.trace));
-        let at = watch.last;
+        let (at, split) = (watch.last, watch.split);
         let flags = self.machine.engine.reg_read(RegisterX86::RFLAGS).expect("a register") & FLAGS;
         let below = registers[RSP].wrapping_sub(8 + BELOW);
         let below = self.machine.engine.mem_read_as_vec(below, BELOW as usize).unwrap_or_default();
-        self.run.events.push(Event { what, at, registers, flags, below, stack, writes, trace });
+        self.run.events.push(Event { what, at, registers, flags, below, stack, writes, trace, split });
     }
 
     fn end(&mut self, what: What) -> Option<u64> {
@@ -610,7 +622,7 @@ impl Driver<'_> {
         }
         if self.machine.detours.contains(&target) {
             self.depth += 1;
-            self.detoured = Some(behind);
+            self.machine.engine.get_data_mut().detoured = Some(behind);
             return Some(target);
         }
         let is_stub = self.machine.stubs.contains(&target);
@@ -637,13 +649,13 @@ impl Driver<'_> {
         Some(behind)
     }
 
-    /// A jump to what is no code.
+    /// A jump to what is no code, or out of a detour.
     fn jump(&mut self, target: u64) -> Option<u64> {
         let of_model = |entry: &Entry| target == MODEL + *entry as u64 * MODEL_STRIDE;
         if let Some(entry) = Entry::ALL.into_iter().find(of_model) {
             return self.model(entry);
         }
-        if let Some(behind) = self.detoured.take() {
+        if let Some(behind) = self.machine.engine.get_data_mut().detoured.take() {
             self.depth -= 1;
             return self.call(target, behind);
         }
@@ -696,7 +708,7 @@ impl Driver<'_> {
             return Some(to);
         }
         if self.depth > 0 && self.machine.is_code(to) {
-            self.detoured = None;
+            self.machine.engine.get_data_mut().detoured = None;
             self.depth -= 1;
             return Some(to);
         }
@@ -805,6 +817,9 @@ fn instruction(engine: &mut Unicorn<Watch>, at: u64) -> Option<Stop> {
         return Some(Stop::Called { behind });
     }
     let changed = watch.changed_at(at);
+    if changed.is_none() && watch.detoured.is_some() {
+        return Some(Stop::Left);
+    }
     if changed.is_none() && watch.wait_after {
         watch.wait_after = false;
         return Some(Stop::After);
@@ -870,6 +885,7 @@ fn wrote(engine: &mut Unicorn<Watch>, at: u64, size: usize, value: u64) {
 }
 
 fn on_access(engine: &mut Unicorn<Watch>, kind: MemType, at: u64, size: usize, value: i64) -> bool {
+    engine.get_data_mut().access(at, size as u64);
     if kind == MemType::WRITE {
         wrote(engine, at, size, value.cast_unsigned());
         return true;
