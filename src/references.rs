@@ -60,7 +60,7 @@ pub(crate) fn may_hold_function(image: &Image<'_>, functions: &Functions<'_>, at
     image.array_at::<8>(at).map(u64::from_le_bytes).is_some_and(|word| {
         word == 0
             || Entry::at(word).is_some()
-            || image.is_executable(Vaddr(word))
+            || image.may_be_code(Vaddr(word))
             || functions.is_relocated(image, at)
     })
 }

@@ -38,7 +38,7 @@ const WAYS: [(Via, usize); 2] = [(Via::Syscall, 1), (Via::Vdso, 2)];
 const STATES_OF_MUTANT: usize = 200;
 
 /// Of an index that is not known, one in some hundred is that of an entry.
-const STATES_OF_INDEX: usize = 20 * STATES_OF_MUTANT;
+const STATES_OF_INDEX: usize = 10 * STATES_OF_MUTANT;
 /// States for each entry of the page.
 const STATES_OF_ENTRY: usize = 2000;
 /// Starts before the instruction that holds an address, besides it and the function's beginning.
@@ -948,10 +948,8 @@ impl Caught {
                 .collect();
             for mutant in subject.mutants(edit) {
                 machines.1 = subject.machine_of_patch(&mutant.bytes);
-                let states = match edit.form {
-                    Form::Computed => STATES_OF_INDEX,
-                    _ => STATES_OF_MUTANT,
-                };
+                let is_by_index = edit.form == Form::Computed && edit.role == Role::Stub;
+                let states = if is_by_index { STATES_OF_INDEX } else { STATES_OF_MUTANT };
                 let is_caught = sites
                     .iter()
                     .any(|&site| run_site(subject, site, &mut machines, states, edit.offset.0).is_err());

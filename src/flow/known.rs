@@ -102,9 +102,9 @@ impl Series {
         }
     }
 
-    /// Whether it is known where it ends, so that there is each of its numbers.
-    pub(super) fn is_bounded(self) -> bool {
-        self.span != u64::MAX
+    /// Whether it has two numbers, so that none of them is made up.
+    pub(super) fn is_pair(self) -> bool {
+        self.span == self.stride
     }
 
     /// The words from the first up to the one at `at`, which it contains. Of bytes at any distance, those that are aligned as
@@ -115,20 +115,19 @@ impl Series {
         (0..words).map(move |word| self.first.wrapping_add(word * stride))
     }
 
-    /// The least series that contains both: of two addresses these, of more the elements of one table. Nothing where `new`
-    /// begins before a series, so that joining ends.
+    /// The least series that contains both: of two addresses these, of more the elements of one table. Of two series it is
+    /// not known where they end, and nothing is known where the new one begins before the other, as with a pointer that
+    /// goes down: so joining ends, since the addresses in a function's code are few.
     fn join(self, new: Self) -> Option<Self> {
-        let is_known = self.span == 0 && new.span == 0;
-        let (first, last) = if new.first < self.first && is_known { (new, self) } else { (self, new) };
+        let is_address = |series: Self| series.span == 0;
+        let is_finite = is_address(self) || is_address(new);
+        let (first, last) = if new.first < self.first && is_finite { (new, self) } else { (self, new) };
         let distance = last.first.checked_sub(first.first)?;
         let stride = gcd(gcd(self.stride, new.stride), distance);
-        let is_near = is_known || stride <= WORD * limits::TABLE_WORDS;
+        let is_of_two = is_address(self) && is_address(new);
+        let is_near = is_of_two || stride <= WORD * limits::TABLE_WORDS;
         let behind = distance.saturating_add(last.span);
-        let span = match behind <= first.span {
-            true => first.span,
-            false if is_known => behind,
-            false => u64::MAX,
-        };
+        let span = if behind > first.span && !is_finite { u64::MAX } else { behind.max(first.span) };
         (is_near && stride.is_multiple_of(WORD)).then_some(Self { first: first.first, stride, span })
     }
 }

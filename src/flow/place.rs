@@ -201,7 +201,7 @@ impl Analysis<'_> {
             |word: u64| references::may_hold_function(self.image, self.functions, Vaddr(word));
         let is_of_object = || cell.object.is_some_and(|object| object.contains(Vaddr(series.first)));
         let is_of_table = || {
-            let is_behind = self.is_behind_object(series, cell.at);
+            let is_behind = self.is_behind_object(series, cell);
             !is_behind && series.words_before(cell.at.0).skip(1).all(holds_function)
         };
         let may_reach = || {
@@ -209,14 +209,20 @@ impl Analysis<'_> {
                 && !self.is_behind_array(from, cell.at)
                 && (is_of_object() || is_of_table())
         };
-        series.contains(cell.at.0) && (series.is_bounded() || may_reach())
+        series.contains(cell.at.0) && (series.is_pair() || may_reach())
     }
 
-    /// Whether symbols tell of an object with `series` in its first element that ends before `at`.
-    fn is_behind_object(&self, series: Series, at: Vaddr) -> bool {
+    /// Whether symbols tell that `series` begins in an object that ends before `cell`: in its first element, or in another one,
+    /// where the next is not in the first of the cell's object, as it is with an index that counts from one.
+    fn is_behind_object(&self, series: Series, cell: &Cell) -> bool {
+        let is_in_first_element = |at: u64, object: &VaddrRange| {
+            object.contains(Vaddr(at)) && at.wrapping_sub(object.start.0) < series.stride.max(8)
+        };
+        let next = series.first.wrapping_add(series.stride);
+        let counts_from_one = cell.object.is_some_and(|object| is_in_first_element(next, &object));
         let is_before = |object: &VaddrRange| {
-            let field = series.first.wrapping_sub(object.start.0);
-            field < series.stride.max(8) && object.contains(Vaddr(series.first)) && object.end <= at
+            let is_in = object.contains(Vaddr(series.first)) && object.end <= cell.at;
+            is_in && (is_in_first_element(series.first, object) || !counts_from_one)
         };
         self.subjects.objects.iter().any(is_before)
     }

@@ -391,7 +391,12 @@ impl Analysis<'_> {
                 Value::known(Known::Stack(offset.wrapping_sub_unsigned(number)))
             }
             (mnemonic, Known::Constant(a), Some(b)) => {
-                Value { pointed_to, ..Value::constant(compute(mnemonic, a, b)) }
+                let number = compute(mnemonic, a, b);
+                // A distance between two addresses is none.
+                let is_address = !pointed_to.is_empty() && !self.is_global_offset_table(number);
+                let pointed_to =
+                    if is_address { self.cells_of_table(Vaddr(number)) } else { SiteSet::default() };
+                Value { pointed_to, ..Value::constant(number) }
             }
             (_, Known::Stack(_), None) => {
                 self.escape(state, left);

@@ -297,7 +297,7 @@ impl Watch {
         let bytes = at..at.saturating_add(size);
         let is_split =
             |range: &&Range<u64>| bytes.start < range.end && range.start < bytes.end && bytes != **range;
-        self.split |= self.changed.iter().any(|range| is_split(&range));
+        self.split = self.split || self.changed.iter().any(|range| is_split(&range));
     }
 
     fn changed_at(&self, at: u64) -> Option<u64> {
