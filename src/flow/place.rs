@@ -179,9 +179,19 @@ impl Analysis<'_> {
         Value { pointed_to: from.union(cells), ..value }
     }
 
-    /// The cells that may belong to a table at `base`: of the same object, where symbols tell of objects.
+    /// The cells that may belong to a table at `base`: of the same object, where symbols tell of objects. Without these,
+    /// anything may stand before a pointer in a structure; in a file that is loaded anywhere, where a pointer that code
+    /// unseen reads stays as it is, what does not look like a table is taken for something else, as a text.
     pub(super) fn cells_of_table(&self, base: Vaddr) -> SiteSet {
-        let is_of_object = |cell: &Cell| cell.object.is_none_or(|object| object.contains(base));
+        let is_fixed = self.image.identity.file_type == FileType::Exec;
+        let holds_function =
+            |word: u64| references::may_hold_function(self.image, self.functions, Vaddr(word));
+        let is_of_object = |cell: &Cell| match cell.object {
+            Some(object) => object.contains(base),
+            None => {
+                is_fixed || Series::ANY.plus(Series::of(base.0)).words_before(cell.at.0).all(holds_function)
+            }
+        };
         self.cells_that(|cell| {
             is_near(base, cell.at) && !self.is_behind_array(base, cell.at) && is_of_object(cell)
         })
