@@ -5,6 +5,7 @@
 #@ expect: in_slot entry=gettimeofday form=data-word verdict=harmless|unproven
 #@ expect: printed entry=time form=data-word verdict=harmless|unproven
 #@ expect: behind entry=getcpu form=data-word verdict=unproven|refused
+#@ expect: of_kind entry=gettimeofday form=data-word verdict=unproven
 #@ expect: call entry=time form=data-word verdict=patch strategy=stub
 .include "common.inc"
 .text
@@ -80,6 +81,26 @@ func find_behind
     jne 1b
 2:  ret
 endfunc find_behind
+# The number tells whether there is a function.
+func call_or_print
+    push %rbx
+    .cfi_def_cfa_offset 16
+    .cfi_offset rbx, -16
+    mov $kinds_table, %ebx
+1:  mov 8(%rbx), %rax
+    cmpq $0, (%rbx)
+    je 2f
+    mov %rax, %rdi
+    call print
+    jmp 3f
+2:  call *%rax
+3:  add $16, %rbx
+    cmp $kinds_table+48, %rbx
+    jne 1b
+    pop %rbx
+    .cfi_def_cfa_offset 8
+    ret
+endfunc call_or_print
 func own_time
     mov $201, %eax
     syscall
@@ -120,4 +141,10 @@ behind_table:
 site behind
     .quad 0xffffffffff600800
     .quad name, own_time
+    .quad 5
+kinds_table:
+    .quad 0, own_time, 1
+site of_kind
+    .quad 0xffffffffff600000
+    .quad 0, own_time
 no_exec_stack

@@ -314,6 +314,9 @@ impl<'a> Scanner<'a> {
                 Use::Compared => found.conflict = Some("the pointer is also compared with something"),
                 Use::Computed => found.conflict = Some("the pointer is also computed with"),
                 Use::Returned if function.extent.is_resolver => found.returned = true,
+                Use::Argument { callee, register } => {
+                    found.passed |= !callee.is_some_and(|callee| self.is_left_over(callee, register));
+                }
                 Use::StoredTo { at, .. } => found.kept_in.push(at),
                 Use::Guarded => found.guards += 1,
                 Use::Copied => found.copied = true,
@@ -352,7 +355,10 @@ impl<'a> Scanner<'a> {
         let is_copied_apart = uses.copied && !uses.has_object && !is_direct;
         // Likewise what is a value of its own to all code that reads it alone.
         let is_read_apart = uses.used_alone && !uses.called_alone;
-        let is_apart = candidate.initialised && (is_copied_apart || is_read_apart);
+        // What code finds in a table and passes on may be a value of another kind than what it finds there and calls.
+        let is_of_table = uses.loads.iter().any(|load| !load.is_direct);
+        let is_of_two_kinds = is_of_table && uses.passed && !uses.called_alone;
+        let is_apart = candidate.initialised && (is_copied_apart || is_read_apart || is_of_two_kinds);
         let called = (!uses.calls.is_empty() || uses.returned) && !is_apart;
         let (form, reach, finding) = if called {
             let form = match candidate.constant {
@@ -403,6 +409,8 @@ impl<'a> Scanner<'a> {
                 "the code that reads the word could not be analysed"
             } else if is_read_apart && is_apart && !uses.calls.is_empty() {
                 "the word is read on its own and not called, and may stand behind the table that is called through"
+            } else if is_of_two_kinds && !uses.calls.is_empty() {
+                "code that reads a table calls what it finds there, and passes it on, too: it may be no function"
             } else if uses.copied {
                 "the word is copied to where it is not followed"
             } else if uses.loads.is_empty() {
@@ -436,6 +444,8 @@ pub(super) struct CellUses {
     /// Instructions take the word along to where it is not followed.
     pub(super) copied: bool,
     pub(super) returned: bool,
+    /// Code passes it to a function that does something with it.
+    pub(super) passed: bool,
     /// Words that what stands in it is stored to.
     pub(super) kept_in: Vec<Vaddr>,
     /// Places where the entry's address is told from what else may be there, before that is called.
