@@ -314,8 +314,8 @@ impl<'a> Scanner<'a> {
                 Use::Compared => found.conflict = Some("the pointer is also compared with something"),
                 Use::Computed => found.conflict = Some("the pointer is also computed with"),
                 Use::Returned if function.extent.is_resolver => found.returned = true,
-                Use::Argument { callee, register } => {
-                    found.passed |= !callee.is_some_and(|callee| self.is_left_over(callee, register));
+                Use::Argument { callee, register } if !found.passed => {
+                    found.passed = !callee.is_some_and(|callee| self.is_left_over(callee, register));
                 }
                 Use::StoredTo { at, .. } => found.kept_in.push(at),
                 Use::Guarded => found.guards += 1,
