@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::compression;
 use crate::error::{Error, ErrorKind, Result};
+use crate::go_table;
 use crate::limits;
 use crate::memory::{self, STRETCH};
 use crate::search::Hit;
@@ -449,6 +450,11 @@ impl<'a> Image<'a> {
         self.section_at(at).is_some_and(|section| matches!(section.name, b".got" | b".got.plt"))
     }
 
+    /// [`Headers::runtime_tables`] of this file.
+    pub(crate) fn runtime_tables(&self) -> Vec<VaddrRange> {
+        runtime_tables(self.bytes, &self.segments, &self.sections, self.eh_frame_hdr)
+    }
+
     /// The allocated section that holds `at`, where section headers tell.
     pub(crate) fn section_at(&self, at: Vaddr) -> Option<&Section<'a>> {
         self.sections.iter().find(|section| section.allocated && section.range.contains(at))
@@ -480,6 +486,75 @@ impl Headers {
         let segments = segments(size, &program_headers).ok()?;
         Some(Self { file_type: file_type(header), segments })
     }
+
+    /// Large tables that only a run-time reads, the unwinder's (`.eh_frame`, `.eh_frame_hdr`) and Go's (`.gopclntab`), in
+    /// segments that hold neither code nor anything that is written to; by address. `bytes` are the whole file. Sections
+    /// tell of them, and what the run-time itself finds or knows them by has to tell the same.
+    pub(crate) fn runtime_tables(&self, bytes: &[u8]) -> Vec<VaddrRange> {
+        let Ok(header) = bytes.read_at::<elf::FileHeader64<Le>>(0) else { return Vec::new() };
+        let program_headers = program_headers(bytes, header).unwrap_or_default();
+        let eh_frame_hdr = program_headers.iter().find_map(|(_, p)| eh_frame_hdr(p));
+        runtime_tables(bytes, &self.segments, &sections(bytes, header), eh_frame_hdr)
+    }
+}
+
+fn runtime_tables(
+    bytes: &[u8],
+    segments: &[Segment],
+    sections: &[Section<'_>],
+    eh_frame_hdr: Option<VaddrRange>,
+) -> Vec<VaddrRange> {
+    let bytes_of = |range: VaddrRange| {
+        let behind = segments.partition_point(|segment| segment.range.start <= range.start);
+        let segment = segments[..behind].last().filter(|segment| range.end <= segment.range.end)?;
+        let is_constant = !(segment.executable || segment.writable);
+        let start = segment.offset_of(range.start).index();
+        is_constant.then(|| bytes.get(start..start.checked_add(usize::try_from(range.len()).ok()?)?))?
+    };
+    // As linkers write it: version 1, a distance of four bytes, which counts from where it stands.
+    let eh_frame = eh_frame_hdr.and_then(|header| match bytes_of(header)? {
+        [1, 0x1b, _, _, distance @ ..] => {
+            let distance = i32::from_le_bytes(*distance.first_chunk()?);
+            Some(Vaddr(header.start.0.wrapping_add(4).wrapping_add_signed(distance.into())))
+        }
+        _ => None,
+    });
+    let is_table = |section: &&Section<'_>| {
+        section.allocated
+            && bytes_of(section.range).is_some_and(|bytes| match section.name {
+                b".eh_frame_hdr" => eh_frame_hdr == Some(section.range) && eh_frame.is_some(),
+                b".eh_frame" => eh_frame == Some(section.range.start),
+                b".gopclntab" => go_table::is_begin(bytes),
+                _ => false,
+            })
+    };
+    let mut tables: Vec<VaddrRange> = sections.iter().filter(is_table).map(|section| section.range).collect();
+    tables.sort_unstable();
+    tables
+}
+
+/// `segments` without `tables`, both by address: those with a table inside become several.
+pub(crate) fn without(segments: &[Segment], tables: &[VaddrRange]) -> Vec<Segment> {
+    let mut parts = Vec::new();
+    for segment in segments {
+        let mut from = segment.range.start;
+        let mut add = |range: VaddrRange| {
+            if range.start < range.end {
+                parts.push(Segment { range, offset: segment.offset_of(range.start), ..*segment });
+            }
+        };
+        for table in tables.iter().filter(|table| segment.range.contains(table.start)) {
+            add(VaddrRange { start: from, end: table.start });
+            from = from.max(table.end);
+        }
+        add(VaddrRange { start: from, end: segment.range.end });
+    }
+    parts
+}
+
+fn eh_frame_hdr(p: &ProgramHeader) -> Option<VaddrRange> {
+    let is_it = p.p_type.get(Le) == elf::PT_GNU_EH_FRAME;
+    is_it.then(|| VaddrRange::new(Vaddr(p.p_vaddr.get(Le)), p.p_memsz.get(Le)))?
 }
 
 fn file_type(header: &elf::FileHeader64<Le>) -> FileType {
@@ -864,8 +939,8 @@ fn read_program_header(image: &mut Image<'_>, p: &ProgramHeader) {
         image.identity.interp = Some(String::from_utf8_lossy(interp).into_owned());
     } else if let Ok(Some(entries)) = p.dynamic(Le, image.bytes) {
         image.dynamic = dynamic(entries, FileOffset(p.p_offset.get(Le)), Vaddr(p.p_vaddr.get(Le)));
-    } else if p.p_type.get(Le) == elf::PT_GNU_EH_FRAME {
-        image.eh_frame_hdr = VaddrRange::new(Vaddr(p.p_vaddr.get(Le)), p.p_memsz.get(Le));
+    } else if let Some(range) = eh_frame_hdr(p) {
+        image.eh_frame_hdr = Some(range);
     } else if p.p_type.get(Le) == elf::PT_GNU_RELRO {
         let protected = VaddrRange::new(Vaddr(p.p_vaddr.get(Le)), p.p_memsz.get(Le));
         let whole_pages =

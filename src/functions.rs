@@ -111,7 +111,7 @@ impl<'a> Functions<'a> {
     pub fn of(image: &Image<'a>) -> Self {
         let (mut starts, mut names) = (Vec::new(), Names::default());
         unwind_starts(image, &mut starts);
-        if !symbol_starts(image, &mut starts, &mut names) {
+        if !symbol_starts(image, |_| true, &mut starts, &mut names) {
             let functions = go_table::functions(image).into_iter();
             starts.extend(
                 functions
@@ -131,10 +131,30 @@ impl<'a> Functions<'a> {
         {
             starts.push(Start::new(at, Source::EntryPoint));
         }
+        Self { exported: exported(image), ..Self::new(image, starts, names) }
+    }
+
+    /// Only those that hold one of `places`, where unwind information has one for each and a table to find it by; nothing is
+    /// known of what lies between. Takes no time that grows with the program, but for its symbols.
+    #[must_use]
+    pub fn holding(image: &Image<'a>, places: &[Vaddr]) -> Option<Self> {
+        let mut starts = unwind_starts_at(image, places)?;
+        starts.sort_unstable_by_key(|start| start.at);
+        starts.dedup_by_key(|start| start.at);
+        let begins: Vec<u64> = starts.iter().map(|start| start.at).collect();
+        // Each goes as far as its unwind information does.
+        let ends: Vec<Start> = starts.iter().map(|start| Start::new(start.end, Source::EntryPoint)).collect();
+        starts.extend(ends);
+        let mut names = Names::default();
+        symbol_starts(image, |at| begins.binary_search(&at).is_ok(), &mut starts, &mut names);
+        Some(Self::new(image, starts, names))
+    }
+
+    fn new(image: &Image<'a>, mut starts: Vec<Start>, names: Names<'a>) -> Self {
         starts.retain(|start| image.is_executable(Vaddr(start.at)));
         let (primary, secondary) = layered(starts, &names);
         let relocated = OnceCell::new();
-        Self { primary, names, secondary, relocated, exported: exported(image) }
+        Self { primary, names, secondary, relocated, exported: Vec::new() }
     }
 
     /// The function whose code `at` belongs to: the last one that begins at or before it, up to the next.
@@ -173,6 +193,23 @@ impl<'a> Functions<'a> {
     pub fn next_start(&self, at: Vaddr) -> Option<Vaddr> {
         let index = self.primary.partition_point(|start| start.at <= at.0);
         self.primary.get(index).map(|start| Vaddr(start.at))
+    }
+
+    /// The code that belongs to functions whose ends are known, in stretches that only padding interrupts, by address.
+    #[must_use]
+    pub fn stretches(&self) -> Vec<VaddrRange> {
+        /// Bytes between two functions that are not worth a stretch of its own.
+        const PADDING: u64 = 64;
+        let mut stretches: Vec<VaddrRange> = Vec::new();
+        for start in self.primary.iter().filter(|start| start.at < start.end) {
+            match stretches.last_mut() {
+                Some(last) if start.at <= last.end.0.saturating_add(PADDING) => {
+                    last.end = last.end.max(Vaddr(start.end));
+                }
+                _ => stretches.push(VaddrRange { start: Vaddr(start.at), end: Vaddr(start.end) }),
+            }
+        }
+        stretches
     }
 
     /// Known entries strictly inside `range`, functions and entries within functions alike.
@@ -260,18 +297,35 @@ fn unwind_starts(image: &Image<'_>, starts: &mut Vec<Start>) {
                 Ok(cie)
             }
         });
-        let Ok(fde) = fde else { continue };
-        if fde.len() == 0 {
-            continue;
-        }
-        let lsda = match fde.lsda() {
-            Some(gimli::Pointer::Direct(lsda)) => NonZeroU64::new(lsda),
-            _ => None,
-        };
-        let start = Start::new(fde.initial_address(), Source::UnwindInfo);
-        starts.push(Start { end: fde.end_address(), lsda, ..start });
+        starts.extend(fde.ok().filter(|fde| fde.len() > 0).map(|fde| start_of(&fde)));
     }
     memory::searched(&bytes[done..]);
+}
+
+/// The functions that hold `places`, as the table that the unwinder searches tells; nothing where it has none for one of
+/// them.
+fn unwind_starts_at(image: &Image<'_>, places: &[Vaddr]) -> Option<Vec<Start>> {
+    let (at, bytes, bases) = eh_frame(image)?;
+    let header = image.eh_frame_hdr?;
+    let bases = bases.set_eh_frame(at.0).set_eh_frame_hdr(header.start.0);
+    let header = EhFrameHdr::new(image.bytes_at(header.start)?, gimli::LittleEndian);
+    let header =
+        header.parse(&bases, 8).ok().filter(|it| it.eh_frame_ptr() == gimli::Pointer::Direct(at.0))?;
+    let (eh_frame, table) = (EhFrame::new(bytes, gimli::LittleEndian), header.table()?);
+    let start_at = |place: &Vaddr| {
+        let fde = table.fde_for_address(&eh_frame, &bases, place.0, EhFrame::cie_from_offset);
+        fde.ok().map(|fde| start_of(&fde))
+    };
+    places.iter().map(start_at).collect()
+}
+
+fn start_of<R: gimli::Reader>(fde: &gimli::FrameDescriptionEntry<R>) -> Start {
+    let lsda = match fde.lsda() {
+        Some(gimli::Pointer::Direct(lsda)) => NonZeroU64::new(lsda),
+        _ => None,
+    };
+    let start = Start::new(fde.initial_address(), Source::UnwindInfo);
+    Start { end: fde.end_address(), lsda, ..start }
 }
 
 /// Bytes of the smallest frame description: length, CIE, begin and size of the code, padding.
@@ -300,16 +354,21 @@ fn eh_frame<'a>(image: &Image<'a>) -> Option<(Vaddr, &'a [u8], BaseAddresses)> {
     by_section().or_else(by_header)
 }
 
-/// Adds what the symbol tables tell; whether there is one that strip would remove.
-fn symbol_starts<'a>(image: &Image<'a>, starts: &mut Vec<Start>, names: &mut Names<'a>) -> bool {
+/// Adds what the symbol tables tell of the addresses that are wanted; whether there is one that strip would remove.
+fn symbol_starts<'a>(
+    image: &Image<'a>,
+    is_wanted: impl Fn(u64) -> bool,
+    starts: &mut Vec<Start>,
+    names: &mut Names<'a>,
+) -> bool {
     if let Some((symbols, strings)) = dynamic_symbols(image) {
-        push_symbols(symbols, strings, 0, starts, names);
+        push_symbols(symbols, strings, 0, &is_wanted, starts, names);
     }
     let Ok(header) = elf::FileHeader64::<Le>::parse(image.bytes) else { return false };
     let Ok(sections) = header.sections(Le, image.bytes) else { return false };
     let Ok(table) = sections.symbols(Le, image.bytes, elf::SHT_SYMTAB) else { return false };
     let strings = sections.section(table.string_section()).and_then(|section| section.data(Le, image.bytes));
-    push_symbols(table.symbols(), strings.unwrap_or_default(), 1 << 30, starts, names);
+    push_symbols(table.symbols(), strings.unwrap_or_default(), 1 << 30, &is_wanted, starts, names);
     !table.is_empty()
 }
 
@@ -318,6 +377,7 @@ fn push_symbols<'a>(
     symbols: &'a [elf::Sym64<Le>],
     strings: &'a [u8],
     rank: u32,
+    is_wanted: impl Fn(u64) -> bool,
     starts: &mut Vec<Start>,
     names: &mut Names<'a>,
 ) {
@@ -328,6 +388,9 @@ fn push_symbols<'a>(
             continue;
         }
         let at = symbol.st_value.get(Le);
+        if !is_wanted(at) {
+            continue;
+        }
         let local = if symbol.st_bind() == elf::STB_LOCAL { LOCAL } else { 0 };
         let rank = local.saturating_add(rank).saturating_add(u32::try_from(index).unwrap_or(u32::MAX));
         let name =

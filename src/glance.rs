@@ -1,6 +1,6 @@
 //! An open file -> whether it needs to be read as a whole: headers and segments stream by once, block by block,
 //! and nothing is decoded. All segments that are loaded are read, read-only ones, too: constant tables of pointers lie
-//! there.
+//! there. Of large files, tables of run-times there are not.
 
 use crate::elf::{self, Headers, Segment};
 use crate::error::Result;
@@ -175,7 +175,12 @@ impl Bytes<'_> {
     /// or bytes are missing.
     fn hits(&mut self, headers: &Headers) -> Result<Option<Vec<Hit>>> {
         let mut hits = Vec::new();
-        for segment in &headers.segments {
+        // Of a large file, what a run-time's tables take is not even read.
+        let parts = match self {
+            Self::Mapped(bytes) => Some(elf::without(&headers.segments, &headers.runtime_tables(bytes))),
+            Self::Streamed { .. } => None,
+        };
+        for segment in parts.as_ref().unwrap_or(&headers.segments) {
             let collect = |from: u64, block: &[u8]| {
                 search::hits_in(headers.file_type, segment, from, block, &mut hits);
                 hits.len() <= HITS

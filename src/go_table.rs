@@ -35,11 +35,16 @@ fn found(image: &Image<'_>) -> Option<Vec<VaddrRange>> {
     })
 }
 
+/// Whether `table` begins as one of these does.
+pub(crate) fn is_begin(table: &[u8]) -> bool {
+    matches!(table, [0xfb | 0xfa | 0xf0 | 0xf1, rest @ ..] if rest.starts_with(&MAGIC_END))
+}
+
 fn read(image: &Image<'_>, table: &[u8]) -> Option<Vec<VaddrRange>> {
-    let (&magic, rest) = table.split_first()?;
-    if !rest.starts_with(&MAGIC_END) {
+    if !is_begin(table) {
         return None;
     }
+    let magic = table[0];
     let word = |index: usize| Some(u64::from_le_bytes(*table.get(8 + index * 8..)?.first_chunk()?));
     // What distances in the list of functions count from, where the list is, and bytes of a number in it.
     let (text, list, size) = match magic {

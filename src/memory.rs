@@ -1,5 +1,5 @@
-//! Memory that is a file: only what is looked at is read, nothing is copied, and what was searched leaves again. Unsafe
-//! code.
+//! Memory that is a file: only what is looked at is read, nothing is copied, and what was searched leaves again; and what it
+//! takes to go over memory as fast as it comes. Unsafe code.
 //!
 //! **Contract.** A large file is mapped privately and read-only, while a look takes. Another process can write to it
 //! meanwhile, or make it shorter; no type here depends on what the bytes are (they are `u8`), nothing is written from
@@ -21,7 +21,7 @@ use libc::{c_void, siginfo_t};
 use memmap2::Mmap;
 
 /// Bytes after which those that were gone over need not stay in memory.
-pub(crate) const STRETCH: usize = 1 << 20;
+pub(crate) const STRETCH: usize = 8 << 20;
 
 /// Files that may be mapped at the same time; more are read.
 const MAPS: usize = 64;
@@ -148,19 +148,45 @@ pub(crate) fn wanted(bytes: &[u8]) {
     }
 }
 
-/// Tells that `bytes`, which are not many, will be read soon, so that they are on their way from memory until then.
+/// Tells that what lies some way behind `bytes` will be read soon, as much as they are, so that it is on its way from memory
+/// until then. Nothing has to be there.
+#[inline(always)]
 pub(crate) fn soon(bytes: &[u8]) {
-    const LINE: usize = 64;
+    /// What memory gives in the time that the bytes between are searched.
     #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(LINE) {
-        // SAFETY: a hint, which reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    const AHEAD: usize = 3 << 10;
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        // SAFETY: a hint, which reads nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(AHEAD).cast()) };
     }
 }
 
+/// Does `work`, which is to be inlined, with the widest vector registers that pay and the processor has.
+#[inline]
+pub(crate) fn with_wide_registers<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn wide<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has them.
+            return unsafe { wide(work) };
+        }
+    }
+    work()
+}
+
 /// Tells that `bytes` were searched, and that hardly any of them will be read again: where they are of a file in memory,
-/// they leave it, but for a last page that is not searched to its end. Who reads them again all the same finds them again.
+/// they leave it, but for a last page that is not searched to its end, and for what is not worth it: every processor is
+/// interrupted for that. Who reads them again all the same finds them again.
 pub(crate) fn searched(bytes: &[u8]) {
+    const LEAST: usize = 1 << 20;
+    if bytes.len() < LEAST {
+        return;
+    }
     let page = rustix::param::page_size();
     let (start, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
     let (first, behind) = (start & !(page - 1), end & !(page - 1));

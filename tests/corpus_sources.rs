@@ -256,6 +256,7 @@ sources! {
     look_alike_fields: "look-alike-fields",
     look_alike_megabytes: "look-alike-megabytes",
     look_alike_other_instruction: "look-alike-other-instruction",
+    look_alike_run_time_table: "look-alike-run-time-table",
     look_alike_stored: "look-alike-stored",
     movabs: "movabs",
     no_room: "no-room",
@@ -355,5 +356,27 @@ fn go_tables_are_known_by_both_their_names() {
         harness::Ran::of(&mut objcopy).expect(0);
         let verdicts: Vec<_> = scan(&renamed).into_iter().map(|site| site.verdict).collect();
         assert_eq!(verdicts, [verdict], "{name}");
+    }
+}
+
+/// What the unwinder reads is no data that code calls through; what is beside it is.
+#[test]
+fn a_word_in_unwind_information_is_no_pointer() {
+    let (dir, program) = (temp_dir(), read(Path::new(env!("CARGO_BIN_EXE_vsyspatch"))));
+    let path = dir.path().join("program");
+    let sites = |bytes: &[u8]| {
+        fs::write(&path, bytes).expect("the program is written");
+        scan(&path).len()
+    };
+    let before = sites(&program);
+    for (section, more) in [(".eh_frame", 0), (".rodata", 1)] {
+        let table = elf::section(&program, section).expect("a program of the linker has it");
+        let start = table.as_ptr().addr() - program.as_ptr().addr();
+        // In these the offset is the address.
+        let at = (start + table.len() / 2).next_multiple_of(8);
+        assert_eq!(elf::offset_of(&program, at as u64), Some(at as u64), "{section}");
+        let mut bytes = program.clone();
+        bytes[at..at + 8].copy_from_slice(&0xffff_ffff_ff60_0400_u64.to_le_bytes());
+        assert_eq!(sites(&bytes), before + more, "{section}");
     }
 }

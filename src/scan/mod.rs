@@ -37,18 +37,15 @@ pub(crate) struct Scan<'a> {
 /// Finds every site of `image`. A file without an entry's address is searched, never decoded.
 pub(crate) fn scan<'a>(image: &'a Image<'a>) -> Scan<'a> {
     let mut hits = search::hits(image);
-    hits.retain(|hit| may_be_site(image, hit));
+    let tables = if hits.is_empty() { Vec::new() } else { image.runtime_tables() };
+    hits.retain(|hit| may_be_site(image, &tables, hit));
     if hits.is_empty() {
         return Scan { sites: Vec::new(), functions: None };
     }
-    let mut scanner = Scanner {
-        image,
-        functions: Functions::of(image),
-        sites: vec![],
-        cells: vec![],
-        kept_words: vec![],
-        compared: vec![],
-    };
+    if let Some(sites) = inside_instructions(image, &hits) {
+        return Scan { sites, functions: None };
+    }
+    let mut scanner = Scanner::new(image, Functions::of(image));
     scanner.scan(&hits);
     let Scanner { mut sites, functions, .. } = scanner;
     sites.sort_by_key(|site| site.span.offset);
@@ -61,10 +58,39 @@ pub(crate) fn scan<'a>(image: &'a Image<'a>) -> Scan<'a> {
     Scan { sites, functions: Some(functions) }
 }
 
-/// Whether `hit` is worth a look: in code, or a whole pointer.
-fn may_be_site(image: &Image<'_>, hit: &Hit) -> bool {
+/// The sites where all `hits` are parts of instructions that do nothing with an entry's address, in functions that unwind
+/// information tells of: then nothing else of the program needs to be known. Large programs have some by chance.
+fn inside_instructions<'a>(image: &'a Image<'a>, hits: &[Hit]) -> Option<Vec<Site>> {
+    let span = |hit: &Hit| match *hit {
+        Hit::Immediate(offset, vaddr) => image.may_be_code(vaddr).then_some(Span { vaddr, offset, len: 4 }),
+        _ => None,
+    };
+    let spans = hits.iter().take(limits::SITES_PER_FILE).map(span).collect::<Option<Vec<_>>>()?;
+    let places: Vec<Vaddr> = spans.iter().map(|span| span.vaddr).collect();
+    let mut scanner = Scanner::new(image, Functions::holding(image, &places)?);
+    let mut decoded: Option<Function<'_>> = None;
+    for span in spans {
+        let at = span.vaddr;
+        decoded = decoded
+            .filter(|function| function.contains(at))
+            .or_else(|| Function::bounded(image, &scanner.functions, at));
+        let function = decoded.as_ref()?;
+        let instruction = function.instructions[function.covering(at)?];
+        match scanner.role(&instruction, at) {
+            Role::Other(reason) => {
+                let entry = Entry::from_imm32(u32::from_le_bytes(image.array_at(at)?))?;
+                scanner.other(span, &instruction, entry, function.extent.name, reason);
+            }
+            Role::Followed(_) | Role::Compared | Role::Computed => return None,
+        }
+    }
+    Some(scanner.sites)
+}
+
+/// Whether `hit` is worth a look: in code, or a whole pointer outside of `tables` of a run-time.
+fn may_be_site(image: &Image<'_>, tables: &[VaddrRange], hit: &Hit) -> bool {
     match *hit {
-        Hit::Word(..) => true,
+        Hit::Word(_, at, _) => !tables.iter().any(|table| table.contains(at)),
         Hit::Immediate(_, at) => image.may_be_code(at) || pointer_at(image, at).is_some(),
         Hit::Subtrahend(_, at) | Hit::Branch(_, at) => image.may_be_code(at),
     }
@@ -94,6 +120,10 @@ struct Subject {
 }
 
 impl<'a> Scanner<'a> {
+    fn new(image: &'a Image<'a>, functions: Functions<'a>) -> Self {
+        Self { image, functions, sites: vec![], cells: vec![], kept_words: vec![], compared: vec![] }
+    }
+
     fn scan(&mut self, hits: &[Hit]) {
         // Functions by their first byte, so that each is decoded once for all its sites.
         let mut functions: BTreeMap<Vaddr, (Function<'a>, Vec<Subject>)> = BTreeMap::new();
@@ -335,13 +365,23 @@ impl<'a> Scanner<'a> {
             }
             // Where nothing tells code from data, four bytes that no instruction takes whole are nothing.
             Role::Other(_) if !extent.is_bounded => self.note_possible_comparison(at, entry),
-            Role::Other(reason) => {
-                let holder = step(self.span(&instruction), Deed::Contains);
-                self.push(span, entry, Form::OtherInstruction, name, Finding::Harmless(reason.into()));
-                if let Some(site) = self.sites.last_mut() {
-                    site.steps = vec![holder];
-                }
-            }
+            Role::Other(reason) => self.other(span, &instruction, entry, name, reason),
+        }
+    }
+
+    /// The four bytes at `at` are in `instruction`, which does nothing with an entry's address.
+    fn other(
+        &mut self,
+        span: Span,
+        instruction: &Instruction,
+        entry: Entry,
+        function: Option<&str>,
+        reason: &str,
+    ) {
+        let holder = step(self.span(instruction), Deed::Contains);
+        self.push(span, entry, Form::OtherInstruction, function, Finding::Harmless(reason.into()));
+        if let Some(site) = self.sites.last_mut() {
+            site.steps = vec![holder];
         }
     }
 

@@ -146,9 +146,10 @@ impl<'a> Looker<'a> {
                 Glance::Clean | Glance::Foreign(_) => return Ok(None),
             }
         }
-        // Of a program that was searched, tables and some functions are looked at.
+        // Of a program that was searched, tables and some functions are looked at: never so much that it has to be alone.
         let is_searched = matches!(found, Some(Found::Hits(_)));
-        let _room = self.room.of(if is_searched { source.size() / 4 } else { source.size() });
+        let size = source.size();
+        let _room = self.room.of(if is_searched { (size / 4).min(WHOLE_FILES / 2) } else { size });
         let path = entry.path();
         let seen = source.look(map.as_ref(), |bytes| self.examine(&source, bytes, found, &path))?;
         let seen = seen.map(|(file, entry)| Seen {

@@ -31,7 +31,7 @@ const LONG: Duration = Duration::from_millis(2);
 
 /// Jobs that may wait with an open directory: more files are looked at at once, and more directories opened by
 /// their path.
-const WAITING: usize = 128;
+const WAITING: usize = 256;
 
 /// A regular file in a directory.
 #[derive(Debug)]

@@ -10,6 +10,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -158,7 +159,7 @@ fn enter<'s>(scope: &Scope<'s>, parent: Option<Arc<OwnedFd>>, name: CString, rea
     }
 }
 
-/// Reads eight bytes, and of programs all segments, of objects and archives everything.
+/// Reads eight bytes, and of programs all segments but what the scan leaves out, too; of objects and archives everything.
 fn read_file(file: &OwnedFd, block: &mut [u8]) -> u64 {
     let mut head = [0; 4096];
     let count = rustix::io::pread(file, &mut head[..8], 0).unwrap_or(0);
@@ -179,8 +180,49 @@ fn read_file(file: &OwnedFd, block: &mut [u8]) -> u64 {
     if machine != 62 || !is_whole {
         return count as u64;
     }
+    let unread = if rustix::fs::fstat(file).is_ok_and(|stat| stat.st_size > 1 << 20) {
+        runtime_tables(file, field(40), half(60), half(62)).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
     let loads = (0..segments).map(|index| table + index * 56).filter(|&at| head[at..at + 4] == [1, 0, 0, 0]);
-    loads.map(|at| read_range(file, field(at + 8), field(at + 32), block)).sum()
+    let read = |at: usize| {
+        let (mut start, end) = (field(at + 8), field(at + 8) + field(at + 32));
+        let is_constant = head[at + 4..at + 8] == [4, 0, 0, 0];
+        let mut read = 0;
+        for table in unread.iter().filter(|table| is_constant && (start..end).contains(&table.start)) {
+            read += read_range(file, start, table.start.saturating_sub(start), block);
+            start = table.end;
+        }
+        read + read_range(file, start, end.saturating_sub(start), block)
+    };
+    loads.map(read).sum()
+}
+
+/// What of a large program need not be read: sections of these names, by offset.
+fn runtime_tables(file: &OwnedFd, at: u64, count: usize, names: usize) -> Option<Vec<Range<u64>>> {
+    const NAMES: [&[u8]; 3] = [b".eh_frame_hdr\0", b".eh_frame\0", b".gopclntab\0"];
+    let bytes = |at: u64, len: usize| {
+        let mut bytes = vec![0; len];
+        (rustix::io::pread(file, &mut bytes[..], at).ok()? == len).then_some(bytes)
+    };
+    let headers = bytes(at, count * 64)?;
+    let field = |section: usize, at: usize| {
+        let field = headers.get(section * 64 + at..)?.first_chunk()?;
+        Some(u64::from_le_bytes(*field))
+    };
+    let names =
+        bytes(field(names, 24)?, usize::try_from(field(names, 32)?).ok().filter(|&len| len < 1 << 20)?)?;
+    let mut tables = Vec::new();
+    for section in 0..count {
+        let name = names.get(field(section, 0)? as u32 as usize..)?;
+        let start = field(section, 24)?;
+        if NAMES.iter().any(|known| name.starts_with(known)) {
+            tables.push(start..start.checked_add(field(section, 32)?)?);
+        }
+    }
+    tables.sort_by_key(|table| table.start);
+    Some(tables)
 }
 
 fn read_range(file: &OwnedFd, start: u64, size: u64, block: &mut [u8]) -> u64 {
