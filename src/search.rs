@@ -73,20 +73,16 @@ pub fn hits_in(file_type: FileType, segment: &Segment, from: u64, bytes: &[u8], 
         (FileOffset(segment.offset.0 + at), segment.range.start.plus(at))
     };
     if segment.executable {
-        operands(bytes, |at, operand| {
+        let start = segment.range.start.plus(from);
+        let may_branch = file_type == FileType::Exec && start.0 <= u64::from(u32::MAX);
+        operands_and_branches(bytes, may_branch.then_some(start), |at, what| {
             let (offset, vaddr) = place(at);
-            hits.push(match operand {
+            hits.push(match what {
                 Operand::Immediate => Hit::Immediate(offset, vaddr),
                 Operand::Subtrahend => Hit::Subtrahend(offset, vaddr),
+                Operand::Branch => Hit::Branch(offset, vaddr),
             });
         });
-        let start = segment.range.start.plus(from);
-        if file_type == FileType::Exec && start.0 <= u64::from(u32::MAX) {
-            branches_to_page(bytes, start, |at| {
-                let (offset, vaddr) = place(at);
-                hits.push(Hit::Branch(offset, vaddr));
-            });
-        }
     } else {
         words(bytes, |at, entry| {
             let (offset, vaddr) = place(at);
@@ -129,20 +125,45 @@ enum Operand {
     /// What is subtracted by `sub $0xa00000,%r64`, gcc's way to add the page's address, which is `-0xa00000`; or another
     /// entry's.
     Subtrahend,
+    /// The displacement of a branch to an entry.
+    Branch,
 }
 
-/// Calls `found` with each index where the four bytes of an operand start.
-fn operands(bytes: &[u8], mut found: impl FnMut(usize, Operand)) {
-    // The third and the fourth byte are `60 ff`, `9f 00` or `a0 00`: the fourth is 0 or -1, and the exclusive or of both is `9f`
-    // or `a0`.
-    let test = |first: u8, third: u8, fourth: u8| {
-        first | ((third ^ fourth).wrapping_sub(0x9f) | fourth.wrapping_add(1)) & !1
+/// Calls `found` with each index where the four bytes of an operand start, those of branches to an entry where it is known
+/// at which address `bytes` stand.
+fn operands_and_branches(bytes: &[u8], start: Option<Vaddr>, mut found: impl FnMut(usize, Operand)) {
+    let sought = start.map(|start| Sought::relative(start, PAGE, ENTRY_STRIDE * 2 + 1));
+    let halves = sought.and_then(|sought| sought.rare_upper_halves(&(0..bytes.len())));
+    let Some(start) = start else { return operands(bytes, found) };
+    let Some(halves) = halves else {
+        operands(bytes, &mut found);
+        return branches_to_page(bytes, start, |at| found(at, Operand::Branch));
     };
+    let test = |first, third, fourth| test_operand(first, third, fourth).min(halves.test(third, fourth));
     fours(bytes, test, |at| {
         if let Some(operand) = operand_at(bytes, at) {
             found(at, operand);
         }
+        if is_branch_to_page(bytes, start, at) {
+            found(at, Operand::Branch);
+        }
     });
+}
+
+/// Calls `found` with each index where the four bytes of an operand start.
+fn operands(bytes: &[u8], mut found: impl FnMut(usize, Operand)) {
+    fours(bytes, test_operand, |at| {
+        if let Some(operand) = operand_at(bytes, at) {
+            found(at, operand);
+        }
+    });
+}
+
+/// 0 for the first, third and fourth byte of every operand: `00 __ 60 ff`, `00 __ 9f 00` or `00 __ a0 00`. The fourth is 0 or
+/// -1, and the exclusive or of it and the third `9f` or `a0`.
+#[inline(always)]
+fn test_operand(first: u8, third: u8, fourth: u8) -> u8 {
+    first | ((third ^ fourth).wrapping_sub(0x9f) | fourth.wrapping_add(1)) & !1
 }
 
 /// What the four bytes at index `at` are as an operand, with the begin of its instruction before it where that tells.
@@ -229,12 +250,17 @@ fn stretches<'b>(bytes: &'b [u8], mut search: impl FnMut(usize, &'b [u8])) {
 /// Calls `found` with the index in `bytes` of each displacement that leads to an entry, read as that of a `call`, `jmp` or
 /// conditional jump; `start` is the address of `bytes`.
 fn branches_to_page(bytes: &[u8], start: Vaddr, mut found: impl FnMut(usize)) {
-    relative(bytes, start, PAGE, ENTRY_STRIDE * 2 + 1, |at| {
-        let is_branch = matches!(bytes[..at], [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f]);
-        if is_branch && Entry::at(relative_target(bytes, start, at)).is_some() {
+    numbers(bytes, Sought::relative(start, PAGE, ENTRY_STRIDE * 2 + 1), |at| {
+        if is_branch_to_page(bytes, start, at) {
             found(at);
         }
     });
+}
+
+/// Whether the four bytes at index `at` are such a displacement.
+fn is_branch_to_page(bytes: &[u8], start: Vaddr, at: usize) -> bool {
+    matches!(bytes[..at], [.., 0xe8 | 0xe9] | [.., 0x0f, 0x80..=0x8f])
+        && Entry::at(relative_target(bytes, start, at)).is_some()
 }
 
 /// Where the displacement at index `at` leads when the instruction ends behind it.
@@ -268,7 +294,7 @@ pub fn relative_references_in(
         }
         stretches(bytes, |from, bytes| {
             let start = part.start.plus(from as u64);
-            relative(bytes, start, targets.start.0, targets.len(), |at| {
+            numbers(bytes, Sought::relative(start, targets.start.0, targets.len()), |at| {
                 if targets.contains(Vaddr(relative_target(bytes, start, at))) {
                     found(start.plus(at as u64));
                 }
@@ -288,7 +314,7 @@ pub fn absolute_references(image: &Image<'_>, targets: VaddrRange, mut found: im
             return false;
         }
         stretches(bytes, |from, bytes| {
-            numbers(bytes, 0, targets.start.0, targets.len(), |at| {
+            numbers(bytes, Sought::new(0, targets.start.0, targets.len()), |at| {
                 let number = bytes[at..].first_chunk().map_or(0, |bytes| i32::from_le_bytes(*bytes));
                 if targets.contains(Vaddr(i64::from(number).cast_unsigned())) {
                     found(segment.range.start.plus((from + at) as u64));
@@ -311,7 +337,8 @@ pub fn table_references(image: &Image<'_>, targets: VaddrRange, mut found: impl 
             return false;
         }
         stretches(bytes, |from, stretch| {
-            numbers(stretch, 0, targets.start.0.wrapping_sub(table.0), targets.len(), |at| {
+            let sought = Sought::new(0, targets.start.0.wrapping_sub(table.0), targets.len());
+            numbers(stretch, sought, |at| {
                 let at = from + at;
                 let distance = bytes[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
                 let is_loaded = matches!(bytes[..at], [.., 0x48 | 0x49, 0xb8..=0xbf]);
@@ -325,58 +352,92 @@ pub fn table_references(image: &Image<'_>, targets: VaddrRange, mut found: impl 
     true
 }
 
-fn relative(bytes: &[u8], start: Vaddr, target: u64, len: u64, found: impl FnMut(usize)) {
-    numbers(bytes, 1, target.wrapping_sub(start.0.wrapping_add(4)), len, found);
+/// Numbers that are sought: those at an index `i` for which `number(i) + step * i` lies in `first .. first + len`, all modulo
+/// 2^32, where `number(i)` is the little-endian 32-bit number at `i`.
+#[derive(Clone, Copy)]
+struct Sought {
+    step: u32,
+    first: u32,
+    len: u32,
 }
 
-/// Calls `found` with each index `i` where `number(i) + step * i` lies in `first .. first + len`,
-/// all modulo 2^32, where `number(i)` is the little-endian 32-bit number at `i`.
-fn numbers(bytes: &[u8], step: u32, first: u64, len: u64, mut found: impl FnMut(usize)) {
-    let (first, len) = (first as u32, u32::try_from(len).unwrap_or(u32::MAX));
+impl Sought {
+    fn new(step: u32, first: u64, len: u64) -> Self {
+        Self { step, first: first as u32, len: u32::try_from(len).unwrap_or(u32::MAX) }
+    }
+
+    /// Displacements that lead to `target` and the `len - 1` bytes behind it, in bytes that stand at `start`.
+    fn relative(start: Vaddr, target: u64, len: u64) -> Self {
+        Self::new(1, target.wrapping_sub(start.0.wrapping_add(4)), len)
+    }
+
+    /// The lowest of the numbers that are sought at the indices `range`, and how many from it on. What is sought moves by
+    /// `step` a byte.
+    fn numbers(self, range: &Range<usize>) -> (u32, u64) {
+        let lowest = self.first.wrapping_sub(self.step.wrapping_mul((range.end - 1) as u32));
+        (lowest, u64::from(self.step * (range.end - 1 - range.start) as u32) + u64::from(self.len))
+    }
+
+    /// The upper halves of the numbers that are sought at the indices `range`, if these are at most two, and none that is
+    /// everywhere in code.
+    fn rare_upper_halves(self, range: &Range<usize>) -> Option<Halves> {
+        let (lowest, count) = self.numbers(range);
+        let (first, last) = (lowest >> 16, (u64::from(lowest) + count.saturating_sub(1)) >> 16);
+        let halves = [first as u16, last as u16];
+        let are_rare = halves.iter().all(|&half| !matches!(half, 0 | u16::MAX));
+        let are_few = last - u64::from(first) <= 1;
+        (are_few && are_rare).then(|| Halves(halves.map(u16::to_le_bytes)))
+    }
+
+    /// Whether one stands at index `at` of `bytes`.
+    fn is_at(self, bytes: &[u8], at: usize) -> bool {
+        let moved = self.step.wrapping_mul(at as u32).wrapping_sub(self.first);
+        let number = bytes[at..].first_chunk().map(|number| u32::from_le_bytes(*number));
+        number.is_some_and(|number| number.wrapping_add(moved) < self.len)
+    }
+}
+
+/// Two upper halves of numbers, which may be the same.
+#[derive(Clone, Copy)]
+struct Halves([[u8; 2]; 2]);
+
+impl Halves {
+    /// 0 for the third and the fourth byte of a number with one of these halves.
+    #[inline(always)]
+    fn test(self, third: u8, fourth: u8) -> u8 {
+        let Self([one, other]) = self;
+        ((third ^ one[0]) | (fourth ^ one[1])).min((third ^ other[0]) | (fourth ^ other[1]))
+    }
+}
+
+/// Calls `found` with each index of `bytes` where a number stands that is `sought`.
+fn numbers(bytes: &[u8], sought: Sought, mut found: impl FnMut(usize)) {
     // The blocks of a larger search fit in, with their overlap.
     for block in (0..bytes.len()).step_by(2 * BLOCK).map(|start| start..bytes.len().min(start + 2 * BLOCK)) {
-        // What is sought moves by `step` a byte.
-        let sought = |range: &Range<usize>| {
-            let lowest = first.wrapping_sub(step.wrapping_mul((range.end - 1) as u32));
-            (lowest, u64::from(step * (range.end - 1 - range.start) as u32) + u64::from(len))
-        };
-        let (lowest, count) = sought(&block);
-        if let Some([one, other]) = rare_upper_halves(lowest, count) {
-            let is_sought = |at: usize| {
-                let moved = step.wrapping_mul(at as u32).wrapping_sub(first);
-                let number = bytes[at..].first_chunk().map(|number| u32::from_le_bytes(*number));
-                number.is_some_and(|number| number.wrapping_add(moved) < len)
-            };
-            let ([low, high], [other_low, other_high]) = (one.to_le_bytes(), other.to_le_bytes());
-            let test = |_, third: u8, fourth: u8| {
-                ((third ^ low) | (fourth ^ high)).min((third ^ other_low) | (fourth ^ other_high))
-            };
+        if let Some(halves) = sought.rare_upper_halves(&block) {
             let within = &bytes[block.start..bytes.len().min(block.end + 3)];
-            fours(within, test, |at| {
-                if is_sought(block.start + at) {
-                    found(block.start + at);
-                }
-            });
+            fours(
+                within,
+                |_, third, fourth| halves.test(third, fourth),
+                |at| {
+                    if sought.is_at(bytes, block.start + at) {
+                        found(block.start + at);
+                    }
+                },
+            );
             continue;
         }
         for from in block.clone().step_by(STRIP) {
             let to = block.end.min(from + STRIP);
             let strip = &bytes[from..bytes.len().min(to + 3)];
-            let (lowest, count) = sought(&(from..to));
+            let (lowest, count) = sought.numbers(&(from..to));
             if may_hold_number(strip, lowest, count) {
-                let moves = step * (to - 1 - from) as u32;
-                numbers_in_strip(strip, step, lowest.wrapping_add(moves), len, |at| found(from + at));
+                let moves = sought.step * (to - 1 - from) as u32;
+                let first = lowest.wrapping_add(moves);
+                numbers_in_strip(strip, Sought { first, ..sought }, |at| found(from + at));
             }
         }
     }
-}
-
-/// The upper halves of the `count` numbers from `lowest` on, if these are at most two, and none that is everywhere in code.
-fn rare_upper_halves(lowest: u32, count: u64) -> Option<[u16; 2]> {
-    let (first, last) = (lowest >> 16, (u64::from(lowest) + count.saturating_sub(1)) >> 16);
-    let halves = [first as u16, last as u16];
-    let are_rare = halves.iter().all(|&half| !matches!(half, 0 | u16::MAX));
-    (last - u64::from(first) <= 1 && are_rare).then_some(halves)
 }
 
 /// Bytes that a quick test for a number covers: the upper bytes of what is sought hardly change over them.
@@ -403,7 +464,8 @@ fn may_hold_number(strip: &[u8], lowest: u32, count: u64) -> bool {
 /// [`numbers`] of one strip.
 ///
 /// Four passes, one per alignment, so that each pass is one run of vector loads.
-fn numbers_in_strip(strip: &[u8], step: u32, first: u32, len: u32, mut found: impl FnMut(usize)) {
+fn numbers_in_strip(strip: &[u8], sought: Sought, mut found: impl FnMut(usize)) {
+    let Sought { step, first, len } = sought;
     for phase in 0..strip.len().min(4) {
         let lanes = strip[phase..].as_chunks::<4>().0;
         // What is sought moves by `step` a byte, so by four times that a lane.
@@ -439,7 +501,7 @@ mod tests {
             let mut bytes = vec![0x11; 2 * BLOCK + 9];
             bytes[at..at + 4].copy_from_slice(&0x1234_5678_u32.to_le_bytes());
             let mut found = Vec::new();
-            numbers(&bytes, 0, 0x1234_5678, 1, |at| found.push(at));
+            numbers(&bytes, Sought::new(0, 0x1234_5678, 1), |at| found.push(at));
             assert_eq!(found, [at]);
         }
     }
@@ -471,7 +533,7 @@ mod tests {
                 let mut expected: Vec<_> =
                     bytes.windows(4).enumerate().filter(is_sought).map(|(at, _)| at).collect();
                 let mut found = Vec::new();
-                numbers(&bytes, step, first.into(), len.into(), |at| found.push(at));
+                numbers(&bytes, Sought::new(step, first.into(), len.into()), |at| found.push(at));
                 found.sort_unstable();
                 expected.sort_unstable();
                 assert_eq!(found, expected, "{first:#x}, {len:#x}, {step}");
@@ -570,6 +632,17 @@ mod tests {
                 let mut found = Vec::new();
                 branches_to_page(&bytes, start, |at| found.push(at));
                 assert_eq!(found, [at], "{entry}");
+                // Together with operands, in blocks and at once.
+                bytes[at - 1] = 0xe8;
+                let blocks = [&bytes[..], &bytes[at.saturating_sub(1000)..bytes.len().min(at + 1000)]];
+                for block in blocks {
+                    let from = block.as_ptr().addr() - bytes.as_ptr().addr();
+                    let mut found = Vec::new();
+                    operands_and_branches(block, Some(start.plus(from as u64)), |at, what| {
+                        found.push((from + at, what));
+                    });
+                    assert_eq!(found, [(at, Operand::Branch)], "{entry}");
+                }
             }
         }
     }
@@ -579,7 +652,7 @@ mod tests {
         let mut bytes = vec![0; 64];
         bytes[10..14].copy_from_slice(&(-14_i32).to_le_bytes());
         let mut found = Vec::new();
-        relative(&bytes, Vaddr(0x40_0000), 0x40_0000, 1, |at| found.push(at));
+        numbers(&bytes, Sought::relative(Vaddr(0x40_0000), 0x40_0000, 1), |at| found.push(at));
         assert_eq!(found, [10]);
     }
 }

@@ -187,10 +187,11 @@ fn read_file(file: &OwnedFd, block: &mut [u8]) -> u64 {
     };
     let loads = (0..segments).map(|index| table + index * 56).filter(|&at| head[at..at + 4] == [1, 0, 0, 0]);
     let read = |at: usize| {
-        let (mut start, end) = (field(at + 8), field(at + 8) + field(at + 32));
+        let whole = field(at + 8)..field(at + 8).saturating_add(field(at + 32));
+        let (mut start, end) = (whole.start, whole.end);
         let is_constant = head[at + 4..at + 8] == [4, 0, 0, 0];
         let mut read = 0;
-        for table in unread.iter().filter(|table| is_constant && (start..end).contains(&table.start)) {
+        for table in unread.iter().filter(|table| is_constant && whole.contains(&table.start)) {
             read += read_range(file, start, table.start.saturating_sub(start), block);
             start = table.end;
         }
