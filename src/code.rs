@@ -617,7 +617,7 @@ fn branched_to(image: &Image<'_>, functions: &Functions<'_>, behind: VaddrRange,
             targets.push(place.plus(4).0.wrapping_add_signed(i64::from(displacement)));
         }
     };
-    let is_searched = search::relative_references_in(image, functions.stretches(), behind, |place| {
+    let is_searched = search::relative_references_in(image, functions.stretches(image), behind, |place| {
         if places < BRANCHES_TO_ONE_PLACE && may_be_branch_operand(image, place) && !behind.contains(place) {
             places += 1;
             note(place);

@@ -493,7 +493,7 @@ impl Headers {
     pub(crate) fn runtime_tables(&self, bytes: &[u8]) -> Vec<VaddrRange> {
         let Ok(header) = bytes.read_at::<elf::FileHeader64<Le>>(0) else { return Vec::new() };
         let program_headers = program_headers(bytes, header).unwrap_or_default();
-        let eh_frame_hdr = program_headers.iter().find_map(|(_, p)| eh_frame_hdr(p));
+        let eh_frame_hdr = program_headers.iter().rev().find_map(|(_, p)| eh_frame_hdr(p));
         runtime_tables(bytes, &self.segments, &sections(bytes, header), eh_frame_hdr)
     }
 }
@@ -519,16 +519,19 @@ fn runtime_tables(
         }
         _ => None,
     });
-    let is_table = |section: &&Section<'_>| {
+    let is_table = |section: &Section<'_>, name: &[u8]| {
         section.allocated
-            && bytes_of(section.range).is_some_and(|bytes| match section.name {
+            && section.name == name
+            && bytes_of(section.range).is_some_and(|bytes| match name {
                 b".eh_frame_hdr" => eh_frame_hdr == Some(section.range) && eh_frame.is_some(),
                 b".eh_frame" => eh_frame == Some(section.range.start),
-                b".gopclntab" => go_table::is_begin(bytes),
-                _ => false,
+                _ => go_table::is_begin(bytes),
             })
     };
-    let mut tables: Vec<VaddrRange> = sections.iter().filter(is_table).map(|section| section.range).collect();
+    // One of each kind, as there is.
+    let names: [&[u8]; 3] = [b".eh_frame_hdr", b".eh_frame", b".gopclntab"];
+    let table = |name| Some(sections.iter().find(|section| is_table(section, name))?.range);
+    let mut tables: Vec<VaddrRange> = names.into_iter().filter_map(table).collect();
     tables.sort_unstable();
     tables
 }

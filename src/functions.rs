@@ -86,6 +86,8 @@ pub struct Functions<'a> {
     relocated: OnceCell<Vec<u64>>,
     /// What other files can reach by name.
     exported: Vec<VaddrRange>,
+    /// [`Functions::stretches`]; collected when first asked for.
+    stretches: OnceCell<Vec<VaddrRange>>,
 }
 
 /// The stretch of code that belongs to one function, as far as it is known.
@@ -153,8 +155,8 @@ impl<'a> Functions<'a> {
     fn new(image: &Image<'a>, mut starts: Vec<Start>, names: Names<'a>) -> Self {
         starts.retain(|start| image.is_executable(Vaddr(start.at)));
         let (primary, secondary) = layered(starts, &names);
-        let relocated = OnceCell::new();
-        Self { primary, names, secondary, relocated, exported: Vec::new() }
+        let (relocated, stretches) = (OnceCell::new(), OnceCell::new());
+        Self { primary, names, secondary, relocated, exported: Vec::new(), stretches }
     }
 
     /// The function whose code `at` belongs to: the last one that begins at or before it, up to the next.
@@ -195,21 +197,31 @@ impl<'a> Functions<'a> {
         self.primary.get(index).map(|start| Vaddr(start.at))
     }
 
-    /// The code that belongs to functions whose ends are known, in stretches that only padding interrupts, by address.
-    #[must_use]
-    pub fn stretches(&self) -> Vec<VaddrRange> {
+    /// The code that belongs to functions whose ends are known, in stretches that only padding and ends of segments
+    /// interrupt, by address.
+    pub fn stretches(&self, image: &Image<'_>) -> &[VaddrRange] {
         /// Bytes between two functions that are not worth a stretch of its own.
         const PADDING: u64 = 64;
-        let mut stretches: Vec<VaddrRange> = Vec::new();
-        for start in self.primary.iter().filter(|start| start.at < start.end) {
-            match stretches.last_mut() {
-                Some(last) if start.at <= last.end.0.saturating_add(PADDING) => {
-                    last.end = last.end.max(Vaddr(start.end));
+        self.stretches.get_or_init(|| {
+            let mut stretches: Vec<VaddrRange> = Vec::new();
+            let mut segment_end = Vaddr(0);
+            for start in self.primary.iter().filter(|start| start.at < start.end) {
+                let at = Vaddr(start.at);
+                let is_first = at >= segment_end;
+                if is_first {
+                    let Some(segment) = image.segment_at(at) else { continue };
+                    segment_end = segment.range.end;
                 }
-                _ => stretches.push(VaddrRange { start: Vaddr(start.at), end: Vaddr(start.end) }),
+                let end = Vaddr(start.end).min(segment_end);
+                match stretches.last_mut() {
+                    Some(last) if !is_first && start.at <= last.end.0.saturating_add(PADDING) => {
+                        last.end = last.end.max(end);
+                    }
+                    _ => stretches.push(VaddrRange { start: at, end }),
+                }
             }
-        }
-        stretches
+            stretches
+        })
     }
 
     /// Known entries strictly inside `range`, functions and entries within functions alike.
@@ -289,34 +301,57 @@ fn unwind_starts(image: &Image<'_>, starts: &mut Vec<Start>) {
             memory::searched(&bytes[done..partial.offset()]);
             done = partial.offset();
         }
-        let fde = partial.parse(|section, bases, offset| match &known_cie {
-            Some((known, cie)) if *known == offset => Ok(Clone::clone(cie)),
-            _ => {
-                let cie = section.cie_from_offset(bases, offset)?;
-                known_cie = Some((offset, cie.clone()));
-                Ok(cie)
-            }
-        });
+        let fde =
+            partial.parse(|section, bases, offset| known_or_parsed(&mut known_cie, section, bases, offset));
         starts.extend(fde.ok().filter(|fde| fde.len() > 0).map(|fde| start_of(&fde)));
     }
     memory::searched(&bytes[done..]);
 }
 
 /// The functions that hold `places`, as the table that the unwinder searches tells; nothing where it has none for one of
-/// them.
+/// them, or is not as linkers write it: version 1, distances of four bytes.
 fn unwind_starts_at(image: &Image<'_>, places: &[Vaddr]) -> Option<Vec<Start>> {
     let (at, bytes, bases) = eh_frame(image)?;
-    let header = image.eh_frame_hdr?;
-    let bases = bases.set_eh_frame(at.0).set_eh_frame_hdr(header.start.0);
-    let header = EhFrameHdr::new(image.bytes_at(header.start)?, gimli::LittleEndian);
-    let header =
-        header.parse(&bases, 8).ok().filter(|it| it.eh_frame_ptr() == gimli::Pointer::Direct(at.0))?;
+    let start = image.eh_frame_hdr?.start;
+    let bases = bases.set_eh_frame(at.0).set_eh_frame_hdr(start.0);
+    let header = image.bytes_at(start).filter(|header| header.starts_with(&[1, 0x1b, 0x03, 0x3b]))?;
+    let header = EhFrameHdr::new(header, gimli::LittleEndian).parse(&bases, 8).ok()?;
+    if header.eh_frame_ptr() != gimli::Pointer::Direct(at.0) {
+        return None;
+    }
     let (eh_frame, table) = (EhFrame::new(bytes, gimli::LittleEndian), header.table()?);
-    let start_at = |place: &Vaddr| {
-        let fde = table.fde_for_address(&eh_frame, &bases, place.0, EhFrame::cie_from_offset);
-        fde.ok().map(|fde| start_of(&fde))
-    };
-    places.iter().map(start_at).collect()
+    let (mut starts, mut known_cie): (Vec<Start>, _) = (Vec::new(), None);
+    for place in places {
+        if starts.last().is_some_and(|last| (last.at..last.end).contains(&place.0)) {
+            continue;
+        }
+        let gimli::Pointer::Direct(fde) = table.lookup(place.0, &bases).ok()? else { return None };
+        let offset = usize::try_from(fde.checked_sub(at.0)?).ok()?;
+        let cie_at = |section: &_, bases: &_, offset| known_or_parsed(&mut known_cie, section, bases, offset);
+        let fde = eh_frame.fde_from_offset(&bases, offset.into(), cie_at).ok()?;
+        starts.push(Some(start_of(&fde)).filter(|start| (start.at..start.end).contains(&place.0))?);
+    }
+    Some(starts)
+}
+
+type Frames<'a> = EhFrame<gimli::EndianSlice<'a, gimli::LittleEndian>>;
+type Cie<'a> = gimli::CommonInformationEntry<gimli::EndianSlice<'a, gimli::LittleEndian>>;
+
+/// The CIE at `offset`: most functions have the same as the one before.
+fn known_or_parsed<'a>(
+    known: &mut Option<(gimli::EhFrameOffset, Cie<'a>)>,
+    section: &Frames<'a>,
+    bases: &BaseAddresses,
+    offset: gimli::EhFrameOffset,
+) -> gimli::Result<Cie<'a>> {
+    match known {
+        Some((at, cie)) if *at == offset => Ok(cie.clone()),
+        _ => {
+            let cie = section.cie_from_offset(bases, offset)?;
+            *known = Some((offset, cie.clone()));
+            Ok(cie)
+        }
+    }
 }
 
 fn start_of<R: gimli::Reader>(fde: &gimli::FrameDescriptionEntry<R>) -> Start {

@@ -72,7 +72,7 @@ impl Map {
             }
         };
         range.is_cut.store(false, Ordering::Relaxed);
-        range.end.store(map.as_ptr().addr() + map.len(), Ordering::Relaxed);
+        range.end.store(map.as_ptr().addr() + map.len(), Ordering::Release);
         range.start.store(map.as_ptr().addr(), Ordering::Release);
         Ok(Some(Self { range, map }))
     }
@@ -141,7 +141,7 @@ pub(crate) fn wanted(bytes: &[u8]) {
     let page = rustix::param::page_size();
     let (start, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
     let first = start & !(page - 1);
-    if is_of_whole_file(first, end) {
+    if file_of(first, end).is_some() {
         // SAFETY: pages of a live map of a file, since whoever holds `bytes` holds the map. What cannot be had is read in
         // when it is used, or SIGBUS tells.
         unsafe { libc::madvise(first as *mut c_void, end - first, libc::MADV_POPULATE_READ) };
@@ -180,8 +180,10 @@ pub(crate) fn with_wide_registers<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// Tells that `bytes` were searched, and that hardly any of them will be read again: where they are of a file in memory,
-/// they leave it, but for a last page that is not searched to its end, and for what is not worth it: every processor is
-/// interrupted for that. Who reads them again all the same finds them again.
+/// they leave it, but for a last page that is not searched to its end. Who reads them again all the same finds them again.
+///
+/// Every processor is interrupted for that: a few bytes, and a file that is no larger than a stretch, stay until the file
+/// leaves as a whole.
 pub(crate) fn searched(bytes: &[u8]) {
     const LEAST: usize = 1 << 20;
     if bytes.len() < LEAST {
@@ -190,7 +192,7 @@ pub(crate) fn searched(bytes: &[u8]) {
     let page = rustix::param::page_size();
     let (start, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
     let (first, behind) = (start & !(page - 1), end & !(page - 1));
-    if first < behind && is_of_whole_file(start, end) {
+    if first < behind && file_of(start, end).is_some_and(|size| size > STRETCH) {
         // SAFETY: whole pages of a live map of a file, which begins with a page and which nobody writes to: they are
         // read from the file again.
         // It stays mapped, since whoever holds `bytes` holds the map.
@@ -198,13 +200,16 @@ pub(crate) fn searched(bytes: &[u8]) {
     }
 }
 
-/// Whether the addresses from `start` to `end` are of a file in memory that was not made shorter.
-fn is_of_whole_file(start: usize, end: usize) -> bool {
-    let holds = |range: &&Range| {
+/// The size of the file in memory that the addresses from `start` to `end` are of, if it was not made shorter.
+fn file_of(start: usize, end: usize) -> Option<usize> {
+    RANGES.iter().find_map(|range| {
         let first = range.start.load(Ordering::Acquire);
-        first > 1 && first <= start && end <= range.end.load(Ordering::Relaxed)
-    };
-    RANGES.iter().any(|range| holds(&range) && !range.is_cut.load(Ordering::Relaxed))
+        let behind = range.end.load(Ordering::Acquire);
+        // Both are of one map: meanwhile the slot may have been given to another.
+        let are_of_one = range.start.load(Ordering::Relaxed) == first;
+        let holds = are_of_one && first > 1 && first <= start && end <= behind;
+        (holds && !range.is_cut.load(Ordering::Relaxed)).then(|| behind - first)
+    })
 }
 
 /// Large blocks of memory go back to the system as soon as they are free. For commands, not for libraries: the

@@ -275,21 +275,24 @@ fn relative_target(bytes: &[u8], start: Vaddr, at: usize) -> u64 {
 #[must_use]
 pub fn relative_references(image: &Image<'_>, targets: VaddrRange, found: impl FnMut(Vaddr)) -> bool {
     let executable = image.segments.iter().filter(|segment| segment.executable);
-    relative_references_in(image, executable.map(|segment| segment.range), targets, found)
+    let executable: Vec<VaddrRange> = executable.map(|segment| segment.range).collect();
+    relative_references_in(image, &executable, targets, found)
 }
 
-/// [`relative_references`] in `parts` of segments.
+/// [`relative_references`] in `parts`, each of one segment.
 #[must_use]
 pub fn relative_references_in(
     image: &Image<'_>,
-    parts: impl IntoIterator<Item = VaddrRange>,
+    parts: &[VaddrRange],
     targets: VaddrRange,
     mut found: impl FnMut(Vaddr),
 ) -> bool {
+    /// What a part costs besides its bytes, in bytes.
+    const PART: usize = 256;
     for part in parts {
         let bytes = image.bytes_at(part.start).unwrap_or_default();
         let bytes = &bytes[..bytes.len().min(part.len() as usize)];
-        if !image.may_search(bytes.len()) {
+        if !image.may_search(bytes.len().saturating_add(PART)) {
             return false;
         }
         stretches(bytes, |from, bytes| {

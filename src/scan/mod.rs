@@ -58,8 +58,9 @@ pub(crate) fn scan<'a>(image: &'a Image<'a>) -> Scan<'a> {
     Scan { sites, functions: Some(functions) }
 }
 
-/// The sites where all `hits` are parts of instructions that do nothing with an entry's address, in functions that unwind
-/// information tells of: then nothing else of the program needs to be known. Large programs have some by chance.
+/// The sites where all `hits` are parts of instructions that do nothing with an entry's address, wherever instructions begin,
+/// and in functions that unwind information tells of: then nothing else of the program needs to be known. Large programs
+/// have some by chance.
 fn inside_instructions<'a>(image: &'a Image<'a>, hits: &[Hit]) -> Option<Vec<Site>> {
     let span = |hit: &Hit| match *hit {
         Hit::Immediate(offset, vaddr) => image.may_be_code(vaddr).then_some(Span { vaddr, offset, len: 4 }),
@@ -71,6 +72,10 @@ fn inside_instructions<'a>(image: &'a Image<'a>, hits: &[Hit]) -> Option<Vec<Sit
     let mut decoded: Option<Function<'_>> = None;
     for span in spans {
         let at = span.vaddr;
+        // Wherever instructions begin.
+        if scanner.may_matter(at) {
+            return None;
+        }
         decoded = decoded
             .filter(|function| function.contains(at))
             .or_else(|| Function::bounded(image, &scanner.functions, at));
