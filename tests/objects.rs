@@ -127,6 +127,35 @@ fn an_archive_keeps_its_members_names_times_order_and_symbol_table() {
     denied([after]).expect(0);
 }
 
+/// Out-of-line code that nothing tells the begin of, but a branch from a function of another section.
+#[test]
+fn a_branch_from_any_section_tells_where_code_begins() {
+    if !need("as") {
+        return;
+    }
+    let dir = temp_dir();
+    let text = "
+        .section .text.first, \"ax\", @progbits
+        .type first, @function
+        first: xor %eax, %eax
+        ret
+        .size first, . - first
+        .section .text.second, \"ax\", @progbits
+        .type second, @function
+        second: test %edi, %edi
+        jne .Lout
+        .Lback: ret
+        .size second, . - second
+        .section .text.out, \"ax\", @progbits
+        .Lout: mov $0xffffffffff600400, %rax
+        call *%rax
+        jmp .Lback
+    ";
+    let sites = round_trip(&assemble("sections", text, dir.path()), dir.path()).sites;
+    let verdicts: Vec<_> = sites.iter().map(|site| site.verdict.as_str()).collect();
+    assert_eq!(verdicts, ["patch"]);
+}
+
 #[test]
 fn what_an_object_has_no_room_for_is_refused() {
     if !need("as") {
