@@ -5,6 +5,9 @@
 //! entry's address has; against the least that can be done, a walk that opens every file and reads what must be
 //! read; and a tree against ten copies of it, in a temporary directory that needs a gigabyte.
 //!
+//! Files that were just written, as by a package manager, lie in the page cache in smaller pieces than those that were read:
+//! for what a machine has after a start, drop its caches before (`echo 3 >/proc/sys/vm/drop_caches`).
+//!
 //! Peak memory: `/usr/bin/time -f '%M KiB' target/release/vsyspatch scan -q DIR`.
 
 use std::ffi::CString;
