@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use std::arch::x86_64 as arch;
 use std::ffi::c_int;
 use std::fs::File;
 use std::io;
@@ -158,25 +158,162 @@ pub(crate) fn soon(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for line in bytes.chunks(64) {
         // SAFETY: a hint, which reads nothing, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(AHEAD).cast()) };
+        unsafe { arch::_mm_prefetch::<{ arch::_MM_HINT_T1 }>(line.as_ptr().wrapping_add(AHEAD).cast()) };
     }
 }
 
-/// Does `work`, which is to be inlined, with the widest vector registers that pay and the processor has.
-#[inline]
-pub(crate) fn with_wide_registers<R>(work: impl FnOnce() -> R) -> R {
+/// Bytes side by side, as many as a register holds; what is done to one is done to all. Written out, since compilers make
+/// vector code of loops only where they build for speed, and what is handed out is built to be small.
+pub(crate) trait Lanes: Copy {
+    /// How many.
+    const COUNT: usize;
+    /// `byte` in all.
+    fn all(byte: u8) -> Self;
+    /// The first ones of `bytes`, which are as many or more.
+    fn of(bytes: &[u8]) -> Self;
+    fn and(self, other: Self) -> Self;
+    fn or(self, other: Self) -> Self;
+    fn xor(self, other: Self) -> Self;
+    /// The sum, modulo 256.
+    fn plus(self, other: Self) -> Self;
+    /// The lesser one.
+    fn min(self, other: Self) -> Self;
+    fn any_is_zero(self) -> bool;
+}
+
+impl Lanes for u8 {
+    const COUNT: usize = 1;
+    #[inline(always)]
+    fn all(byte: u8) -> Self {
+        byte
+    }
+    #[inline(always)]
+    fn of(bytes: &[u8]) -> Self {
+        bytes[0]
+    }
+    #[inline(always)]
+    fn and(self, other: Self) -> Self {
+        self & other
+    }
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        self | other
+    }
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        self ^ other
+    }
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        self.wrapping_add(other)
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Ord::min(self, other)
+    }
+    #[inline(always)]
+    fn any_is_zero(self) -> bool {
+        self == 0
+    }
+}
+
+/// [`Lanes`] in a register of the processor.
+#[cfg(target_arch = "x86_64")]
+macro_rules! lanes {
+    ($register:ident, $all:ident, $load:ident, $and:ident, $or:ident, $xor:ident, $plus:ident, $min:ident, $equal:ident, $mask:ident) => {
+        // SAFETY: every x86-64 processor has SSE2, and those of AVX2 are made in `with_widest` only, which asks for it. What is
+        // loaded is a slice of as many bytes.
+        impl Lanes for arch::$register {
+            const COUNT: usize = size_of::<Self>();
+            #[inline(always)]
+            fn all(byte: u8) -> Self {
+                unsafe { arch::$all(byte.cast_signed()) }
+            }
+            #[inline(always)]
+            fn of(bytes: &[u8]) -> Self {
+                unsafe { arch::$load(bytes[..Self::COUNT].as_ptr().cast()) }
+            }
+            #[inline(always)]
+            fn and(self, other: Self) -> Self {
+                unsafe { arch::$and(self, other) }
+            }
+            #[inline(always)]
+            fn or(self, other: Self) -> Self {
+                unsafe { arch::$or(self, other) }
+            }
+            #[inline(always)]
+            fn xor(self, other: Self) -> Self {
+                unsafe { arch::$xor(self, other) }
+            }
+            #[inline(always)]
+            fn plus(self, other: Self) -> Self {
+                unsafe { arch::$plus(self, other) }
+            }
+            #[inline(always)]
+            fn min(self, other: Self) -> Self {
+                unsafe { arch::$min(self, other) }
+            }
+            #[inline(always)]
+            fn any_is_zero(self) -> bool {
+                unsafe { arch::$mask(arch::$equal(self, Self::all(0))) != 0 }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe)]
+mod registers {
+    use super::{Lanes, arch};
+
+    lanes!(
+        __m128i,
+        _mm_set1_epi8,
+        _mm_loadu_si128,
+        _mm_and_si128,
+        _mm_or_si128,
+        _mm_xor_si128,
+        _mm_add_epi8,
+        _mm_min_epu8,
+        _mm_cmpeq_epi8,
+        _mm_movemask_epi8
+    );
+    lanes!(
+        __m256i,
+        _mm256_set1_epi8,
+        _mm256_loadu_si256,
+        _mm256_and_si256,
+        _mm256_or_si256,
+        _mm256_xor_si256,
+        _mm256_add_epi8,
+        _mm256_min_epu8,
+        _mm256_cmpeq_epi8,
+        _mm256_movemask_epi8
+    );
+}
+
+/// What is done with [`Lanes`]; all of it is to be inlined.
+pub(crate) trait Work {
+    fn with<L: Lanes>(self);
+}
+
+/// Does `work` with the widest registers that the processor has.
+pub(crate) fn with_widest(work: impl Work) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2")]
-        fn wide<R>(work: impl FnOnce() -> R) -> R {
-            work()
+        fn wide(work: impl Work) {
+            work.with::<arch::__m256i>();
         }
         if std::arch::is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has them.
-            return unsafe { wide(work) };
+            unsafe { wide(work) };
+        } else {
+            work.with::<arch::__m128i>();
         }
     }
-    work()
+    #[cfg(not(target_arch = "x86_64"))]
+    work.with::<u8>();
 }
 
 /// Tells that `bytes` were searched, and that hardly any of them will be read again: where they are of a file in memory,

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::elf::{self, FileType, Image, Segment};
-use crate::memory::{self, STRETCH};
+use crate::memory::{self, Lanes, STRETCH, Work};
 use crate::vsyscall::{ENTRY_STRIDE, Entry, PAGE};
 
 /// Bytes searched at a time: they stay in the first-level cache over the passes of a search.
@@ -139,8 +139,7 @@ fn operands_and_branches(bytes: &[u8], start: Option<Vaddr>, mut found: impl FnM
         operands(bytes, &mut found);
         return branches_to_page(bytes, start, |at| found(at, Operand::Branch));
     };
-    let test = |first, third, fourth| test_operand(first, third, fourth).min(halves.test(third, fourth));
-    fours(bytes, test, |at| {
+    fours(bytes, Either(OfOperand, halves), |at| {
         if let Some(operand) = operand_at(bytes, at) {
             found(at, operand);
         }
@@ -152,18 +151,46 @@ fn operands_and_branches(bytes: &[u8], start: Option<Vaddr>, mut found: impl FnM
 
 /// Calls `found` with each index where the four bytes of an operand start.
 fn operands(bytes: &[u8], mut found: impl FnMut(usize, Operand)) {
-    fours(bytes, test_operand, |at| {
+    fours(bytes, OfOperand, |at| {
         if let Some(operand) = operand_at(bytes, at) {
             found(at, operand);
         }
     });
 }
 
-/// 0 for the first, third and fourth byte of every operand: `00 __ 60 ff`, `00 __ 9f 00` or `00 __ a0 00`. The fourth is 0 or
-/// -1, and the exclusive or of it and the third `9f` or `a0`.
-#[inline(always)]
-fn test_operand(first: u8, third: u8, fourth: u8) -> u8 {
-    first | ((third ^ fourth).wrapping_sub(0x9f) | fourth.wrapping_add(1)) & !1
+/// `00 __ 60 ff`, `00 __ 9f 00` or `00 __ a0 00`, as every operand is. The fourth byte is 0 or -1, and the exclusive or of it
+/// and the third `9f` or `a0`.
+#[derive(Clone, Copy)]
+struct OfOperand;
+
+impl Test for OfOperand {
+    #[inline(always)]
+    fn of<L: Lanes>(self, first: L, third: L, fourth: L) -> L {
+        let third = third.xor(fourth).plus(L::all(0x9f_u8.wrapping_neg()));
+        third.or(fourth.plus(L::all(1))).and(L::all(!1)).or(first)
+    }
+}
+
+/// `00 __ 60 ff`, as every pointer to an entry begins.
+#[derive(Clone, Copy)]
+struct OfWord;
+
+impl Test for OfWord {
+    #[inline(always)]
+    fn of<L: Lanes>(self, first: L, third: L, fourth: L) -> L {
+        first.or(third.xor(L::all(0x60))).or(fourth.xor(L::all(0xff)))
+    }
+}
+
+/// What one of two tests is for.
+#[derive(Clone, Copy)]
+struct Either<A, B>(A, B);
+
+impl<A: Test, B: Test> Test for Either<A, B> {
+    #[inline(always)]
+    fn of<L: Lanes>(self, first: L, third: L, fourth: L) -> L {
+        self.0.of(first, third, fourth).min(self.1.of(first, third, fourth))
+    }
 }
 
 /// What the four bytes at index `at` are as an operand, with the begin of its instruction before it where that tells.
@@ -181,61 +208,62 @@ fn operand_at(bytes: &[u8], at: usize) -> Option<Operand> {
 
 /// Calls `found` with each index where the eight bytes of an entry's address start.
 fn words(bytes: &[u8], mut found: impl FnMut(usize, Entry)) {
-    fours(
-        bytes,
-        |first, third, fourth| first | (third ^ 0x60) | !fourth,
-        |at| {
-            if let Some(word) = bytes[at..].first_chunk()
-                && let Some(entry) = Entry::at(u64::from_le_bytes(*word))
-            {
-                found(at, entry);
+    fours(bytes, OfWord, |at| {
+        if let Some(word) = bytes[at..].first_chunk()
+            && let Some(entry) = Entry::at(u64::from_le_bytes(*word))
+        {
+            found(at, entry);
+        }
+    });
+}
+
+/// A test of the first, third and fourth of four bytes, which makes 0 of those that are sought.
+trait Test: Copy {
+    fn of<L: Lanes>(self, first: L, third: L, fourth: L) -> L;
+}
+
+/// Calls `found` with each index where four bytes begin that `test` makes 0 of. Goes as fast as memory gives, which libraries'
+/// searches for several needles do not.
+fn fours(bytes: &[u8], test: impl Test, found: impl FnMut(usize)) {
+    memory::with_widest(Fours { bytes, test, found });
+}
+
+struct Fours<'b, T, F> {
+    bytes: &'b [u8],
+    test: T,
+    found: F,
+}
+
+impl<T: Test, F: FnMut(usize)> Work for Fours<'_, T, F> {
+    #[inline(always)]
+    fn with<L: Lanes>(self) {
+        let Self { bytes, test, mut found } = self;
+        let mut each = |from: usize, strip: &[u8]| {
+            for (index, four) in strip.windows(4).enumerate() {
+                if test.of(four[0], four[2], four[3]) == 0 {
+                    found(from + index);
+                }
             }
-        },
-    );
-}
-
-/// Calls `found` with each index where four bytes begin whose first, third and fourth `test` makes 0 of.
-fn fours(bytes: &[u8], test: impl Fn(u8, u8, u8) -> u8 + Copy, found: impl FnMut(usize)) {
-    memory::with_wide_registers(
-        #[inline(always)]
-        || fours_in_strips(bytes, test, found),
-    );
-}
-
-/// [`fours`], of which the compiler makes vector code: it goes as fast as memory gives, which libraries' searches for several
-/// needles do not.
-#[inline(always)]
-fn fours_in_strips(bytes: &[u8], test: impl Fn(u8, u8, u8) -> u8 + Copy, mut found: impl FnMut(usize)) {
-    /// Bytes that are tested at a time: a line of memory.
-    const STRIP: usize = 64;
-    let mut at = 0;
-    while let Some(strip) = bytes[at..].first_chunk::<{ STRIP + 3 }>() {
-        memory::soon(&strip[..STRIP]);
-        fours_in_strip(&strip[..STRIP], &strip[2..][..STRIP], &strip[3..], test, |index| found(at + index));
-        at += STRIP;
-    }
-    if let [_, _, thirds @ ..] = &bytes[at..]
-        && let [_, fourths @ ..] = thirds
-    {
-        fours_in_strip(&bytes[at..], thirds, fourths, test, |index| found(at + index));
+        };
+        let mut at = 0;
+        while let Some(strip) = bytes[at..].first_chunk::<{ STRIP_OF_FOURS + 3 }>() {
+            memory::soon(&strip[..STRIP_OF_FOURS]);
+            let mut least = L::all(u8::MAX);
+            for at in (0..STRIP_OF_FOURS).step_by(L::COUNT) {
+                let [first, third, fourth] = [0, 2, 3].map(|behind| L::of(&strip[at + behind..]));
+                least = least.min(test.of(first, third, fourth));
+            }
+            if least.any_is_zero() {
+                each(at, strip);
+            }
+            at += STRIP_OF_FOURS;
+        }
+        each(at, &bytes[at..]);
     }
 }
 
-#[inline(always)]
-fn fours_in_strip(
-    firsts: &[u8],
-    thirds: &[u8],
-    fourths: &[u8],
-    test: impl Fn(u8, u8, u8) -> u8,
-    found: impl FnMut(usize),
-) {
-    let tests = || {
-        firsts.iter().zip(thirds).zip(fourths).map(|((&first, &third), &fourth)| test(first, third, fourth))
-    };
-    if tests().fold(u8::MAX, u8::min) == 0 {
-        tests().enumerate().filter(|&(_, tested)| tested == 0).map(|(index, _)| index).for_each(found);
-    }
-}
+/// Bytes that are tested at a time: a line of memory.
+const STRIP_OF_FOURS: usize = 64;
 
 /// Calls `search` with each stretch of `bytes`, and where it begins, three bytes of the next one included: a four byte number
 /// begins in one of them. What was searched leaves memory, but for the last: it may be wanted again.
@@ -404,12 +432,11 @@ impl Sought {
 #[derive(Clone, Copy)]
 struct Halves([[u8; 2]; 2]);
 
-impl Halves {
-    /// 0 for the third and the fourth byte of a number with one of these halves.
+impl Test for Halves {
     #[inline(always)]
-    fn test(self, third: u8, fourth: u8) -> u8 {
-        let Self([one, other]) = self;
-        ((third ^ one[0]) | (fourth ^ one[1])).min((third ^ other[0]) | (fourth ^ other[1]))
+    fn of<L: Lanes>(self, _: L, third: L, fourth: L) -> L {
+        let half = |[low, high]: [u8; 2]| third.xor(L::all(low)).or(fourth.xor(L::all(high)));
+        half(self.0[0]).min(half(self.0[1]))
     }
 }
 
@@ -419,15 +446,11 @@ fn numbers(bytes: &[u8], sought: Sought, mut found: impl FnMut(usize)) {
     for block in (0..bytes.len()).step_by(2 * BLOCK).map(|start| start..bytes.len().min(start + 2 * BLOCK)) {
         if let Some(halves) = sought.rare_upper_halves(&block) {
             let within = &bytes[block.start..bytes.len().min(block.end + 3)];
-            fours(
-                within,
-                |_, third, fourth| halves.test(third, fourth),
-                |at| {
-                    if sought.is_at(bytes, block.start + at) {
-                        found(block.start + at);
-                    }
-                },
-            );
+            fours(within, halves, |at| {
+                if sought.is_at(bytes, block.start + at) {
+                    found(block.start + at);
+                }
+            });
             continue;
         }
         for from in block.clone().step_by(STRIP) {
@@ -597,6 +620,30 @@ mod tests {
             counts[2] += found.len();
         }
         assert!(counts.iter().all(|&count| count > 500), "{counts:?}");
+    }
+
+    #[test]
+    fn registers_of_all_widths_find_the_same() {
+        fn by<L: Lanes>(bytes: &[u8], test: impl Test) -> Vec<usize> {
+            let mut all = Vec::new();
+            Fours { bytes, test, found: |at| all.push(at) }.with::<L>();
+            all
+        }
+        let bytes: Vec<u8> = (0..70_000_u32).map(|at| (at.wrapping_mul(at) >> 5) as u8 & 0x61).collect();
+        let halves = Halves([[0x41, 0x60], [0x21, 0x20]]);
+        for len in (0..300).chain([bytes.len()]) {
+            let bytes = &bytes[..len];
+            let one_by_one = by::<u8>(bytes, halves);
+            let is_it = |four: &[u8]| halves.0.iter().any(|half| half[..] == four[2..]);
+            let expected = bytes.windows(4).enumerate().filter(|(_, four)| is_it(four)).map(|(at, _)| at);
+            assert_eq!(one_by_one, expected.collect::<Vec<_>>(), "{len}");
+            assert!(len < 100 || !one_by_one.is_empty(), "{len}");
+            let mut widest = Vec::new();
+            fours(bytes, halves, |at| widest.push(at));
+            assert_eq!(widest, one_by_one, "{len}");
+            #[cfg(target_arch = "x86_64")]
+            assert_eq!(by::<std::arch::x86_64::__m128i>(bytes, halves), one_by_one, "{len}");
+        }
     }
 
     #[test]
