@@ -2,7 +2,7 @@
 //! and nothing is decoded. All segments that are loaded are read, read-only ones, too: constant tables of pointers lie
 //! there. Of large files, tables of run-times there are not.
 
-use crate::elf::{self, Headers, Segment};
+use crate::elf::{self, FileType, Headers, Segment};
 use crate::error::Result;
 use crate::memory::Map;
 use crate::search::{self, Hit};
@@ -38,10 +38,10 @@ pub const MAGIC: usize = 8;
 pub const HEAD: usize = 4096;
 
 /// Bytes read at a time: they stay in the second-level cache until they are searched.
-const BLOCK: usize = 64 << 10;
+const BLOCK: usize = 256 << 10;
 
-/// Room for a block.
-const BUFFER: usize = search::OVERLAP + BLOCK;
+/// Room for the bytes that pass by at a time.
+const PASSING: usize = search::OVERLAP + (64 << 10);
 
 /// First bytes of an `ar` archive.
 pub const ARCHIVE_MAGIC: &[u8] = b"!<arch>\n";
@@ -52,35 +52,35 @@ pub fn is_candidate(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF") || head.starts_with(ARCHIVE_MAGIC)
 }
 
-/// Looks at `source`, in memory where it has a `map`; else it streams by, through `buffer`.
+/// Looks at `source`, which streams by through `buffer`. Of its `map`, where it has one, only headers are used: to map all that
+/// is searched costs twice what copying it does where the page cache holds it in single pages, and saves little elsewhere.
 ///
 /// # Errors
 /// Those of reading.
 pub(crate) fn glance(source: &Source, map: Option<&Map>, buffer: &mut Vec<u8>) -> Result<Glance> {
-    if let Some(map) = map {
-        return source.look(Some(map), |bytes| {
-            glance_at(&bytes[..bytes.len().min(HEAD)], bytes.len() as u64, Bytes::Mapped(bytes))
-        });
-    }
-    buffer.resize(HEAD + BUFFER, 0);
+    buffer.resize(HEAD + search::OVERLAP + BLOCK, 0);
     let (head, buffer) = buffer.split_at_mut(HEAD);
     let size = source.read_block(0, head)?;
-    glance_at(&head[..size], source.size(), Bytes::Streamed { source, buffer })
-}
-
-fn glance_at(head: &[u8], size: u64, mut stream: Bytes<'_>) -> Result<Glance> {
+    let (head, mut stream) = (&head[..size], Stream { source, buffer });
     if let Some(foreign) = elf::foreign(head) {
         return Ok(Glance::Foreign(foreign));
     }
-    if let Some(headers) = Headers::parse(head, size) {
-        let hits = stream.hits(&headers)?;
+    if let Some(headers) = Headers::parse(head, source.size()) {
+        let segments = match map {
+            // Of a large file, what a run-time's tables take is not even read.
+            Some(map) => source.look(Some(map), |bytes| {
+                Ok(elf::without(&headers.segments, &headers.runtime_tables(bytes)))
+            })?,
+            None => headers.segments,
+        };
+        let hits = stream.hits(headers.file_type, &segments)?;
         return Ok(match hits {
             Some(hits) if hits.is_empty() => Glance::Clean,
             hits => Glance::Unclear(hits.map(Found::Hits)),
         });
     }
     if elf::is_object(head) || head.starts_with(ARCHIVE_MAGIC) {
-        return Ok(match stream.places(size)? {
+        return Ok(match stream.places()? {
             Some(places) if places.is_empty() => Glance::Clean,
             places => Glance::Unclear(places.map(Found::Places)),
         });
@@ -113,7 +113,7 @@ impl Passing {
         let is_clean = headers
             .as_ref()
             .map_or_else(|| elf::is_object(head) || head.starts_with(ARCHIVE_MAGIC), is_whole);
-        let (hits, buffer) = (Vec::new(), vec![0; BUFFER]);
+        let (hits, buffer) = (Vec::new(), vec![0; PASSING]);
         let mut new = Self { size, headers, hits, is_clean, buffer, kept: 0, at: 0 };
         new.room()[..head.len()].copy_from_slice(head);
         new.pass(head.len());
@@ -162,27 +162,20 @@ impl Passing {
     }
 }
 
-/// Bytes of a file.
-enum Bytes<'a> {
-    /// As they stream by.
-    Streamed { source: &'a Source, buffer: &'a mut [u8] },
-    /// In memory.
-    Mapped(&'a [u8]),
+/// The bytes of a file as they stream by.
+struct Stream<'a> {
+    source: &'a Source,
+    buffer: &'a mut [u8],
 }
 
-impl Bytes<'_> {
+impl Stream<'_> {
     /// Everything in the segments that looks like an entry's address, in order; nothing where that is too much,
     /// or bytes are missing.
-    fn hits(&mut self, headers: &Headers) -> Result<Option<Vec<Hit>>> {
+    fn hits(&mut self, file_type: FileType, segments: &[Segment]) -> Result<Option<Vec<Hit>>> {
         let mut hits = Vec::new();
-        // Of a large file, what a run-time's tables take is not even read.
-        let parts = match self {
-            Self::Mapped(bytes) => Some(elf::without(&headers.segments, &headers.runtime_tables(bytes))),
-            Self::Streamed { .. } => None,
-        };
-        for segment in parts.as_ref().unwrap_or(&headers.segments) {
+        for segment in segments {
             let collect = |from: u64, block: &[u8]| {
-                search::hits_in(headers.file_type, segment, from, block, &mut hits);
+                search::hits_in(file_type, segment, from, block, &mut hits);
                 hits.len() <= HITS
             };
             if !self.all_blocks(segment.offset.0, segment.range.len(), collect)? {
@@ -196,13 +189,13 @@ impl Bytes<'_> {
 
     /// Every offset of the file where something looks like an entry's address, in order; nothing where that is too
     /// much, or bytes are missing.
-    fn places(&mut self, size: u64) -> Result<Option<Vec<u64>>> {
+    fn places(&mut self) -> Result<Option<Vec<u64>>> {
         let mut places = Vec::new();
         let collect = |from: u64, block: &[u8]| {
             search::entries_in(block, |at| places.push(from + at as u64));
             places.len() <= HITS
         };
-        if !self.all_blocks(0, size, collect)? {
+        if !self.all_blocks(0, self.source.size(), collect)? {
             return Ok(None);
         }
         places.sort_unstable();
@@ -218,24 +211,17 @@ impl Bytes<'_> {
         len: u64,
         mut test: impl FnMut(u64, &[u8]) -> bool,
     ) -> Result<bool> {
-        let (source, buffer) = match self {
-            Self::Streamed { source, buffer } => (source, buffer),
-            Self::Mapped(bytes) => {
-                let end = offset.checked_add(len).and_then(|end| usize::try_from(end).ok());
-                let bytes = end.and_then(|end| bytes.get(usize::try_from(offset).ok()?..end));
-                return Ok(bytes.is_some_and(|bytes| search::all_blocks(bytes, test)));
-            }
-        };
         let (mut done, mut kept) = (0, 0);
         while done < len {
             let wanted = (len - done).min(BLOCK as u64) as usize;
-            let read = source.read_block(offset + done, &mut buffer[kept..kept + wanted])?;
-            let filled = kept + read;
-            if read < wanted || !test(done - kept as u64, &buffer[..filled]) {
+            let read = self.source.read_block(offset + done, &mut self.buffer[kept..kept + wanted])?;
+            let (from, filled) = (done - kept as u64, kept + read);
+            let holds = search::all_blocks(&self.buffer[..filled], |at, block| test(from + at, block));
+            if read < wanted || !holds {
                 return Ok(false);
             }
             kept = filled.min(search::OVERLAP);
-            buffer.copy_within(filled - kept..filled, 0);
+            self.buffer.copy_within(filled - kept..filled, 0);
             done += read as u64;
         }
         Ok(true)

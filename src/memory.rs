@@ -136,32 +136,6 @@ extern "C" fn put_zeros(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     }
 }
 
-/// Tells that all of `bytes` will be read: where they are of a file in memory, they enter it at once.
-pub(crate) fn wanted(bytes: &[u8]) {
-    let page = rustix::param::page_size();
-    let (start, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
-    let first = start & !(page - 1);
-    if file_of(first, end).is_some() {
-        // SAFETY: pages of a live map of a file, since whoever holds `bytes` holds the map. What cannot be had is read in
-        // when it is used, or SIGBUS tells.
-        unsafe { libc::madvise(first as *mut c_void, end - first, libc::MADV_POPULATE_READ) };
-    }
-}
-
-/// Tells that what lies some way behind `bytes` will be read soon, as much as they are, so that it is on its way from memory
-/// until then. Nothing has to be there.
-#[inline(always)]
-pub(crate) fn soon(bytes: &[u8]) {
-    /// What memory gives in the time that the bytes between are searched.
-    #[cfg(target_arch = "x86_64")]
-    const AHEAD: usize = 3 << 10;
-    #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64) {
-        // SAFETY: a hint, which reads nothing, whatever the address.
-        unsafe { arch::_mm_prefetch::<{ arch::_MM_HINT_T1 }>(line.as_ptr().wrapping_add(AHEAD).cast()) };
-    }
-}
-
 /// Bytes side by side, as many as a register holds; what is done to one is done to all. Written out, since compilers make
 /// vector code of loops only where they build for speed, and what is handed out is built to be small.
 pub(crate) trait Lanes: Copy {

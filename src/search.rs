@@ -50,9 +50,6 @@ pub const OVERLAP: usize = 7;
 pub(crate) fn all_blocks(bytes: &[u8], mut search: impl FnMut(u64, &[u8]) -> bool) -> bool {
     let part = |from: usize, len: usize| bytes.get(from..bytes.len().min(from + len)).unwrap_or_default();
     (0..bytes.len()).step_by(BLOCK).all(|at| {
-        if at.is_multiple_of(STRETCH) {
-            memory::wanted(part(at, STRETCH));
-        }
         let from = at.saturating_sub(OVERLAP);
         let is_wanted = search(from as u64, part(from, at + BLOCK - from));
         if (at + BLOCK).is_multiple_of(STRETCH) || at + BLOCK >= bytes.len() {
@@ -246,20 +243,29 @@ impl<T: Test, F: FnMut(usize)> Work for Fours<'_, T, F> {
             }
         };
         let mut at = 0;
-        while let Some(strip) = bytes[at..].first_chunk::<{ STRIP_OF_FOURS + 3 }>() {
-            memory::soon(&strip[..STRIP_OF_FOURS]);
-            let mut least = L::all(u8::MAX);
-            for at in (0..STRIP_OF_FOURS).step_by(L::COUNT) {
-                let [first, third, fourth] = [0, 2, 3].map(|behind| L::of(&strip[at + behind..]));
-                least = least.min(test.of(first, third, fourth));
-            }
-            if least.any_is_zero() {
+        while let Some(strip) = bytes[at..].first_chunk() {
+            if may_hold::<L>(test, strip) {
                 each(at, strip);
             }
             at += STRIP_OF_FOURS;
         }
-        each(at, &bytes[at..]);
+        // What is left is the end of a strip, too, where there is as much.
+        let is_told = bytes.last_chunk().is_some_and(|strip| !may_hold::<L>(test, strip));
+        if !is_told {
+            each(at, &bytes[at..]);
+        }
     }
+}
+
+/// Whether four bytes that `test` makes 0 of begin in one of the strip, which three bytes of the next one follow.
+#[inline(always)]
+fn may_hold<L: Lanes>(test: impl Test, strip: &[u8; STRIP_OF_FOURS + 3]) -> bool {
+    let mut least = L::all(u8::MAX);
+    for at in (0..STRIP_OF_FOURS).step_by(L::COUNT) {
+        let [first, third, fourth] = [0, 2, 3].map(|behind| L::of(&strip[at + behind..]));
+        least = least.min(test.of(first, third, fourth));
+    }
+    least.any_is_zero()
 }
 
 /// Bytes that are tested at a time: a line of memory.
@@ -270,7 +276,6 @@ const STRIP_OF_FOURS: usize = 64;
 fn stretches<'b>(bytes: &'b [u8], mut search: impl FnMut(usize, &'b [u8])) {
     for from in (0..bytes.len()).step_by(STRETCH) {
         memory::searched(&bytes[from.saturating_sub(STRETCH)..from]);
-        memory::wanted(&bytes[from..bytes.len().min(from + STRETCH)]);
         search(from, &bytes[from..bytes.len().min(from + STRETCH + 3)]);
     }
 }

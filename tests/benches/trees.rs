@@ -10,6 +10,7 @@
 //!
 //! Peak memory: `/usr/bin/time -f '%M KiB' target/release/vsyspatch scan -q DIR`.
 
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::fs;
 use std::mem::MaybeUninit;
@@ -33,7 +34,11 @@ const SAMPLE_BYTES: u64 = 100 << 20;
 const SAMPLE_FILE_BYTES: u64 = 4 << 20;
 
 /// Bytes read at a time, as the scan does.
-const BLOCK: usize = 64 << 10;
+const BLOCK: usize = 256 << 10;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BLOCK]);
+}
 
 fn main() {
     // `cargo test --all-targets` runs benches, too.
@@ -143,7 +148,6 @@ fn enter<'s>(scope: &Scope<'s>, parent: Option<Arc<OwnedFd>>, name: CString, rea
     let Ok(fd) = opened.map(Arc::new) else { return };
     let mut buffer = [MaybeUninit::uninit(); 32 << 10];
     let mut entries = RawDir::new(fd.as_fd(), &mut buffer);
-    let mut block = vec![0; BLOCK];
     while let Some(Ok(entry)) = entries.next() {
         let name = entry.file_name();
         match entry.file_type() {
@@ -154,7 +158,8 @@ fn enter<'s>(scope: &Scope<'s>, parent: Option<Arc<OwnedFd>>, name: CString, rea
             FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 if let Ok(file) = rustix::fs::openat(&fd, name, flags, Mode::empty()) {
-                    read.fetch_add(read_file(&file, &mut block), Ordering::Relaxed);
+                    let count = BUFFER.with_borrow_mut(|block| read_file(&file, block));
+                    read.fetch_add(count, Ordering::Relaxed);
                 }
             }
             _ => {}
