@@ -29,9 +29,9 @@ const BATCH: usize = 256;
 /// After this time a job hands on the files that it has not come to.
 const LONG: Duration = Duration::from_millis(2);
 
-/// Jobs that may wait with an open directory: more files are looked at at once, and more directories opened by
-/// their path.
-const WAITING: usize = 256;
+/// Directories that are held open for jobs that wait. Where there are as many, files are looked at at once, and directories
+/// are opened by their path.
+const HELD: usize = 128;
 
 /// A regular file in a directory.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ pub fn walk(root: &Root, options: &Options, visit: &(dyn Fn(&Entry<'_>) + Sync))
         options,
         visit,
         files: AtomicUsize::new(0),
-        waiting: AtomicUsize::new(0),
+        held: AtomicUsize::new(0),
         told: Mutex::default(),
     };
     let device = root.directory().device();
@@ -125,15 +125,32 @@ struct Walk<'a> {
     options: &'a Options,
     visit: &'a (dyn Fn(&Entry<'_>) + Sync),
     files: AtomicUsize,
-    /// Jobs that wait with an open directory.
-    waiting: AtomicUsize,
+    /// Directories that are held open for jobs that wait.
+    held: AtomicUsize,
     told: Mutex<Walked>,
 }
 
+/// An open directory is held while this lives.
+struct Holding<'w> {
+    held: &'w AtomicUsize,
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A directory that is held open for those in it that are not read yet.
+struct Parent<'w> {
+    fd: Arc<OwnedFd>,
+    _holding: Holding<'w>,
+}
+
 /// A directory that is not read yet.
-struct Waiting {
+struct Waiting<'w> {
     /// Its parent, unless too many are open.
-    parent: Option<Arc<OwnedFd>>,
+    parent: Option<Arc<Parent<'w>>>,
     /// Device of the parent.
     device: u64,
     path: PathBuf,
@@ -149,15 +166,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads a directory, with the files and directories in it.
-    fn enter<'s>(&'s self, scope: &Scope<'s>, waiting: Waiting)
+    fn enter<'s>(&'s self, scope: &Scope<'s>, waiting: Waiting<'s>)
     where
         'a: 's,
     {
         let Waiting { parent, device, path } = waiting;
-        if parent.is_some() {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
-        let opened = self.open(parent.as_deref(), &path);
+        let opened = self.open(parent.as_ref().map(|parent| &*parent.fd), &path);
         drop(parent);
         let fd = match opened {
             Ok(Some(fd)) => Arc::new(fd),
@@ -176,10 +190,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether one more job may wait with an open directory; then it is counted.
-    fn may_wait(&self) -> bool {
-        let more = |waiting| (waiting < WAITING).then_some(waiting + 1);
-        self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    /// To hold one more directory open; nothing where too many are.
+    fn hold(&self) -> Option<Holding<'_>> {
+        let more = |held| (held < HELD).then_some(held + 1);
+        let is_held = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        is_held.then(|| Holding { held: &self.held })
     }
 
     /// Opens the directory; nothing where it is gone, or something else by now.
@@ -238,6 +253,8 @@ impl<'a> Walk<'a> {
                 count = 0;
             }
         }
+        let holding = if directories.is_empty() { None } else { self.hold() };
+        let parent = holding.map(|_holding| Arc::new(Parent { fd: fd.clone(), _holding }));
         for name in directories {
             let path = path.join(OsStr::from_bytes(name.to_bytes()));
             if !self.options.filter.wants_directory(&path) {
@@ -246,26 +263,25 @@ impl<'a> Walk<'a> {
                 }
                 continue;
             }
-            let parent = self.may_wait().then(|| fd.clone());
+            let parent = parent.clone();
             scope.spawn(move |scope| self.enter(scope, Waiting { parent, device, path }));
         }
+        drop(parent);
         self.look(scope, &directory, path, &names);
         Ok(())
     }
 
     /// Makes a job of looking at files of one directory, for a thread that has nothing else to do; not where too many
-    /// wait.
+    /// directories are held open.
     fn hands_on<'s>(&'s self, scope: &Scope<'s>, directory: &Directory, parent: &Path, names: &[u8]) -> bool
     where
         'a: 's,
     {
-        if !self.may_wait() {
-            return false;
-        }
+        let Some(holding) = self.hold() else { return false };
         let (directory, parent, names) = (directory.clone(), parent.to_owned(), names.to_owned());
         scope.spawn(move |scope| {
             self.look(scope, &directory, &parent, &names);
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            drop(holding);
         });
         true
     }
