@@ -257,12 +257,13 @@ impl<T: Test, F: FnMut(usize)> Work for Fours<'_, T, F> {
     }
 }
 
-/// Whether four bytes that `test` makes 0 of begin in one of the strip, which three bytes of the next one follow.
+/// Whether four bytes that `test` makes 0 of begin in one of the strip, which three bytes of the next one follow. Without
+/// closures: where compilers make functions of these, the registers do not reach them.
 #[inline(always)]
 fn may_hold<L: Lanes>(test: impl Test, strip: &[u8; STRIP_OF_FOURS + 3]) -> bool {
     let mut least = L::all(u8::MAX);
     for at in (0..STRIP_OF_FOURS).step_by(L::COUNT) {
-        let [first, third, fourth] = [0, 2, 3].map(|behind| L::of(&strip[at + behind..]));
+        let (first, third, fourth) = (L::of(&strip[at..]), L::of(&strip[at + 2..]), L::of(&strip[at + 3..]));
         least = least.min(test.of(first, third, fourth));
     }
     least.any_is_zero()
