@@ -29,9 +29,9 @@ const BATCH: usize = 256;
 /// After this time a job hands on the files that it has not come to.
 const LONG: Duration = Duration::from_millis(2);
 
-/// Directories that are held open for jobs that wait. Where there are as many, files are looked at at once, and directories
-/// are opened by their path.
-const HELD: usize = 128;
+/// Directories that are held open for those in them that wait, and jobs that wait with files of an open directory. Where
+/// there are as many, directories are opened by their path, and files are looked at at once.
+const HELD: usize = 100;
 
 /// A regular file in a directory.
 #[derive(Debug)]
@@ -108,7 +108,8 @@ pub fn walk(root: &Root, options: &Options, visit: &(dyn Fn(&Entry<'_>) + Sync))
         options,
         visit,
         files: AtomicUsize::new(0),
-        held: AtomicUsize::new(0),
+        parents: Held::default(),
+        batches: Held::default(),
         told: Mutex::default(),
     };
     let device = root.directory().device();
@@ -125,19 +126,31 @@ struct Walk<'a> {
     options: &'a Options,
     visit: &'a (dyn Fn(&Entry<'_>) + Sync),
     files: AtomicUsize,
-    /// Directories that are held open for jobs that wait.
-    held: AtomicUsize,
+    /// Directories that are held open for those in them.
+    parents: Held,
+    /// Jobs that wait with files of an open directory.
+    batches: Held,
     told: Mutex<Walked>,
 }
 
-/// An open directory is held while this lives.
-struct Holding<'w> {
-    held: &'w AtomicUsize,
+/// How many hold a directory open.
+#[derive(Default)]
+struct Held(AtomicUsize);
+
+impl Held {
+    /// One more, while what this gives lives; nothing where there are too many.
+    fn one_more(&self) -> Option<Holding<'_>> {
+        let more = |held| (held < HELD).then_some(held + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok().then(|| Holding(self))
+    }
 }
+
+/// One of those that hold a directory open.
+struct Holding<'w>(&'w Held);
 
 impl Drop for Holding<'_> {
     fn drop(&mut self) {
-        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -188,13 +201,6 @@ impl<'a> Walk<'a> {
         if let Err(errno) = self.read(scope, &fd, own_device, &path) {
             self.fail(&path, cannot_read(errno));
         }
-    }
-
-    /// To hold one more directory open; nothing where too many are.
-    fn hold(&self) -> Option<Holding<'_>> {
-        let more = |held| (held < HELD).then_some(held + 1);
-        let is_held = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        is_held.then(|| Holding { held: &self.held })
     }
 
     /// Opens the directory; nothing where it is gone, or something else by now.
@@ -253,7 +259,7 @@ impl<'a> Walk<'a> {
                 count = 0;
             }
         }
-        let holding = if directories.is_empty() { None } else { self.hold() };
+        let holding = if directories.is_empty() { None } else { self.parents.one_more() };
         let parent = holding.map(|_holding| Arc::new(Parent { fd: fd.clone(), _holding }));
         for name in directories {
             let path = path.join(OsStr::from_bytes(name.to_bytes()));
@@ -272,15 +278,16 @@ impl<'a> Walk<'a> {
     }
 
     /// Makes a job of looking at files of one directory, for a thread that has nothing else to do; not where too many
-    /// directories are held open.
+    /// wait.
     fn hands_on<'s>(&'s self, scope: &Scope<'s>, directory: &Directory, parent: &Path, names: &[u8]) -> bool
     where
         'a: 's,
     {
-        let Some(holding) = self.hold() else { return false };
+        let Some(holding) = self.batches.one_more() else { return false };
         let (directory, parent, names) = (directory.clone(), parent.to_owned(), names.to_owned());
         scope.spawn(move |scope| {
             self.look(scope, &directory, &parent, &names);
+            drop(directory);
             drop(holding);
         });
         true
