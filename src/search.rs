@@ -242,7 +242,12 @@ impl<T: Test, F: FnMut(usize)> Work for Fours<'_, T, F> {
                 }
             }
         };
-        let mut at = 0;
+        // From the second strip on they begin with lines of memory.
+        let mut at = bytes.as_ptr().align_offset(STRIP_OF_FOURS).min(bytes.len());
+        match bytes.first_chunk() {
+            Some(strip) if !may_hold::<L>(test, strip) => {}
+            _ => each(0, &bytes[..bytes.len().min(at + 3)]),
+        }
         while let Some(strip) = bytes[at..].first_chunk() {
             if may_hold::<L>(test, strip) {
                 each(at, strip);
@@ -250,9 +255,9 @@ impl<T: Test, F: FnMut(usize)> Work for Fours<'_, T, F> {
             at += STRIP_OF_FOURS;
         }
         // What is left is the end of a strip, too, where there is as much.
-        let is_told = bytes.last_chunk().is_some_and(|strip| !may_hold::<L>(test, strip));
-        if !is_told {
-            each(at, &bytes[at..]);
+        match bytes.last_chunk() {
+            Some(strip) if !may_hold::<L>(test, strip) => {}
+            _ => each(at, &bytes[at..]),
         }
     }
 }
