@@ -2,6 +2,8 @@
 //! and nothing is decoded. All segments that are loaded are read, read-only ones, too: constant tables of pointers lie
 //! there. Of large files, tables of run-times there are not.
 
+use std::ops::Range;
+
 use crate::elf::{self, FileType, Headers, Segment};
 use crate::error::Result;
 use crate::memory::Map;
@@ -37,7 +39,7 @@ pub const MAGIC: usize = 8;
 /// First bytes of a file that a look wants: the headers of most programs.
 pub const HEAD: usize = 4096;
 
-/// Bytes read at a time: they stay in the second-level cache until they are searched.
+/// Bytes read at a time: they stay in the second-level cache of most processors until they are searched.
 const BLOCK: usize = 256 << 10;
 
 /// Bytes of a line of memory. What is read goes to the begin of one: the kernel copies a quarter faster to there.
@@ -55,17 +57,16 @@ pub fn is_candidate(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF") || head.starts_with(ARCHIVE_MAGIC)
 }
 
-/// Looks at `source`, which streams by through `buffer`. Of its `map`, where it has one, only headers are used: to map all that
-/// is searched costs twice what copying it does where the page cache holds it in single pages, and saves little elsewhere.
+/// Looks at `source`, which streams by through `buffer`. Of its `map`, where it has one, only headers and begins of tables are
+/// used: to map all that is searched costs twice what copying it does where the page cache holds it in single pages, and saves
+/// little elsewhere.
 ///
 /// # Errors
 /// Those of reading.
 pub(crate) fn glance(source: &Source, map: Option<&Map>, buffer: &mut Vec<u8>) -> Result<Glance> {
-    buffer.resize(LINE + HEAD + LINE + BLOCK, 0);
-    let first = buffer.as_ptr().align_offset(LINE).min(LINE);
-    let (head, buffer) = buffer[first..].split_at_mut(HEAD);
-    let size = source.read_block(0, head)?;
-    let (head, mut stream) = (&head[..size], Stream { source, buffer });
+    let mut stream = Stream::new(source, buffer);
+    stream.read(0, source.size())?;
+    let head = stream.head();
     if let Some(foreign) = elf::foreign(head) {
         return Ok(Glance::Foreign(foreign));
     }
@@ -169,11 +170,43 @@ impl Passing {
 /// The bytes of a file as they stream by.
 struct Stream<'a> {
     source: &'a Source,
-    /// Room for a block, and a line before it for the last bytes of the block before.
+    /// A line for the last bytes of the block before, and a block.
     buffer: &'a mut [u8],
+    /// What of the file is in the block.
+    block: Range<u64>,
 }
 
-impl Stream<'_> {
+impl<'a> Stream<'a> {
+    fn new(source: &'a Source, buffer: &'a mut Vec<u8>) -> Self {
+        // No larger than the file, since one that is looked at alone has a buffer of its own.
+        let len = LINE + source.size().min(BLOCK as u64) as usize;
+        buffer.resize(buffer.len().max(LINE + len), 0);
+        let first = buffer.as_ptr().align_offset(LINE).min(LINE);
+        Self { source, buffer: &mut buffer[first..first + len], block: 0..0 }
+    }
+
+    /// Reads the next block of the `len` bytes from `offset` on; the last bytes of the block before stay before it, as many as
+    /// blocks overlap.
+    fn read(&mut self, offset: u64, len: u64) -> Result<()> {
+        let end = LINE + self.filled();
+        self.buffer.copy_within(end - search::OVERLAP..end, LINE - search::OVERLAP);
+        let room = &mut self.buffer[LINE..];
+        let wanted = len.min(room.len() as u64) as usize;
+        let read = self.source.read_block(offset, &mut room[..wanted])?;
+        self.block = offset..offset + read as u64;
+        Ok(())
+    }
+
+    /// How many bytes the block holds.
+    fn filled(&self) -> usize {
+        (self.block.end - self.block.start) as usize
+    }
+
+    /// The first bytes of the file, once they were read.
+    fn head(&self) -> &[u8] {
+        &self.buffer[LINE..LINE + HEAD.min(self.filled())]
+    }
+
     /// Everything in the segments that looks like an entry's address, in order; nothing where that is too much,
     /// or bytes are missing.
     fn hits(&mut self, file_type: FileType, segments: &[Segment]) -> Result<Option<Vec<Hit>>> {
@@ -216,18 +249,22 @@ impl Stream<'_> {
         len: u64,
         mut test: impl FnMut(u64, &[u8]) -> bool,
     ) -> Result<bool> {
-        let (mut done, mut kept) = (0, 0);
+        let mut done = 0;
         while done < len {
-            let wanted = (len - done).min(BLOCK as u64) as usize;
-            let read = self.source.read_block(offset + done, &mut self.buffer[LINE..LINE + wanted])?;
-            let (from, filled) = (done - kept as u64, LINE - kept..LINE + read);
-            let holds = search::all_blocks(&self.buffer[filled], |at, block| test(from + at, block));
-            if read < wanted || !holds {
+            let at = offset + done;
+            let kept = if self.block.contains(&at) {
+                0
+            } else {
+                self.read(at, len - done)?;
+                done.min(search::OVERLAP as u64)
+            };
+            let from = LINE + (at - self.block.start) as usize;
+            let count = (self.block.end - at).min(len - done) as usize;
+            let bytes = &self.buffer[from - kept as usize..from + count];
+            if count == 0 || !search::all_blocks(bytes, |block, bytes| test(done - kept + block, bytes)) {
                 return Ok(false);
             }
-            kept = (kept + read).min(search::OVERLAP);
-            self.buffer.copy_within(LINE + read - kept..LINE + read, LINE - kept);
-            done += read as u64;
+            done += count as u64;
         }
         Ok(true)
     }
@@ -237,8 +274,8 @@ impl Stream<'_> {
 mod tests {
     use super::*;
 
-    /// A static program of `size` bytes, one executable segment.
-    fn program(size: usize) -> Vec<u8> {
+    /// A static program of `size` bytes, one executable segment, which begins `first` bytes behind its begin.
+    fn program(size: usize, first: usize) -> Vec<u8> {
         let mut bytes = vec![0x90; size];
         let mut header = b"\x7fELF\x02\x01\x01".to_vec();
         header.resize(16, 0);
@@ -248,10 +285,9 @@ mod tests {
         for (value, len) in [(64_u64, 2), (56, 2), (1, 2), (64, 2), (0, 2), (0, 2)] {
             header.extend(&value.to_le_bytes()[..len]);
         }
-        let size = size as u64;
-        for (value, len) in
-            [(1, 4), (5, 4), (0, 8), (0x40_0000, 8), (0x40_0000, 8), (size, 8), (size, 8), (4096, 8)]
-        {
+        let (first, size) = (first as u64, (size - first) as u64);
+        let at = 0x40_0000 + first;
+        for (value, len) in [(1, 4), (5, 4), (first, 8), (at, 8), (at, 8), (size, 8), (size, 8), (4096, 8)] {
             header.extend(&u64::to_le_bytes(value)[..len]);
         }
         bytes[..header.len()].copy_from_slice(&header);
@@ -273,12 +309,26 @@ mod tests {
 
     #[test]
     fn an_operand_is_found_once_wherever_the_blocks_end() {
+        const SIZE: usize = 2 * BLOCK + 1000;
+        for end in [4 << 10, BLOCK, 2 * BLOCK, SIZE] {
+            operands_are_found(SIZE, 0, end);
+        }
+        // The first block of a segment may be what is left of the first one of the file.
+        for first in [BLOCK - 5, BLOCK, BLOCK + 100] {
+            for end in [first, 2 * BLOCK, first + BLOCK, SIZE] {
+                operands_are_found(SIZE, first, end);
+            }
+        }
+        operands_are_found(5000, 0, 5000);
+    }
+
+    /// Puts an operand to each place around `end` of a program of `size` bytes whose segment begins at `first`, and looks.
+    fn operands_are_found(size: usize, first: usize, end: usize) {
         const OPERAND: [u8; 4] = [0x00, 0x04, 0x60, 0xff];
-        let (file, size) = (tempfile::NamedTempFile::new().expect("a file"), 2 * BLOCK + 1000);
-        let ends = [4 << 10, BLOCK, 2 * BLOCK, size];
-        for at in ends.iter().flat_map(|end| end - 9..end + 3).filter(|at| at + OPERAND.len() <= size) {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        for at in (end.max(9) - 9..end + 3).filter(|at| at + OPERAND.len() <= size) {
             for is_object in [false, true] {
-                let mut bytes = program(size);
+                let mut bytes = program(size, first);
                 bytes[16] = if is_object { 1 } else { bytes[16] };
                 bytes[at..at + OPERAND.len()].copy_from_slice(&OPERAND);
                 std::fs::write(file.path(), &bytes).expect("written");
@@ -286,17 +336,20 @@ mod tests {
                 let seen = glance(&source, None, &mut Vec::new()).expect("a glance");
                 let map = Map::of(source.file()).expect("no error").expect("a map");
                 assert_eq!(glance(&source, Some(&map), &mut Vec::new()).expect("a glance"), seen, "at {at}");
-                let offset = match seen {
-                    Glance::Unclear(Some(Found::Hits(hits))) => match hits[..] {
-                        [Hit::Immediate(offset, _)] if !is_object => offset.0,
-                        _ => panic!("{hits:?} at {at}"),
-                    },
-                    Glance::Unclear(Some(Found::Places(places))) if is_object && places.len() == 1 => {
-                        places[0]
+                let offsets = match seen {
+                    Glance::Clean => vec![],
+                    Glance::Unclear(Some(Found::Hits(hits))) if !is_object => {
+                        let offset = |hit: &Hit| match hit {
+                            Hit::Immediate(offset, _) => offset.0,
+                            _ => panic!("{hit:?} at {at}"),
+                        };
+                        hits.iter().map(offset).collect()
                     }
+                    Glance::Unclear(Some(Found::Places(places))) if is_object => places,
                     seen => panic!("{seen:?} at {at}"),
                 };
-                assert_eq!(offset, at as u64);
+                let expected = if is_object || at >= first { vec![at as u64] } else { vec![] };
+                assert_eq!(offsets, expected, "at {at} of a segment from {first} on");
             }
         }
     }
@@ -304,12 +357,13 @@ mod tests {
     #[test]
     fn a_call_is_seen_wherever_the_blocks_end() {
         const CALL: [u8; 9] = [0x48, 0xc7, 0xc0, 0x00, 0x04, 0x60, 0xff, 0xff, 0xd0];
-        let clean = program(HEAD + BLOCK + 1000);
+        let block = PASSING - search::OVERLAP;
+        let clean = program(HEAD + block + 1000, 0);
         assert!(
             matches!(crate::examine::examine(&clean, crate::plan::Via::default()), Ok((_, Some(plan))) if plan.sites.is_empty())
         );
         assert!(is_clean(&clean, usize::MAX) && is_clean(&clean, 100));
-        let ends = [HEAD, HEAD + BLOCK, clean.len()];
+        let ends = [HEAD, HEAD + block, clean.len()];
         for at in ends.iter().flat_map(|end| end - 12..end + 3).filter(|at| at + CALL.len() <= clean.len()) {
             let mut bytes = clean.clone();
             bytes[at..at + CALL.len()].copy_from_slice(&CALL);
@@ -317,7 +371,7 @@ mod tests {
         }
         let is_short = Passing::new(&clean[..HEAD], clean.len() as u64);
         assert!(!is_short.is_clean(), "most of it did not go by");
-        let mut object = program(2 * HEAD);
+        let mut object = program(2 * HEAD, 0);
         object[16] = 1; // a relocatable object
         assert!(is_clean(&object, usize::MAX));
         object[HEAD - 3..HEAD + 6].copy_from_slice(&CALL);

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::memory::Map;
 
-/// Files up to this size are read to be looked at; larger ones are mapped.
+/// Files up to this size are read to be looked at as a whole; larger ones are mapped.
 const READ_BYTES: u64 = 1 << 20;
 
 /// Opening never waits, and takes no terminal.
