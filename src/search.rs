@@ -642,8 +642,11 @@ mod tests {
         }
         let bytes: Vec<u8> = (0..70_000_u32).map(|at| (at.wrapping_mul(at) >> 5) as u8 & 0x61).collect();
         let halves = Halves([[0x41, 0x60], [0x21, 0x20]]);
-        for len in (0..300).chain([bytes.len()]) {
-            let bytes = &bytes[..len];
+        // At all places of a line of memory they end and begin.
+        let ends = (0..300).chain([bytes.len()]).map(|end| 0..end);
+        let begins = (0..64).flat_map(|begin| [66, 130, 194].map(|len| begin..begin + len));
+        for part in ends.chain(begins) {
+            let (bytes, len) = (&bytes[part.clone()], part.len());
             let one_by_one = by::<u8>(bytes, halves);
             let is_it = |four: &[u8]| halves.0.iter().any(|half| half[..] == four[2..]);
             let expected = bytes.windows(4).enumerate().filter(|(_, four)| is_it(four)).map(|(at, _)| at);
