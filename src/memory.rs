@@ -71,6 +71,9 @@ impl Map {
                 return Err(error);
             }
         };
+        // Where the page cache holds the file in huge pages, what is looked at need not bring all of one with it (newer kernels
+        // map the small pages of one all at once, all the same). One that knows no huge pages knows no such advice.
+        let _ = map.advise(memmap2::Advice::NoHugePage);
         range.is_cut.store(false, Ordering::Relaxed);
         range.end.store(map.as_ptr().addr() + map.len(), Ordering::Release);
         range.start.store(map.as_ptr().addr(), Ordering::Release);

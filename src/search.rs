@@ -328,7 +328,14 @@ pub fn relative_references_in(
 ) -> bool {
     /// What a part costs besides its bytes, in bytes.
     const PART: usize = 256;
+    let mut first = parts.first().map_or(Vaddr(0), |part| part.start);
     for part in parts {
+        // What was searched leaves memory, where parts are small, too.
+        if part.start.0.saturating_sub(first.0) >= STRETCH as u64 {
+            let bytes = image.bytes_at(first).unwrap_or_default();
+            memory::searched(&bytes[..bytes.len().min((part.start.0 - first.0) as usize)]);
+            first = part.start;
+        }
         let bytes = image.bytes_at(part.start).unwrap_or_default();
         let bytes = &bytes[..bytes.len().min(part.len() as usize)];
         if !image.may_search(bytes.len().saturating_add(PART)) {
