@@ -8,6 +8,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use harness::fleet::{Fleet, layout, many_images, real_registry, results};
 use harness::image::{INDEX, LAYER, LIBRARY, Layout, MANIFEST, OTHER, PROGRAM, files, layer, put};
@@ -701,12 +702,21 @@ fn lists_in_pages_and_a_registry_that_is_busy() {
     let web = Web::default();
     web.pages_of(3);
     many_images(&fleet.path(""), 10, |name, layout| web.put_layout(layout, name));
-    // Of each twelve requests three fail, one after the other.
-    let busy = |request: &Request, reply| match request.number % 12 {
-        0 => Reply::error(429, "TOOMANYREQUESTS").header("Retry-After", "0"),
-        1 => Reply::error(500, "BUSY").header("Retry-After", "0"),
-        2 => Reply::none(),
-        _ => reply,
+    // Of every eighth path the first three requests fail.
+    let paths = Mutex::new(Vec::<(String, usize)>::new());
+    let busy = move |request: &Request, reply| {
+        let mut paths = paths.lock().unwrap();
+        let index = paths.iter().position(|(path, _)| *path == request.path).unwrap_or_else(|| {
+            paths.push((request.path.clone(), 0));
+            paths.len() - 1
+        });
+        paths[index].1 += usize::from(index % 8 == 0);
+        match paths[index].1 {
+            1 => Reply::error(429, "TOOMANYREQUESTS").header("Retry-After", "0"),
+            2 => Reply::error(500, "BUSY").header("Retry-After", "0"),
+            3 => Reply::none(),
+            _ => reply,
+        }
     };
     web.twist(busy);
     let planned =
