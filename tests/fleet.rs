@@ -702,7 +702,7 @@ fn lists_in_pages_and_a_registry_that_is_busy() {
     let web = Web::default();
     web.pages_of(3);
     many_images(&fleet.path(""), 10, |name, layout| web.put_layout(layout, name));
-    // Of every eighth path the first three requests fail.
+    // Of every fourth path the first three requests fail.
     let paths = Mutex::new(Vec::<(String, usize)>::new());
     let busy = move |request: &Request, reply| {
         let mut paths = paths.lock().unwrap();
@@ -710,7 +710,7 @@ fn lists_in_pages_and_a_registry_that_is_busy() {
             paths.push((request.path.clone(), 0));
             paths.len() - 1
         });
-        paths[index].1 += usize::from(index % 8 == 0);
+        paths[index].1 += usize::from(index % 4 == 0);
         match paths[index].1 {
             1 => Reply::error(429, "TOOMANYREQUESTS").header("Retry-After", "0"),
             2 => Reply::error(500, "BUSY").header("Retry-After", "0"),
