@@ -702,19 +702,20 @@ fn lists_in_pages_and_a_registry_that_is_busy() {
     let web = Web::default();
     web.pages_of(3);
     many_images(&fleet.path(""), 10, |name, layout| web.put_layout(layout, name));
-    // Of every fourth path the first three requests fail.
-    let paths = Mutex::new(Vec::<(String, usize)>::new());
+    // Of every fourth thing that is asked for the first three requests fail.
+    let asked = Mutex::new(Vec::<(String, usize)>::new());
     let busy = move |request: &Request, reply| {
-        let mut paths = paths.lock().unwrap();
-        let index = paths.iter().position(|(path, _)| *path == request.path).unwrap_or_else(|| {
-            paths.push((request.path.clone(), 0));
-            paths.len() - 1
+        let Some(attempt) = request.attempt() else { return reply };
+        let mut asked = asked.lock().unwrap();
+        let index = asked.iter().position(|(other, _)| other == attempt).unwrap_or_else(|| {
+            asked.push((attempt.to_owned(), 0));
+            asked.len() - 1
         });
-        paths[index].1 += usize::from(index % 4 == 0);
-        match paths[index].1 {
-            1 => Reply::error(429, "TOOMANYREQUESTS").header("Retry-After", "0"),
-            2 => Reply::error(500, "BUSY").header("Retry-After", "0"),
-            3 => Reply::none(),
+        asked[index].1 += usize::from(index % 4 == 0);
+        match asked[index].1 {
+            1 => Reply::none(), // the pause after it is the shortest where it comes first
+            2 => Reply::error(429, "TOOMANYREQUESTS").header("Retry-After", "0"),
+            3 => Reply::error(500, "BUSY").header("Retry-After", "0"),
             _ => reply,
         }
     };
