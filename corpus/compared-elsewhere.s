@@ -14,15 +14,7 @@ site stored
 1:  mov %rax, pointer(%rip)
     ret
 endfunc choose
-func by_pointer
-    sub $8, %rsp
-    .cfi_def_cfa_offset 16
-    mov pointer(%rip), %rax
-    call *%rax
-    add $8, %rsp
-    .cfi_def_cfa_offset 8
-    ret
-endfunc by_pointer
+calls_word by_pointer, pointer
 func is_entry
     xor %eax, %eax
 site compared

@@ -4,15 +4,7 @@
 #@ run: 0
 .include "common.inc"
 .text
-func by_word
-    sub $8, %rsp
-    .cfi_def_cfa_offset 16
-    mov word(%rip), %rax
-    call *%rax
-    add $8, %rsp
-    .cfi_def_cfa_offset 8
-    ret
-endfunc by_word
+calls_word by_word, word
 begin
 check_time by_word
 finish

@@ -16,15 +16,7 @@ func by_word
     .cfi_def_cfa_offset 8
     ret
 endfunc by_word
-func by_other
-    sub $8, %rsp
-    .cfi_def_cfa_offset 16
-    mov other(%rip), %rax
-    call *%rax
-    add $8, %rsp
-    .cfi_def_cfa_offset 8
-    ret
-endfunc by_other
+calls_word by_other, other
 begin
 check_gettimeofday by_word
 finish

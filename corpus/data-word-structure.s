@@ -6,15 +6,7 @@
 .text
 # Away from where small numbers would lead.
     .skip 0x2000, 0xcc
-func by_word
-    sub $8, %rsp
-    .cfi_def_cfa_offset 16
-    mov word(%rip), %rax
-    call *%rax
-    add $8, %rsp
-    .cfi_def_cfa_offset 8
-    ret
-endfunc by_word
+calls_word by_word, word
 func by_structure
     mov %rdi, %rsi
     lea structure(%rip), %rdi

@@ -7,15 +7,7 @@
 #@ run: 0
 .include "common.inc"
 .text
-func by_rip
-    sub $8, %rsp
-    .cfi_def_cfa_offset 16
-    mov word_rip(%rip), %rax
-    call *%rax
-    add $8, %rsp
-    .cfi_def_cfa_offset 8
-    ret
-endfunc by_rip
+calls_word by_rip, word_rip
 func by_address
     sub $8, %rsp
     .cfi_def_cfa_offset 16

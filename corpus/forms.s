@@ -100,15 +100,7 @@ site resolver
     ret
     .cfi_endproc
     .size ifunc_time, . - ifunc_time
-func by_word
-    sub $8, %rsp
-    .cfi_def_cfa_offset 16
-    mov page_word(%rip), %rax
-    call *%rax
-    add $8, %rsp
-    .cfi_def_cfa_offset 8
-    ret
-endfunc by_word
+calls_word by_word, page_word
 func is_page
     xor %eax, %eax
 site compared

@@ -40,15 +40,7 @@ func kept_gettimeofday
     .cfi_def_cfa_offset 8
     ret
 endfunc kept_gettimeofday
-func kept_time
-    sub $8, %rsp
-    .cfi_def_cfa_offset 16
-    mov vdso_time(%rip), %rax
-    call *%rax
-    add $8, %rsp
-    .cfi_def_cfa_offset 8
-    ret
-endfunc kept_time
+calls_word kept_time, vdso_time
 begin
     # arch_prctl(ARCH_SET_FS): the pointer guard is at %fs:0x30
     mov $158, %eax
