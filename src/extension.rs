@@ -221,8 +221,11 @@ fn extended(
     lead: Option<Piece>,
     code: Vec<u8>,
 ) -> Result<Extension, String> {
+    /// Zeros that a linker puts behind the last of what it writes: up to a multiple of this.
+    const ALIGNMENT: usize = 16;
     let size = image.bytes.len() as u64;
-    if image.bytes.get(image.named_end() as usize..).is_some_and(|rest| !rest.is_empty()) {
+    let rest = image.bytes.get(image.named_end() as usize..).unwrap_or_default();
+    if rest.len() >= ALIGNMENT || rest.iter().any(|&byte| byte != 0) {
         return Err(
             "bytes stand behind everything that the headers name, which are found from the end of the file"
                 .into(),
