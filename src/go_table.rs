@@ -6,7 +6,7 @@
 use memchr::memmem;
 
 use crate::addr::{Vaddr, VaddrRange};
-use crate::elf::Image;
+use crate::elf::{Image, Segment};
 
 /// What stands behind the first byte of the table: the rest of its magic number, two zeros, the smallest
 /// instruction's size, and a pointer's.
@@ -17,11 +17,27 @@ pub(crate) fn functions(image: &Image<'_>) -> Vec<VaddrRange> {
     named(image).or_else(|| found(image)).unwrap_or_default()
 }
 
+/// The code that the table tells of, padding included: to the run-time every address in it is one of a function, and it ends
+/// the program where the function has nothing to say of it. All code where the table cannot be read; nothing without one.
+pub(crate) fn code(image: &Image<'_>) -> Option<VaddrRange> {
+    let table = section(image).or_else(|| image.segments.iter().find_map(|it| begins(image, it).next()))?;
+    // Where the program can be loaded anywhere, the addresses may be in relocations alone.
+    match read(image, table).unwrap_or_default()[..] {
+        [first, .., last] => Some(VaddrRange { start: first.start, end: last.end }),
+        _ => Some(VaddrRange { start: Vaddr(0), end: Vaddr(u64::MAX) }),
+    }
+}
+
 fn named(image: &Image<'_>) -> Option<Vec<VaddrRange>> {
+    read(image, section(image)?)
+}
+
+/// The bytes from the table on, where a section tells of it.
+fn section<'a>(image: &Image<'a>) -> Option<&'a [u8]> {
     // The second where the program can be loaded anywhere.
     const NAMES: [&[u8]; 2] = [b".gopclntab", b".data.rel.ro.gopclntab"];
     let section = image.sections.iter().find(|section| section.allocated && NAMES.contains(&section.name))?;
-    read(image, image.bytes_at(section.range.start)?)
+    image.bytes_at(section.range.start)
 }
 
 /// The table where no section tells of it: in data that nobody writes to.
@@ -29,10 +45,16 @@ fn found(image: &Image<'_>) -> Option<Vec<VaddrRange>> {
     if !image.sections.is_empty() {
         return None;
     }
-    image.segments.iter().filter(|segment| !segment.writable).find_map(|segment| {
-        let bytes = image.segment_bytes(segment);
-        memmem::find_iter(bytes, &MAGIC_END).find_map(|at| read(image, bytes.get(at.checked_sub(1)?..)?))
-    })
+    let constant = image.segments.iter().filter(|segment| !segment.writable);
+    constant.flat_map(|segment| begins(image, segment)).find_map(|table| read(image, table))
+}
+
+/// What of `segment` begins as a table does, each to the end of the segment.
+fn begins<'a>(image: &Image<'a>, segment: &Segment) -> impl Iterator<Item = &'a [u8]> {
+    let bytes = image.segment_bytes(segment);
+    memmem::find_iter(bytes, &MAGIC_END)
+        .filter_map(|at| bytes.get(at.checked_sub(1)?..))
+        .filter(|table| is_begin(table))
 }
 
 /// Whether `table` begins as one of these does.

@@ -21,7 +21,7 @@ use crate::scan::{Constant, Evidence, Finding, Load, Scan, Site, Span, scan};
 use crate::site::Verdict;
 use crate::stub::{Allocator, Room};
 use crate::vdso::Page;
-use crate::vsyscall::{ENTRY_STRIDE, Entry};
+use crate::vsyscall::Entry;
 
 /// The plan for `image` whose calls become what `via` says.
 pub(crate) fn planned(image: &Image<'_>, via: Via) -> Plan {
@@ -196,7 +196,6 @@ fn plan<'a>(image: &'a Image<'a>, scan: &'a Scan<'a>, made: Option<&'a Made>) ->
             .as_ref()
             .map(|functions| Allocator::new(image, functions, made.map(|made| made.room))),
         stubs: BTreeMap::new(),
-        pages: BTreeMap::new(),
         guards: BTreeMap::new(),
         edits: BTreeMap::new(),
     };
@@ -323,8 +322,6 @@ struct Planner<'a> {
     allocator: Option<Allocator<'a>>,
     /// Stubs by what they do.
     stubs: BTreeMap<(Entry, Kept), (Vaddr, NewEdit)>,
-    /// Stubs with the layout of the page, by what they keep.
-    pages: BTreeMap<Kept, (Vaddr, Vec<NewEdit>)>,
     /// Branches to guarded calls and the code for these, by the call.
     guards: BTreeMap<Vaddr, [NewEdit; 2]>,
     edits: BTreeMap<FileOffset, Edit>,
@@ -451,10 +448,7 @@ impl Planner<'_> {
     fn edits_for_stub(&mut self, site: &Site, evidence: &Evidence) -> Result<Vec<NewEdit>, &'static str> {
         let (near, kept) = (site.span.vaddr, self.kept(evidence));
         if let Constant::Indexed(_) = evidence.constant {
-            return match self.page_edits(site, kept) {
-                Some(edits) => Ok(edits),
-                None => self.guarded_index(site, evidence),
-            };
+            return self.guarded_index(site, evidence);
         }
         let (target, stub) = self.stub(site.entry, kept, near)?;
         let mut edits = match self.constant_edits(site, evidence, target) {
@@ -511,17 +505,6 @@ impl Planner<'_> {
         })
     }
 
-    /// An entry's address in a computation becomes that of its stub in a page of stubs, in a file with fixed
-    /// addresses that has the room for it.
-    fn page_edits(&mut self, site: &Site, kept: Kept) -> Option<Vec<NewEdit>> {
-        if !self.is_exec() {
-            return None;
-        }
-        let (page, mut stubs) = self.stub_page(kept)?;
-        stubs.extend(self.indexed_edits(site, page.plus(site.entry as u64 * ENTRY_STRIDE))?);
-        Some(stubs)
-    }
-
     /// The computation goes on in more code, which takes a stub in the stead of each entry's address.
     fn guarded_index(&mut self, site: &Site, evidence: &Evidence) -> Result<Vec<NewEdit>, &'static str> {
         let (span, kept) = (site.span, self.kept(evidence));
@@ -558,18 +541,6 @@ impl Planner<'_> {
         let code = code_at(room.vaddr).ok_or(NO_DETOUR)?;
         let code = self.fill(room, code, Role::Detour, site.entry).ok_or(NO_ROOM)?;
         Ok([branch, code])
-    }
-
-    /// An entry's address in a computation becomes `base`, which has the same distances to other stubs.
-    fn indexed_edits(&self, site: &Site, base: Vaddr) -> Option<Vec<NewEdit>> {
-        let absolute = self.absolute(base)?;
-        let instruction = code::instruction_at(self.image, site.span.vaddr)?;
-        let offsets = code::constant_offsets(self.image, &instruction);
-        let number = if code::subtracts(&instruction) { absolute.wrapping_neg() } else { absolute };
-        let at =
-            if offsets.has_immediate() { offsets.immediate_offset() } else { offsets.displacement_offset() };
-        let change = |before: &[u8]| encode::immediate(before, at, number);
-        Some(vec![self.edit(site.span, Role::Constant, site.entry, change)?])
     }
 
     /// `at` as a number of 32 bits, which only a file with fixed addresses has.
@@ -697,29 +668,6 @@ impl Planner<'_> {
         let edit = self.fill(room, code, Role::Stub, entry).ok_or(NO_ROOM)?;
         self.stubs.insert((entry, kept), (room.vaddr, edit.clone()));
         Ok((room.vaddr, Some(edit)))
-    }
-
-    /// Stubs for all entries with the distances of the page, made once.
-    fn stub_page(&mut self, kept: Kept) -> Option<(Vaddr, Vec<NewEdit>)> {
-        if let Some(page) = self.page {
-            return Some((page.entry(Entry::ALL[0], kept), Vec::new()));
-        }
-        if let Some(page) = self.pages.get(&kept) {
-            return Some(page.clone());
-        }
-        let code = |entry: Entry| encode::stub(entry.syscall_number(), kept, self.image.ibt);
-        let len = ENTRY_STRIDE as usize * 2 + code(Entry::Getcpu).len();
-        let room = self.allocator.as_mut()?.allocate_page(len)?;
-        let mut stubs = Vec::new();
-        for entry in Entry::ALL {
-            let code = encode::stub(entry.syscall_number(), kept, self.image.ibt);
-            let distance = entry as u64 * ENTRY_STRIDE;
-            let (vaddr, offset) = (room.vaddr.plus(distance), FileOffset(room.offset.0 + distance));
-            let place = Room { vaddr, offset, len: code.len() };
-            stubs.push(self.fill(place, code, Role::Stub, entry)?);
-        }
-        self.pages.insert(kept, (room.vaddr, stubs.clone()));
-        Some((room.vaddr, stubs))
     }
 
     /// Makes the segment that stubs were put behind as large as that takes.

@@ -3,7 +3,11 @@
 //! First the padding between two functions (it is part of a section, so tools that rewrite the file keep
 //! it), then the unused rest of the segment's last page, which the kernel maps anyway; there the
 //! segment's size grows, so that every loader and tool knows of the code. In a file that was made longer
-//! ([`crate::extension`]), first what was made; then no segment grows.
+//! ([`crate::extension`]), first what was made; then no segment grows. Padding between Go's functions is none of it: where a
+//! signal interrupts code there (since Go 1.14 the scheduler sends some at any time), Go's run-time looks in its table for what
+//! the function before it says of that address, finds nothing, and ends the program.
+
+use std::cell::OnceCell;
 
 use iced_x86::Instruction;
 
@@ -11,10 +15,10 @@ use crate::addr::{FileOffset, Vaddr, VaddrRange};
 use crate::code;
 use crate::elf::{Image, PAGE_SIZE, Segment};
 use crate::functions::{Extent, Functions};
+use crate::go_table;
 use crate::limits;
 use crate::references;
 use crate::vdso::FREE_BYTE;
-use crate::vsyscall::ENTRY_STRIDE;
 
 /// Room that was given away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub(crate) struct Allocator<'a> {
     taken: Vec<VaddrRange>,
     /// Gaps that may still be tried.
     gaps_left: usize,
+    /// [`go_table::code`]; looked for when first asked for.
+    go_code: OnceCell<Option<VaddrRange>>,
     /// Room that was made in the file: used first. With it no segment grows, since its header may have moved.
     made: Option<VaddrRange>,
     /// Segment that was grown, and the first byte behind what was given away there.
@@ -59,36 +65,17 @@ impl<'a> Allocator<'a> {
             let used = bytes.iter().rposition(|&byte| byte != FREE_BYTE).map_or(0, |last| last + 1);
             Some(VaddrRange { start: range.start.plus(used as u64), ..range })
         };
-        Self { image, functions, taken: Vec::new(), gaps_left, made: made.and_then(free_part), tail: None }
+        let (taken, go_code) = (Vec::new(), OnceCell::new());
+        Self { image, functions, taken, gaps_left, go_code, made: made.and_then(free_part), tail: None }
     }
 
     /// Room for `len` bytes of code, as near to `near` as it goes.
     pub(crate) fn allocate(&mut self, len: usize, near: Vaddr) -> Option<Room> {
         let len = len as u64;
-        let range = match self.in_made(len, |from| from).or_else(|| self.in_padding(len, near)) {
+        let range = match self.in_made(len).or_else(|| self.in_padding(len, near)) {
             Some(range) => range,
-            None => VaddrRange::new(self.in_tail(len, |from| from.next_multiple_of(STUB_ALIGNMENT))?, len)?,
+            None => VaddrRange::new(self.in_tail(len)?, len)?,
         };
-        self.give(range)
-    }
-
-    /// Room for `len` bytes with the layout of the vsyscall page: an index of up to two strides can be
-    /// added to its address, or put into it by `or`.
-    pub(crate) fn allocate_page(&mut self, len: usize) -> Option<Room> {
-        let index_bits = ENTRY_STRIDE | ENTRY_STRIDE << 1;
-        let aligned = |from: u64| {
-            let start = from.next_multiple_of(STUB_ALIGNMENT);
-            if start & index_bits == 0 { start } else { start.next_multiple_of(PAGE_SIZE) }
-        };
-        let len = len as u64;
-        let range = match self.in_made(len, aligned) {
-            Some(range) => range,
-            None => VaddrRange::new(self.in_tail(len, aligned)?, len)?,
-        };
-        self.give(range)
-    }
-
-    fn give(&mut self, range: VaddrRange) -> Option<Room> {
         self.taken.push(range);
         let offset = match self.image.offset_at(range.start) {
             Some(offset) => offset,
@@ -109,10 +96,9 @@ impl<'a> Allocator<'a> {
         Some(Growth { field: FileOffset(segment.header.0 + P_FILESZ), size, tail })
     }
 
-    fn in_made(&mut self, len: u64, aligned: impl Fn(u64) -> u64) -> Option<VaddrRange> {
+    fn in_made(&mut self, len: u64) -> Option<VaddrRange> {
         let made = self.made.as_mut()?;
-        let start = Vaddr(aligned(made.start.0));
-        let range = VaddrRange::new(start, len).filter(|range| range.end <= made.end)?;
+        let range = VaddrRange::new(made.start, len).filter(|range| range.end <= made.end)?;
         made.start = range.end;
         Some(range)
     }
@@ -140,6 +126,10 @@ impl<'a> Allocator<'a> {
         if !is_known_end || is_of_headers || !self.image.may_be_code(gap.start) {
             return None;
         }
+        let go_code = self.go_code.get_or_init(|| go_table::code(self.image));
+        if go_code.is_some_and(|code| code.contains(gap.start)) {
+            return None;
+        }
         let padding = &self.image.bytes_at(gap.start)?.get(..gap.len() as usize)?;
         let is_padding = padding.iter().all(|&byte| byte == 0)
             || code::sweep(self.image, gap).iter().try_fold(gap.start.0, padding_up_to) == Some(gap.end.0);
@@ -164,7 +154,7 @@ impl<'a> Allocator<'a> {
         Some(VaddrRange { start, end })
     }
 
-    fn in_tail(&mut self, len: u64, aligned: impl Fn(u64) -> u64) -> Option<Vaddr> {
+    fn in_tail(&mut self, len: u64) -> Option<Vaddr> {
         if self.made.is_some() {
             return None;
         }
@@ -173,7 +163,7 @@ impl<'a> Allocator<'a> {
         let candidates: Vec<(Segment, Vaddr)> =
             if self.tail.is_some() { grown.collect() } else { fresh.collect() };
         let (segment, start, end) = candidates.into_iter().find_map(|(segment, from)| {
-            let start = Vaddr(aligned(from.0));
+            let start = Vaddr(from.0.next_multiple_of(STUB_ALIGNMENT));
             let end = start.plus(len);
             (end.0 <= self.tail_end(&segment)?.0).then_some((segment, start, end))
         })?;

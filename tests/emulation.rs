@@ -375,34 +375,6 @@ impl<'a> Judge<'a> {
         is_stub
     }
 
-    /// Where stubs are as far from each other as the entries.
-    fn pages(&self) -> Vec<u64> {
-        let is_page = |&&page: &&u64| {
-            let at = |entry: Entry| page + (entry.address() - PAGE);
-            Entry::ALL.into_iter().all(|entry| self.stubs.get(&at(entry)) == Some(&entry))
-        };
-        self.stubs.keys().filter(is_page).copied().collect()
-    }
-
-    /// Whether both took an index that is no entry's, but leads from the page, added to it or put into it by `or`, where
-    /// the original went, and from a page of stubs where the patched program went.
-    fn is_other_index(&self, original: What, patched: What) -> bool {
-        let (What::Call(of_patch) | What::Jump(of_patch)) = patched else { return false };
-        let original = match original {
-            What::Call(to) | What::Jump(to) => to,
-            What::Entry(entry) => entry.address(),
-            _ => return false,
-        };
-        let is_from = |page: u64| {
-            // Which bits of the index are the page's, too, nobody knows.
-            let is_put = of_patch & page == page && original | page == PAGE | of_patch;
-            original.wrapping_sub(PAGE) == of_patch.wrapping_sub(page) || is_put
-        };
-        self.subject.has_index()
-            && self.pages().into_iter().any(is_from)
-            && !self.stubs.contains_key(&of_patch)
-    }
-
     /// The events without the way through functions that have become jumps, where the called code returns to.
     fn without_wrappers(&self, events: &[Event]) -> Vec<Event> {
         let is_inside = |at: &u64| self.wrappers.iter().any(|wrapper| wrapper.contains(at));
@@ -441,23 +413,14 @@ impl<'a> Judge<'a> {
             {
                 return Ok(Agreed::Cut);
             }
-            if of_patch.is_some_and(|of_patch| self.is_other_index(event.what, of_patch.what)) {
-                return Ok(Agreed::Cut);
-            }
             // Nothing is there in the original.
             if let What::Call(to) | What::Jump(to) = event.what
                 && self.added.contains(&(to / PAGE_SIZE))
             {
                 return Ok(Agreed::Cut);
             }
-            let undefined = match event.what {
-                // The page kills, and the system call gives an error; or the pointer is the original's constant.
-                What::BadPointer(_) => return Ok(Agreed::Cut),
-                What::Invalid(_) => true,
-                What::Call(to) | What::Jump(to) => to > i64::MAX as u64,
-                _ => false,
-            };
-            if event.split || (undefined && self.subject.has_index()) {
+            // The page kills, and the system call gives an error; or the pointer is the original's constant.
+            if event.split || matches!(event.what, What::BadPointer(_)) {
                 return Ok(Agreed::Cut);
             }
             let Some(of_patch) = of_patch else {
@@ -476,9 +439,16 @@ impl<'a> Judge<'a> {
         if of_patch.len() > events.len() {
             return Err(format!("more events: {:x?}", of_patch.last()));
         }
+        // An index that leads to no entry leads where it led before.
+        let is_wild = |event: &Event| match event.what {
+            What::Invalid(_) => true,
+            What::Call(to) | What::Jump(to) => to > i64::MAX as u64,
+            _ => false,
+        };
+        let has_wild_index = self.subject.has_index() && events.iter().any(is_wild);
         // What is called is looked at, and stays where it was.
         let holds_page = self.holds_page && !self.subject.has_guard();
-        if (patched.used_page || holds_page) && !patched.passed_left {
+        if (patched.used_page || holds_page) && !(patched.passed_left || has_wild_index) {
             return Err("the patched program calls the page, or has its address".into());
         }
         Ok(Agreed::Whole)
@@ -862,7 +832,8 @@ impl Subject {
             }
         }
         // To the stub of another entry.
-        if let (Role::Constant | Role::Pointer, Some((this, that))) = (edit.role, self.another_stub(edit))
+        if let (Role::Constant | Role::Pointer | Role::Detour, Some((this, that))) =
+            (edit.role, self.another_stub(edit))
             && let Some(at) = refers(&edit.after, vaddr, this)
         {
             let field = u32_at(&edit.after, at).wrapping_add(that.wrapping_sub(this) as u32);
@@ -888,7 +859,7 @@ impl Subject {
         mutants
     }
 
-    /// The stub that `edit` refers to, and one of another entry.
+    /// The stub of the entry of `edit` that it refers to, and one of another entry.
     fn another_stub(&self, edit: &Edit) -> Option<(u64, u64)> {
         let site = self
             .plan
@@ -896,10 +867,12 @@ impl Subject {
             .iter()
             .find(|site| site.edits.iter().any(|&index| self.plan.edits[index].offset == edit.offset))?;
         let own = site.edits.iter().map(|&index| &self.plan.edits[index]);
-        let mut own =
-            own.filter(|edit| edit.role == Role::Stub).filter_map(|edit| Some((edit.vaddr?.0, edit.entry)));
+        let mut own = own
+            .filter(|stub| stub.role == Role::Stub && stub.entry == edit.entry)
+            .filter_map(|stub| Some((stub.vaddr?.0, stub.entry)));
         let vaddr = edit.vaddr?.0;
-        let of_page = || self.stubs().find(|&(at, _)| refers(&edit.after, vaddr, at).is_some());
+        let of_page =
+            || self.stubs().find(|&(at, of)| of == edit.entry && refers(&edit.after, vaddr, at).is_some());
         let (own, entry) = own.next().or_else(of_page)?;
         let other = self.stubs().find(|&(at, of)| of != entry && at != own)?;
         Some((own, other.0))

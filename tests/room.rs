@@ -9,8 +9,10 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::elf::{segments, told_table, u64_at};
+use harness::source::Source;
 use harness::values::{self, KINDS, can_run, compile, patched};
 use harness::{Ran, denied, need, read, temp_dir, tool};
+use object::{Object as _, ObjectSymbol as _};
 use vsyspatch::examine::examine;
 use vsyspatch::plan::{Edit, Plan, Role, Via};
 
@@ -210,4 +212,49 @@ fn why_there_is_none_is_told() {
     let ran = tool([Path::new("scan"), &program]).expect(1);
     let why = "no unused bytes for a stub in an executable segment, and none can be added: bytes stand behind everything";
     assert!(ran.stdout.contains(why), "{ran}");
+}
+
+/// To Go's run-time every address between two of its functions is one of the first of them, which its table has to tell about:
+/// it ends the program where a signal interrupts code of which that tells nothing.
+#[test]
+fn padding_between_functions_of_go_is_none() {
+    if !["as", "strip", "ld.bfd", "objcopy"].into_iter().all(need) {
+        return;
+    }
+    let (dir, source) = (temp_dir(), Source::load("go-padding"));
+    let object = source.assemble(dir.path());
+    let (link, linker) = source.variants()[0];
+    let named = &source.link(&object, link, linker, dir.path()).files[0];
+    let nameless = harness::with_suffix(named, ".nameless");
+    let mut objcopy = Command::new("objcopy");
+    Ran::of(objcopy.args(["--rename-section", ".gopclntab=.other"]).arg(named).arg(&nameless)).expect(0);
+    let (named, nameless) = (read(named), read(&nameless));
+    let table = |bytes: &[u8], name| {
+        let table = harness::elf::section(bytes, name).expect("the table");
+        (table.as_ptr().addr() - bytes.as_ptr().addr(), [u64_at(table, 16), u64_at(table, 48)])
+    };
+    let (at, [start, end]) = table(&nameless, ".other");
+    // As where the addresses are in relocations alone, and where there is no table.
+    let (mut relocated, mut other) = (nameless.clone(), nameless.clone());
+    relocated[at + 16..at + 56].fill(0);
+    other[at] = 0;
+    for (bytes, is_of_go) in [(named, true), (nameless, true), (relocated, true), (other, false)] {
+        let stubs = stubs(&bytes);
+        assert_eq!(stubs.len(), 1);
+        assert_eq!((start..end).contains(&stubs[0]), !is_of_go, "{:#x} in {start:#x}..{end:#x}", stubs[0]);
+    }
+    let Some(corpus) = harness::real_corpus() else { return harness::skip("no VSYSPATCH_CORPUS") };
+    let bytes = read(&corpus.join("go/go1.14.7-tree"));
+    let [text, end_of_text] = ["runtime.text", "runtime.etext"].map(|name| {
+        let file = object::File::parse(&*bytes).expect("a program");
+        file.symbol_by_name(name).expect("every Go program has it").address()
+    });
+    let stubs = stubs(&bytes);
+    assert!(!stubs.is_empty() && stubs.iter().all(|stub| !(text..end_of_text).contains(stub)), "{stubs:x?}");
+}
+
+/// The addresses of the stubs that a patch makes.
+fn stubs(bytes: &[u8]) -> Vec<u64> {
+    let edits = plan(bytes).edits;
+    edits.iter().filter(|edit| edit.role == Role::Stub).filter_map(|edit| Some(edit.vaddr?.0)).collect()
 }
