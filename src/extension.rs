@@ -445,7 +445,7 @@ fn place(image: &Image<'_>, wanted: Wanted) -> Result<Place, String> {
     let table_size = ((whole.kept.len() + added) * size_of::<ProgramHeader>()) as u64;
     let head = (TABLE_AT + table_size).next_multiple_of(16);
     if head >= ENTRY_STRIDE {
-        // The page's address has zeros where its entries differ.
+        // The code takes most of the page that both are in.
         return Err("the program header table is too large to move".into());
     }
     let moved = |vaddr, offset| whole.with(Vaddr(vaddr), FileOffset(offset), head, wanted.size, own_pointers);

@@ -7,6 +7,8 @@ use memchr::memmem;
 
 use crate::addr::{Vaddr, VaddrRange};
 use crate::elf::{Image, Segment};
+use crate::limits;
+use crate::memory::{self, STRETCH};
 
 /// What stands behind the first byte of the table: the rest of its magic number, two zeros, the smallest
 /// instruction's size, and a pointer's.
@@ -46,15 +48,19 @@ fn found(image: &Image<'_>) -> Option<Vec<VaddrRange>> {
         return None;
     }
     let constant = image.segments.iter().filter(|segment| !segment.writable);
-    constant.flat_map(|segment| begins(image, segment)).find_map(|table| read(image, table))
+    let tables = constant.flat_map(|segment| begins(image, segment)).take(limits::GO_TABLES);
+    tables.filter_map(|table| read(image, table)).next()
 }
 
-/// What of `segment` begins as a table does, each to the end of the segment.
+/// What of `segment` begins as a table does, each to the end of the segment. What was searched leaves memory.
 fn begins<'a>(image: &Image<'a>, segment: &Segment) -> impl Iterator<Item = &'a [u8]> {
     let bytes = image.segment_bytes(segment);
-    memmem::find_iter(bytes, &MAGIC_END)
-        .filter_map(|at| bytes.get(at.checked_sub(1)?..))
-        .filter(|table| is_begin(table))
+    let stretches = (0..bytes.len()).step_by(STRETCH).flat_map(|from| {
+        memory::searched(&bytes[from.saturating_sub(STRETCH)..from]);
+        let stretch = &bytes[from..bytes.len().min(from + STRETCH + MAGIC_END.len() - 1)];
+        memmem::find_iter(stretch, &MAGIC_END).map(move |at| from + at)
+    });
+    stretches.filter_map(|at| bytes.get(at.checked_sub(1)?..)).filter(|table| is_begin(table))
 }
 
 /// Whether `table` begins as one of these does.
@@ -79,18 +85,19 @@ fn read(image: &Image<'_>, table: &[u8]) -> Option<Vec<VaddrRange>> {
     let list = table.get(usize::try_from(list).ok()?..)?;
     // Each function has its begin and where more is told of it; the last end stands alone.
     let entries = list.get(..count.checked_mul(2 * size)?.checked_add(size)?)?.chunks(2 * size);
-    let begins: Vec<u64> = entries
-        .map(|entry| {
-            let number = entry[..size].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte));
-            text.wrapping_add(number)
-        })
-        .collect();
-    let functions = begins.windows(2).map(|pair| VaddrRange { start: Vaddr(pair[0]), end: Vaddr(pair[1]) });
-    let are_code = |range: &VaddrRange| {
-        range.start < range.end
-            && image.is_executable(range.start)
-            && image.is_executable(Vaddr(range.end.0 - 1))
-    };
-    let functions: Vec<VaddrRange> = functions.collect();
-    functions.iter().all(are_code).then_some(functions)
+    let mut begins = entries.map(|entry| {
+        let number = entry[..size].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte));
+        Vaddr(text.wrapping_add(number))
+    });
+    let mut start = begins.next()?;
+    let mut functions = Vec::new();
+    for end in begins {
+        let is_code = start < end && image.is_executable(start) && image.is_executable(Vaddr(end.0 - 1));
+        if !is_code {
+            return None;
+        }
+        functions.push(VaddrRange { start, end });
+        start = end;
+    }
+    Some(functions)
 }

@@ -62,6 +62,9 @@ pub const STUB_GAPS: usize = 512;
 /// Gaps that are tried for all stubs of a file: programs need a handful of stubs, and most gaps do.
 pub const STUB_GAPS_PER_FILE: usize = 8 * STUB_GAPS;
 
+/// What begins as Go's table of functions and is tried as one, where no section tells of it: programs have one.
+pub const GO_TABLES: usize = 16;
+
 /// Pages of room for stubs that are added to a file at most: real programs take a part of one, generated ones with
 /// thousands of calls a few.
 pub const ROOM_PAGES: u64 = 16;

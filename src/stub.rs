@@ -126,8 +126,7 @@ impl<'a> Allocator<'a> {
         if !is_known_end || is_of_headers || !self.image.may_be_code(gap.start) {
             return None;
         }
-        let go_code = self.go_code.get_or_init(|| go_table::code(self.image));
-        if go_code.is_some_and(|code| code.contains(gap.start)) {
+        if self.is_of_go(gap.start) {
             return None;
         }
         let padding = &self.image.bytes_at(gap.start)?.get(..gap.len() as usize)?;
@@ -136,6 +135,16 @@ impl<'a> Allocator<'a> {
         let code = code::sweep(self.image, VaddrRange { start: extent.range.start, end: extent.nominal_end });
         let last = code.last().filter(|last| last.next_ip() == gap.start.0)?;
         (is_padding && code::ends_flow(last)).then_some(gap)
+    }
+
+    /// Whether Go's run-time takes `at` for an address of a function.
+    fn is_of_go(&self, at: Vaddr) -> bool {
+        self.go_code().is_some_and(|code| code.contains(at) || at == code.end)
+    }
+
+    /// Its code. Some versions take the address behind the last function for one of it, too.
+    fn go_code(&self) -> Option<VaddrRange> {
+        *self.go_code.get_or_init(|| go_table::code(self.image))
     }
 
     /// The first `len` bytes of `gap` that were not given away yet, up to the end of an instruction.
@@ -163,7 +172,9 @@ impl<'a> Allocator<'a> {
         let candidates: Vec<(Segment, Vaddr)> =
             if self.tail.is_some() { grown.collect() } else { fresh.collect() };
         let (segment, start, end) = candidates.into_iter().find_map(|(segment, from)| {
-            let start = Vaddr(from.0.next_multiple_of(STUB_ALIGNMENT));
+            let is_end_of_go = self.go_code().is_some_and(|code| code.end == from);
+            let first = from.0 + u64::from(is_end_of_go);
+            let start = Vaddr(first.next_multiple_of(STUB_ALIGNMENT));
             let end = start.plus(len);
             (end.0 <= self.tail_end(&segment)?.0).then_some((segment, start, end))
         })?;

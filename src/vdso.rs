@@ -83,7 +83,7 @@ pub(crate) enum Start {
 /// Where the page and what belongs to it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Page {
-    /// Its first byte: the low bits that tell the entries apart are zero. It ends where a page of memory ends.
+    /// Its first byte. It ends where a page of memory ends.
     pub(crate) vaddr: Vaddr,
     /// The three pointers.
     pub(crate) pointers: Vaddr,
