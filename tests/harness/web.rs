@@ -22,11 +22,11 @@ pub struct Request {
 
 impl Request {
     /// What all requests have in common that a client makes in one attempt: the path, or that something is uploaded to
-    /// the repository. None where it only asks whether there is a registry.
-    pub fn attempt(&self) -> Option<&str> {
+    /// the repository.
+    pub fn attempt(&self) -> &str {
         const UPLOADS: &str = "/blobs/uploads/";
         let end = self.path.find(UPLOADS).map_or(self.path.len(), |at| at + UPLOADS.len());
-        Some(&self.path[..end]).filter(|path| *path != "/v2/")
+        &self.path[..end]
     }
 }
 
